@@ -1,0 +1,83 @@
+"""What a backend is: "can this template take this kernel?" and "make it callable"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+
+from convjit.geometry import Window
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kernel inside a stretch, between values numbered: the stretch's inputs first, then the calls' results."""
+
+    kernel: Kernel
+    schedule: Schedule
+    inputs: tuple[int, ...]
+    """Values read: the convolution's input, its packed weight, then the extras."""
+    results: tuple[int, ...]
+    """Values written, one for each of the kernel's results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Kernels that run back to back: the unit of execution."""
+
+    num_inputs: int
+    calls: tuple[Call, ...]
+    outputs: tuple[int, ...]
+
+
+Runner = Callable[[Sequence[mx.array]], list[mx.array]]
+"""Runs a stretch: its input arrays in, its output arrays out. Neither keeps nor changes its inputs."""
+
+
+class BackendError(RuntimeError):
+    """A backend cannot make a kernel callable: no compiler, a failed compile. The message says what would help."""
+
+
+class Backend(Protocol):
+    """A way to run kernels. One instance a process; every method may be called from any thread."""
+
+    name: str
+
+    def fingerprint(self) -> str:
+        """What compiled artefacts depend on beyond their text: compiler, flags, CPU or device, versions."""
+        ...
+
+    def schedule(self, kernel: Kernel) -> Schedule | str:
+        """How to run `kernel`, or, in a few words, why this backend cannot take it."""
+        ...
+
+    def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
+        """`weight` (O, *kernel, C / groups) in the order in which a kernel with this window and schedule reads it.
+
+        Runs once a weight version (or in every call, where the weight is an argument); evaluates `weight`.
+        """
+        ...
+
+    def source(self, kernel: Kernel, schedule: Schedule) -> str:
+        """The text of the kernel: Metal or C."""
+        ...
+
+    def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
+        """Compile kernels in parallel, so that `load` is quick; `progress(done, total)` is called as it goes.
+
+        Raises:
+            BackendError: if one cannot be compiled.
+        """
+        ...
+
+    def load(self, stretch: Stretch) -> Runner:
+        """Make `stretch` callable.
+
+        Raises:
+            BackendError: if a kernel cannot be compiled or loaded.
+        """
+        ...

@@ -1,0 +1,244 @@
+"""The `conv` dialect: convolutions as MLX defines them, and convolutions fused with what follows.
+
+%y = conv.general %x, %w window <strides = ...> : (tensor<...>, tensor<...>) -> tensor<...>
+
+%y = conv.fused %x, %w window <strides = ...> extras(%b : tensor<16xf32>) {
+^bb0(%sum: f32, %bias: f32):
+  %s = arith.addf %sum, %bias : f32
+  conv.yield %s : f32
+} : (tensor<...>, tensor<...>) -> tensor<...>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xdsl.dialects.builtin import Float32Type, StringAttr, TensorType
+from xdsl.dialects.utils import AbstractYieldOperation
+from xdsl.ir import Attribute, Dialect, Region, SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    irdl_op_definition,
+    lazy_traits_def,
+    operand_def,
+    opt_prop_def,
+    prop_def,
+    region_def,
+    result_def,
+    traits_def,
+    var_operand_def,
+    var_result_def,
+)
+from xdsl.traits import HasParent, IsolatedFromAbove, IsTerminator, Pure
+from xdsl.utils.exceptions import VerifyException
+
+from convjit.geometry import Geometry, GeometryError, Window
+from convjit.ir.attributes import PackedType, ScheduleAttr, WindowAttr
+from convjit.ir.types import shape_of
+
+
+def weight_type(type_: Attribute) -> TensorType[Any]:
+    """The type of a weight (O, *kernel, C / groups), packed or not."""
+    if isinstance(type_, PackedType):
+        return type_.weight
+    assert isinstance(type_, TensorType)
+    return type_
+
+
+def checked_geometry(x: SSAValue, w: SSAValue, window: Window, results: Sequence[SSAValue]) -> Geometry:
+    """The geometry of a convolution op; raises VerifyException unless its results have its output shape."""
+    try:
+        geometry = Geometry.of_shapes(shape_of(x.type), weight_type(w.type).get_shape(), window)
+    except GeometryError as e:
+        raise VerifyException(str(e)) from e
+    for result in results:
+        if shape_of(result.type) != geometry.out_shape:
+            raise VerifyException(
+                f"expected result shape {list(geometry.out_shape)}, got {list(shape_of(result.type))}"
+            )
+    return geometry
+
+
+@irdl_op_definition
+class GeneralOp(IRDLOperation):
+    """A convolution, as `mx.conv_general` defines it: channels last, no epilogue.
+
+    `layer` is the path of the user's module or argument whose weight it reads, for people.
+    """
+
+    name = "conv.general"
+
+    input = operand_def(TensorType)
+    weight = operand_def(TensorType)
+    window = prop_def(WindowAttr)
+    layer = opt_prop_def(StringAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+    assembly_format = (
+        "$input `,` $weight `window` $window (`layer` $layer^)? attr-dict "
+        "`:` `(` type($input) `,` type($weight) `)` `->` type($result)"
+    )
+
+    def __init__(
+        self,
+        input: SSAValue,
+        weight: SSAValue,
+        window: Window,
+        result_type: Attribute,
+        layer: StringAttr | None = None,
+    ):
+        super().__init__(
+            operands=[input, weight],
+            properties={"window": WindowAttr(window), "layer": layer},
+            result_types=[result_type],
+        )
+
+    @property
+    def geometry(self) -> Geometry:
+        return checked_geometry(self.input, self.weight, self.window.data, [self.result])
+
+    def verify_(self) -> None:
+        _ = self.geometry
+
+
+@irdl_op_definition
+class YieldOp(AbstractYieldOperation[Attribute]):
+    """What an epilogue or a stretch hands back."""
+
+    name = "conv.yield"
+
+    traits = lazy_traits_def(lambda: (IsTerminator(), HasParent(FusedOp, StretchOp)))
+
+
+@irdl_op_definition
+class FusedOp(IRDLOperation):
+    """A convolution and its scalar epilogue: one kernel.
+
+    The region runs once for each output element. Its first argument is the sum (always f32), the others are the
+    matching elements of `extras`, which broadcast to the output as in NumPy. It yields one element a result.
+    """
+
+    name = "conv.fused"
+
+    input = operand_def(TensorType)
+    weight = operand_def(TensorType | PackedType)
+    extras = var_operand_def(TensorType)
+    window = prop_def(WindowAttr)
+    layer = opt_prop_def(StringAttr)
+    schedule = opt_prop_def(ScheduleAttr)
+    body = region_def("single_block")
+    outputs = var_result_def(TensorType)
+
+    traits = traits_def(Pure(), IsolatedFromAbove())
+    assembly_format = (
+        "$input `,` $weight `window` $window (`layer` $layer^)? (`schedule` $schedule^)? "
+        "(`extras` `(` $extras^ `:` type($extras) `)`)? $body attr-dict "
+        "`:` `(` type($input) `,` type($weight) `)` `->` type($outputs)"
+    )
+
+    def __init__(
+        self,
+        input: SSAValue,
+        weight: SSAValue,
+        extras: Sequence[SSAValue],
+        window: Window,
+        body: Region,
+        result_types: Sequence[Attribute],
+        layer: StringAttr | None = None,
+        schedule: ScheduleAttr | None = None,
+    ):
+        super().__init__(
+            operands=[input, weight, extras],
+            properties={"window": WindowAttr(window), "layer": layer, "schedule": schedule},
+            regions=[body],
+            result_types=[result_types],
+        )
+
+    @property
+    def geometry(self) -> Geometry:
+        return checked_geometry(self.input, self.weight, self.window.data, self.outputs)
+
+    def verify_(self) -> None:
+        geometry = self.geometry
+        block = self.body.block
+        if len(block.args) != 1 + len(self.extras):
+            raise VerifyException("expected one block argument for the sum and one for each extra")
+        if not isinstance(block.args[0].type, Float32Type):
+            raise VerifyException(f"the sum is f32, got {block.args[0].type}")
+        for arg, extra in zip(block.args[1:], self.extras, strict=True):
+            type_ = extra.type
+            assert isinstance(type_, TensorType)
+            if arg.type != type_.get_element_type():
+                raise VerifyException(f"an extra of type {type_} does not give elements of type {arg.type}")
+            shape = type_.get_shape()
+            out = geometry.out_shape[len(geometry.out_shape) - len(shape) :]
+            if len(shape) > len(geometry.out_shape) or any(
+                s not in (1, o) for s, o in zip(shape, out, strict=True)
+            ):
+                raise VerifyException(
+                    f"an extra of shape {list(shape)} does not broadcast to {list(geometry.out_shape)}"
+                )
+        terminator = block.last_op
+        if not isinstance(terminator, YieldOp) or [v.type for v in terminator.arguments] != [
+            r.type.get_element_type()  # pyright: ignore[reportAttributeAccessIssue]
+            for r in self.outputs
+        ]:
+            raise VerifyException("expected a conv.yield of one element for each result")
+
+
+@irdl_op_definition
+class PackOp(IRDLOperation):
+    """A weight in the order in which a kernel with this window and schedule reads it."""
+
+    name = "conv.pack"
+
+    weight = operand_def(TensorType)
+    window = prop_def(WindowAttr)
+    schedule = prop_def(ScheduleAttr)
+    result = result_def(PackedType)
+
+    traits = traits_def(Pure())
+    assembly_format = (
+        "$weight `window` $window `schedule` $schedule attr-dict `:` type($weight) `->` type($result)"
+    )
+
+    def __init__(self, weight: SSAValue, window: WindowAttr, schedule: ScheduleAttr):
+        super().__init__(
+            operands=[weight],
+            properties={"window": window, "schedule": schedule},
+            result_types=[PackedType(weight_type(weight.type))],
+        )
+
+
+@irdl_op_definition
+class StretchOp(IRDLOperation):
+    """Kernels that run back to back, without a plain MLX op between them: the unit of execution."""
+
+    name = "conv.stretch"
+
+    inputs = var_operand_def(TensorType | PackedType)
+    body = region_def("single_block")
+    outputs = var_result_def(TensorType)
+
+    traits = traits_def(Pure(), IsolatedFromAbove())
+    assembly_format = "`(` $inputs `)` $body attr-dict `:` functional-type($inputs, $outputs)"
+
+    def __init__(self, inputs: Sequence[SSAValue], body: Region, result_types: Sequence[Attribute]):
+        super().__init__(operands=[inputs], regions=[body], result_types=[result_types])
+
+    def verify_(self) -> None:
+        block = self.body.block
+        if [a.type for a in block.args] != [v.type for v in self.inputs]:
+            raise VerifyException("expected one block argument for each input, of the same type")
+        terminator = block.last_op
+        if not isinstance(terminator, YieldOp) or [v.type for v in terminator.arguments] != [
+            r.type for r in self.outputs
+        ]:
+            raise VerifyException("expected a conv.yield of one value for each result")
+
+
+CONV = Dialect(
+    "conv", [GeneralOp, FusedOp, PackOp, StretchOp, YieldOp], [WindowAttr, ScheduleAttr, PackedType]
+)

@@ -1,0 +1,86 @@
+"""A kernel to be written: one convolution and its epilogue, as plain frozen values.
+
+This is what passes hand to schedules, templates and backends: hashable, printable, and buildable by hand in a
+test. No IR, no MLX, no text of any language.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from convjit.geometry import Geometry
+
+DTYPES = {"f32": 4, "f16": 2, "bf16": 2}
+"""The storage types a kernel reads and writes, with their sizes in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One scalar op of an epilogue, in the order of evaluation.
+
+    Attributes:
+        op: the name of an `arith` or `math` op, such as "arith.addf", "math.exp", "arith.cmpf", "arith.select".
+        operands: value numbers: inputs of the epilogue first, then one a preceding instruction.
+        type: the type of the result: "f32", "f16", "bf16" or "i1". All arithmetic is done in f32; the half types
+            only come out of `arith.truncf` and go into `arith.extf`.
+        attribute: the predicate of "arith.cmpf" ("ogt", "uno", ...), the value of "arith.constant", else None.
+    """
+
+    op: str
+    operands: tuple[int, ...]
+    type: str
+    attribute: str | float | bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What happens to every output element between the sum and the store.
+
+    Value 0 is the sum (f32), values 1.. are the matching elements of the extras, the rest are the instructions'.
+    """
+
+    inputs: tuple[str, ...]
+    instructions: tuple[Instruction, ...]
+    results: tuple[int, ...]
+
+    def type_of(self, value: int) -> str:
+        if value < len(self.inputs):
+            return self.inputs[value]
+        return self.instructions[value - len(self.inputs)].type
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """An array that the epilogue reads: a bias, a residual, a scale.
+
+    `shape` has the rank of the output, 1 on every axis along which it is broadcast.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A convolution, its storage types and its epilogue: all that a kernel's text depends on but the schedule."""
+
+    geometry: Geometry
+    dtype: str
+    extras: tuple[Extra, ...]
+    epilogue: Epilogue
+    result_dtypes: tuple[str, ...]
+
+    def any_batch(self) -> Kernel:
+        """The same kernel for batch 1: batch is a run-time value, so this is the key its text is cached by.
+
+        An extra that varies along the batch keeps its extent above 1 by the mark 2.
+        """
+        extras = tuple(replace(e, shape=(min(e.shape[0], 2), *e.shape[1:])) for e in self.extras)
+        return replace(self, geometry=replace(self.geometry, batch=1), extras=extras)
+
+
+def identity_epilogue(dtype: str) -> Epilogue:
+    """The epilogue of a bare convolution: round once, store."""
+    if dtype == "f32":
+        return Epilogue(("f32",), (), (0,))
+    return Epilogue(("f32",), (Instruction("arith.truncf", (0,), dtype),), (1,))

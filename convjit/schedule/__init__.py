@@ -1,0 +1,21 @@
+"""A schedule: which template writes a kernel, with which tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A template's name and its choices, in the template's own words: a frozen value, printable in the IR.
+
+    Attributes:
+        template: the file under `templates/`, such as "cpu/direct.c" or "metal/direct.metal".
+        choices: named numbers or words, sorted by name: tile sizes, splits.
+    """
+
+    template: str
+    choices: tuple[tuple[str, int | str], ...] = ()
+
+    def __getitem__(self, name: str) -> int | str:
+        return dict(self.choices)[name]
