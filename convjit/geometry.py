@@ -106,9 +106,7 @@ class Geometry:
                 expects += f" ({window.groups} groups of {c_group})"
             raise GeometryError(f"input has {c} channels but weight {w} {expects}")
         if o % window.groups:
-            raise GeometryError(
-                f"weight {w} has {o} output channels, not a multiple of {window.groups} groups"
-            )
+            raise GeometryError(f"weight {w} has {o} output channels, not a multiple of {window.groups} groups")
         geometry = cls(n, tuple(in_size), c, o, tuple(kernel), window)
         if min(geometry.out_size) < 1:
             raise GeometryError(

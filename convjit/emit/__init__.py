@@ -1,0 +1,1 @@
+"""Kernel and schedule -> text: epilogues as statements of a language, templates as its files."""

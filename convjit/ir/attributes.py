@@ -88,9 +88,7 @@ class ScheduleAttr(Data[Schedule]):
         with printer.in_angle_brackets():
             printer.print_string(f'"{self.data.template}"')
             for name, value in self.data.choices:
-                printer.print_string(
-                    f", {name} = " + (f'"{value}"' if isinstance(value, str) else str(value))
-                )
+                printer.print_string(f", {name} = " + (f'"{value}"' if isinstance(value, str) else str(value)))
 
 
 @irdl_attr_definition

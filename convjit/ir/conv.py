@@ -174,9 +174,7 @@ class FusedOp(IRDLOperation):
                 raise VerifyException(f"an extra of type {type_} does not give elements of type {arg.type}")
             shape = type_.get_shape()
             out = geometry.out_shape[len(geometry.out_shape) - len(shape) :]
-            if len(shape) > len(geometry.out_shape) or any(
-                s not in (1, o) for s, o in zip(shape, out, strict=True)
-            ):
+            if len(shape) > len(geometry.out_shape) or any(s not in (1, o) for s, o in zip(shape, out, strict=True)):
                 raise VerifyException(
                     f"an extra of shape {list(shape)} does not broadcast to {list(geometry.out_shape)}"
                 )
@@ -200,9 +198,7 @@ class PackOp(IRDLOperation):
     result = result_def(PackedType)
 
     traits = traits_def(Pure())
-    assembly_format = (
-        "$weight `window` $window `schedule` $schedule attr-dict `:` type($weight) `->` type($result)"
-    )
+    assembly_format = "$weight `window` $window `schedule` $schedule attr-dict `:` type($weight) `->` type($result)"
 
     def __init__(self, weight: SSAValue, window: WindowAttr, schedule: ScheduleAttr):
         super().__init__(
@@ -239,6 +235,4 @@ class StretchOp(IRDLOperation):
             raise VerifyException("expected a conv.yield of one value for each result")
 
 
-CONV = Dialect(
-    "conv", [GeneralOp, FusedOp, PackOp, StretchOp, YieldOp], [WindowAttr, ScheduleAttr, PackedType]
-)
+CONV = Dialect("conv", [GeneralOp, FusedOp, PackOp, StretchOp, YieldOp], [WindowAttr, ScheduleAttr, PackedType])

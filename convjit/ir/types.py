@@ -96,7 +96,7 @@ def from_attribute(attribute: Attribute) -> Any:
         case StringAttr(data=data):
             return data
         case DenseArrayBase():
-            return attribute.get_values()
+            return tuple(attribute.get_values())  # pyright: ignore[reportAttributeAccessIssue]
         case ArrayAttr(data=data):
             return tuple(from_attribute(a) for a in data)
         case _:
