@@ -70,8 +70,8 @@ def _key(value: Any, found: Arguments) -> Any:
         hash(value)
     except TypeError:
         raise TypeError(
-            f"convjit.compile: an argument of type {type(value).__name__} is neither an array, a list, tuple or dict of "
-            f"arrays, a module, nor hashable; pass arrays, or constants such as numbers and strings"
+            f"convjit.compile: an argument of type {type(value).__name__} is neither an array, a list, tuple or dict "
+            f"of arrays, a module, nor hashable; pass arrays, or constants such as numbers and strings"
         ) from None
     return (type(value), value)
 
@@ -167,6 +167,7 @@ class Snapshot:
         self._sizes = [n for _, n in walk.sizes]
         self._names = walk.names
         self._captured = [(descriptor(a), descriptor(a).value, a, copy.copy(a)) for _, a in walk.captured]
+        self._captured_names = [name for name, _ in walk.captured]
 
     def hold(self, slots: Sequence[Slot]) -> None:
         """Take what the slots hold now as the state to compare with."""
@@ -180,9 +181,9 @@ class Snapshot:
         if list(map(len, self._sized)) != self._sizes:
             return False
         try:
-            if not all(map(is_, map(getitem, self._item_containers, self._item_keys), self._item_values)):
-                if not self._same_items():
-                    return False
+            same = all(map(is_, map(getitem, self._item_containers, self._item_keys), self._item_values))
+            if not same and not self._same_items():
+                return False
             return all(_bound(holder, name) is value for holder, name, value in self._names if not _is_array(value))
         except (KeyError, IndexError):
             return False
@@ -218,11 +219,16 @@ class Snapshot:
         """Does a changed slot still hold the same evaluated data (as after `value_and_grad`)?"""
         return data_pointer(self.slots[index].get()) == data_pointer(self._held[index])
 
+    def captured(self) -> list[tuple[str, mx.array]]:
+        """The bare arrays of closures and globals, as they were."""
+        return [(name, held) for name, (_, _, _, held) in zip(self._captured_names, self._captured, strict=True)]
+
     def changed_captured(self) -> list[mx.array]:
         """Bare captured arrays that are not what they were: they stay frozen, but a tracer among them matters."""
         changed = [a for word, value, a, _ in self._captured if word.value != value]
         for holder, name, old in self._names:
-            if _is_array(old) and _bound(holder, name) is not old and _is_array(new := _bound(holder, name)):
+            new = _bound(holder, name)
+            if _is_array(old) and new is not old and isinstance(new, mx.array):
                 changed.append(new)
         return changed
 

@@ -75,7 +75,8 @@ def _slices(start: Sequence[int], stop: Sequence[int], step: Sequence[int], x: m
 
 
 def _slice(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
-    return i[0][_slices(*a, i[0])]
+    start, stop, step = a
+    return i[0][_slices(start, stop, step, i[0])]
 
 
 _REDUCTIONS_AT = ("maximum", "minimum", "add", "multiply")

@@ -97,8 +97,13 @@ class Walk:
         self.items: list[tuple[Any, Any, Any]] = []
         self.sizes: list[tuple[Any, int]] = []
         self.names: list[tuple[Any, str, Any]] = []
+        self._paths: dict[int, str] = {}
         self._seen: set[int] = set()
         self._alive: list[Any] = []
+
+    def path_of(self, module: object) -> str | None:
+        """The path of a module from the user's point of view: "layers.0.conv1", or "" for the outermost one."""
+        return self._paths.get(id(module))
 
     def function(self, function: Any, prefix: str = "") -> Walk:
         """Follow a callable: its `__self__`, partial arguments, closure and globals."""
@@ -131,6 +136,7 @@ class Walk:
         """Follow a module, a container or a stateful object."""
         if isinstance(value, nn.Module):
             if self._first_visit(value):
+                self._paths[id(value)] = path
                 self._mapping(value, path)
                 self._mapping(vars(value), path)
         elif isinstance(value, _CONTAINERS):
@@ -174,10 +180,12 @@ class Walk:
 
 
 def _is_user_callable(value: Any) -> bool:
-    value = unwrap(value)
-    if isinstance(value, (types.MethodType, functools.partial)):
+    plain = unwrap(value)
+    if isinstance(plain, nn.Module):
+        return plain is not value
+    if isinstance(plain, (types.MethodType, functools.partial)):
         return True
-    return isinstance(value, types.FunctionType) and not value.__module__.startswith("mlx.")
+    return isinstance(plain, types.FunctionType) and not (plain.__module__ or "").startswith("mlx.")
 
 
 class Clone:
@@ -198,7 +206,13 @@ class Clone:
         return self._originals.get(id(container))
 
     def function(self, function: Any) -> Any:
-        """A callable that does the same on the copies."""
+        """A callable that does the same on the copies; its original is remembered."""
+        twin = self._function(function)
+        if twin is not function:
+            self._keep(function, twin)
+        return twin
+
+    def _function(self, function: Any) -> Any:
         function = unwrap(function)
         if isinstance(function, types.MethodType):
             return types.MethodType(self.function(function.__func__), self.value(function.__self__))

@@ -23,14 +23,11 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, SSAValue
 
 from convjit import replay
+from convjit.errors import TraceError
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import from_attribute, tensor_type
 
 Kind = Literal["input", "parameter", "state", "constant"]
-
-
-class TraceError(ValueError):
-    """A function that cannot be captured; the message says what stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,9 @@ def record(function: Callable[..., list[mx.array]], arrays: Sequence[mx.array]) 
     """
     records: list[dict[str, Any]] = []
     try:
-        mx.export_function(records.append, function, *arrays)
+        _export(records, function, arrays)
+    except TraceError:
+        raise
     except ValueError as e:
         raise TraceError(_why(str(e))) from e
     headers = {r["type"]: r for r in records if r["type"] != "primitive"}
@@ -81,6 +80,21 @@ def record(function: Callable[..., list[mx.array]], arrays: Sequence[mx.array]) 
     )
     _check(tape)
     return tape
+
+
+def _export(records: list[dict[str, Any]], function: Callable[..., list[mx.array]], arrays: Sequence[mx.array]) -> None:
+    try:
+        mx.export_function(records.append, function, *arrays)
+    except ValueError as e:
+        if "primitive Compiled" not in str(e):
+            raise
+        # MLX cannot take an `mx.compile`d function over constants apart; without mx.compile it is plain ops.
+        records.clear()
+        mx.disable_compile()
+        try:
+            mx.export_function(records.append, function, *arrays)
+        finally:
+            mx.enable_compile()
 
 
 def _why(message: str) -> str:
@@ -134,7 +148,7 @@ def to_module(tape: Tape, arguments: Sequence[Argument]) -> tuple[ModuleOp, list
             value.name_hint = argument.name
         values[id_] = value
     for id_, array in scalars.items():
-        constant = ConstantOp(array.item(), tensor_type((), array.dtype))
+        constant = ConstantOp(_number(array), tensor_type((), array.dtype))
         block.add_op(constant)
         values[id_] = constant.output
     for r in tape.primitives:
@@ -149,6 +163,12 @@ def to_module(tape: Tape, arguments: Sequence[Argument]) -> tuple[ModuleOp, list
             values[name] = result
     block.add_op(ReturnOp(*(values[name] for name, *_ in tape.outputs)))
     return ModuleOp([function]), list(captured.values())
+
+
+def _number(scalar: mx.array) -> float | int | bool:
+    value = scalar.item()
+    assert isinstance(value, (float, int, bool))
+    return value
 
 
 def _argument_attributes(index: int, argument: Argument) -> DictionaryAttr:

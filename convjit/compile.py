@@ -1,0 +1,230 @@
+"""`convjit.compile`: a function or a module -> one that runs its convolutions on generated kernels."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import types
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from convjit.errors import CompileError, FallbackWarning
+from convjit.guard import Arguments, Snapshot, any_tracer, read_arguments
+from convjit.state import Walk
+
+if TYPE_CHECKING:
+    from convjit.entry import Entry
+
+Fallback = Literal["warn", "error", "quiet"]
+
+_MAX_SIGNATURES = 256
+"""Signatures kept by one compiled function; the least recently used one goes."""
+_MAX_STATES = 8
+"""Programs kept for one signature: structures and plain attributes of its modules, such as `training`."""
+
+_disabled = os.environ.get("CONVJIT_DISABLE", "") not in ("", "0")
+
+
+def disable() -> None:
+    """Make every compiled function run as plain MLX, until `enable`. `CONVJIT_DISABLE=1` starts this way."""
+    global _disabled
+    _disabled = True
+
+
+def enable() -> None:
+    """Undo `disable`."""
+    global _disabled
+    _disabled = False
+
+
+def compile(
+    function: Any = None,
+    *,
+    backend: str | None = None,
+    fallback: Fallback = "warn",
+    pipeline: str | None = None,
+    inputs: Any = None,
+    outputs: Any = None,
+) -> Any:
+    """Compile the convolutions of a function or a module, with what surrounds them fused in.
+
+    The result is called like the original and gives the same results; gradients flow as before (under grad, vmap and
+    mx.compile the original runs). Each new combination of structure, shapes, dtypes, constants and module attributes
+    is captured once, as with `mx.compile`. Weights may change at any time.
+
+    Args:
+        function: a function, a bound method, an `nn.Module` instance or an `nn.Module` class. Without it, a
+            decorator with these options is returned.
+        backend: "cpu", "metal" or "simulator"; by default what MLX's default device calls for.
+        fallback: what to do where something cannot be compiled: "warn" once and run plain MLX, raise an "error", or
+            stay "quiet".
+        pipeline: the passes to run, as one spec string; by default `convjit.passes.PIPELINE`.
+        inputs, outputs: state as in `mx.compile`; a function with such state runs as plain MLX for now.
+
+    Example:
+        >>> fast = convjit.compile(model)
+        >>> y = fast(x)
+        >>> print(convjit.inspect.explain(fast))
+
+    Raises:
+        TypeError: if `function` is not callable.
+        ValueError: for an unknown `fallback`.
+    """
+    if fallback not in ("warn", "error", "quiet"):
+        raise ValueError(f"fallback must be 'warn', 'error' or 'quiet', got {fallback!r}")
+    if function is None:
+        return functools.partial(
+            compile, backend=backend, fallback=fallback, pipeline=pipeline, inputs=inputs, outputs=outputs
+        )
+    if not callable(function):
+        raise TypeError(
+            f"convjit.compile takes a function or a module, got an object of type {type(function).__name__}"
+        )
+    options = Options(backend, fallback, pipeline, inputs is not None or outputs is not None)
+    if isinstance(function, type):
+        return _compile_class(function, options)
+    return Compiled(function, options)
+
+
+class Options:
+    """The options of one compiled function."""
+
+    __slots__ = ("backend", "explicit_state", "fallback", "pipeline")
+
+    def __init__(self, backend: str | None, fallback: Fallback, pipeline: str | None, explicit_state: bool):
+        self.backend = backend
+        self.fallback: Fallback = fallback
+        self.pipeline = pipeline
+        self.explicit_state = explicit_state
+
+
+class Compiled:
+    """What `compile` returns. Attributes that it does not have itself are those of the original."""
+
+    def __init__(self, function: Callable[..., Any], options: Options):
+        self._function = function
+        self._options = options
+        self._entries: OrderedDict[tuple[Any, ...], list[Entry]] = OrderedDict()
+        self._lock = threading.RLock()
+        self._last: Entry | None = None
+        self._warned = False
+        if not isinstance(function, nn.Module):
+            functools.update_wrapper(self, function)
+
+    @property
+    def __convjit_plain__(self) -> Callable[..., Any]:
+        return self._function
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_function" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._function, name)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"convjit.compile({self._name})"
+
+    @property
+    def _name(self) -> str:
+        return getattr(self._function, "__qualname__", type(self._function).__name__)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if _disabled or _capturing():
+            return self._function(*args, **kwargs)
+        arguments = read_arguments(args, kwargs)
+        if any_tracer(arguments.arrays):
+            return self._function(*args, **kwargs)
+        backend = self._options.backend or _default_backend()
+        entry, tracers = self._find((backend, arguments.key))
+        if entry is None and not tracers:
+            entry = self._add((backend, arguments.key), arguments, args, kwargs)
+        if entry is None or entry.program is None:
+            return self._function(*args, **kwargs)
+        return entry.run(arguments.arrays)
+
+    def _find(self, key: tuple[Any, ...]) -> tuple[Entry | None, bool]:
+        """The entry whose state is what it was, refreshed for new weights; and whether a tracer is among those."""
+        for entry in self._entries.get(key, ()):
+            match entry.refresh():
+                case "ready":
+                    return entry, False
+                case "tracer":
+                    return None, True
+                case _:
+                    continue
+        return None, False
+
+    def _add(
+        self, key: tuple[Any, ...], arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Entry | None:
+        """Capture and compile a new signature; None if a tracer was found on the way."""
+        from convjit import entry as entries
+
+        with self._lock:
+            entry, tracers = self._find(key)
+            if entry is not None or tracers:
+                return entry
+            walk = Walk().function(self._function)
+            for name, module in arguments.modules:
+                walk.value(module, name)
+            slots = [s.get() for s in walk.slots]
+            if any_tracer(slots):
+                return None
+            mx.eval(slots)
+            snapshot = Snapshot(walk)
+            entry = entries.make(
+                self._name, self._function, self._options, key[0], args, kwargs, arguments, walk, snapshot
+            )
+            if entry is None:
+                return None
+            same_key = self._entries.setdefault(key, [])
+            same_key.insert(0, entry)
+            del same_key[_MAX_STATES:]
+            self._entries.move_to_end(key)
+            while len(self._entries) > _MAX_SIGNATURES:
+                self._entries.popitem(last=False)
+            self._last = entry
+            self._report(entry.reasons)
+            return entry
+
+    def _report(self, reasons: Sequence[str]) -> None:
+        if not reasons:
+            return
+        message = f"convjit: {self._name}: " + "; ".join(reasons)
+        if self._options.fallback == "error":
+            self._entries.clear()
+            raise CompileError(message)
+        if self._options.fallback == "warn" and not self._warned:
+            self._warned = True
+            warnings.warn(message, FallbackWarning, stacklevel=4)
+
+
+def _capturing() -> bool:
+    import sys
+
+    capture = sys.modules.get("convjit.capture")
+    return capture is not None and capture.capturing()
+
+
+def _default_backend() -> str | None:
+    if mx.default_device().type == mx.DeviceType.cpu:
+        return "cpu"
+    return "metal" if mx.metal.is_available() else None
+
+
+def _compile_class(cls: type, options: Options) -> type:
+    """Compile the calls of every instance of a Module class; the class itself is returned."""
+    if not issubclass(cls, nn.Module):
+        raise TypeError(f"convjit.compile takes a subclass of nn.Module, got the class {cls.__name__}")
+    plain = cls.__call__
+    compiled = Compiled(plain, options)
+    cls.__call__ = compiled  # pyright: ignore[reportAttributeAccessIssue]
+    return cls

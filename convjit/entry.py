@@ -1,0 +1,180 @@
+"""One captured signature: the program, the state it was built from, and what `explain` tells about it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import mlx.core as mx
+
+from convjit import dump, trees
+from convjit.backends import Backend, BackendError, registry
+from convjit.capture import Capture, TracerCaptured, capture
+from convjit.checked import checked_convolutions
+from convjit.compile import Options
+from convjit.errors import CompileError, TraceError
+from convjit.guard import Arguments, Snapshot, any_tracer, data_pointer
+from convjit.lower import Lowered, lower
+from convjit.program import Program, build
+from convjit.progress import kernel_progress
+from convjit.replay import UnknownPrimitive
+from convjit.state import Walk
+
+
+class Bound(NamedTuple):
+    """The weights a program runs with: the slots' arrays, and what `@prepare` made of them."""
+
+    slots: list[mx.array]
+    prepared: list[mx.array]
+
+
+class Entry:
+    """A signature of a compiled function.
+
+    Attributes:
+        snapshot: the state that the entry was made from.
+        reasons: what runs as plain MLX, and why; one sentence each.
+        captured, lowered: what was traced and compiled; None where the whole function runs as plain MLX.
+        program: what to run; None likewise.
+    """
+
+    def __init__(self, snapshot: Snapshot, reasons: Sequence[str]):
+        self.snapshot = snapshot
+        self.reasons = list(reasons)
+        self.captured: Capture | None = None
+        self.lowered: Lowered | None = None
+        self.backend: Backend | None = None
+        self.program: Program | None = None
+        self._bound = Bound([], [])
+        self._lock = threading.Lock()
+
+    def refresh(self) -> Literal["ready", "tracer", "other"]:
+        """Compare the live state with the entry's, and take over new weights.
+
+        Returns:
+            "ready" to run; "tracer" if a transformation is under way; "other" if the entry is not for this state.
+        """
+        snapshot = self.snapshot
+        if not snapshot.same_structure():
+            return "other"
+        captured = snapshot.changed_captured()
+        if captured and any_tracer(captured):
+            return "tracer"
+        try:
+            changed = snapshot.changed_slots()
+        except (KeyError, IndexError):
+            return "other"
+        return self._take_over(changed) if changed else "ready"
+
+    def _take_over(self, changed: Sequence[int]) -> Literal["ready", "tracer", "other"]:
+        with self._lock:
+            snapshot = self.snapshot
+            now = [snapshot.slots[n].get() for n in changed]
+            if not all(isinstance(a, mx.array) for a in now):
+                return "other"
+            if any_tracer(now):
+                return "tracer"
+            old = [snapshot.arrays[n] for n in changed]
+            if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(now, old, strict=True)):
+                return "other"
+            mx.eval(now)
+            new_data = self.program is not None and any(
+                self._is_parameter(n) and not snapshot.same_data(n) for n in changed
+            )
+            snapshot.hold(snapshot.slots)
+            self.bind(prepare=new_data)
+        return "ready"
+
+    def _is_parameter(self, slot: int) -> bool:
+        assert self.captured is not None
+        arguments = self.captured.arguments
+        return arguments[len(arguments) - len(self.snapshot.slots) + slot].kind == "parameter"
+
+    def bind(self, *, prepare: bool) -> None:
+        """Use the snapshot's arrays from now on; `prepare` folds and packs the weights again."""
+        if self.program is None or self.captured is None:
+            return
+        slots = self.snapshot.arrays
+        prepared = self._bound.prepared
+        if prepare:
+            inputs = [None] * (len(self.captured.arguments) - len(slots))
+            prepared = self.program.prepared([*inputs, *slots, *self.program.constants])  # pyright: ignore
+        self._bound = Bound(slots, prepared)
+
+    def frozen(self) -> list[tuple[str, tuple[int, ...], int]]:
+        """Name, shape and bytes of each captured array that the program froze."""
+        if self.program is None:
+            return []
+        names = {data_pointer(array): name for name, array in self.snapshot.captured()}
+        return [
+            (names.get(data_pointer(array), f"constant{n}"), array.shape, array.nbytes)
+            for n, array in enumerate(self.program.constants)
+        ]
+
+    def run(self, inputs: Sequence[mx.array]) -> Any:
+        """The result of the user's function for these input arrays; the state is written where the function does."""
+        assert self.program is not None and self.captured is not None
+        slots, prepared = self._bound
+        results = self.program.run([*inputs, *slots, *self.program.constants], prepared)
+        written = self.captured.written
+        if written:
+            for slot, array in zip(written, results[len(results) - len(written) :], strict=True):
+                slot.container[slot.key] = array
+        return trees.unflatten(self.captured.outputs, results)
+
+
+def make(
+    name: str,
+    function: Callable[..., Any],
+    options: Options,
+    backend_name: str | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    arguments: Arguments,
+    walk: Walk,
+    snapshot: Snapshot,
+) -> Entry | None:
+    """Capture and compile `function` for one signature; None if it must run plain now, under a transformation."""
+    if options.explicit_state:
+        return Entry(snapshot, ["runs as plain MLX: inputs= and outputs= are not compiled yet; leave them out"])
+    if backend_name is None:
+        return Entry(snapshot, ["runs as plain MLX: the default device is a GPU that is not Metal"])
+    if any(0 in a.shape for a in arguments.arrays):
+        return Entry(snapshot, ["runs as plain MLX: an input array is empty"])
+    try:
+        captured = capture(function, args, kwargs, walk, arguments.arrays)
+    except TracerCaptured:
+        return None
+    except TraceError as e:
+        return Entry(snapshot, [f"runs as plain MLX: {e}"])
+    except Exception as e:
+        # Most likely the user's own error: the live function then raises it where the user expects it.
+        with checked_convolutions(walk.path_of):
+            function(*args, **kwargs)
+        return Entry(snapshot, [f"runs as plain MLX: a run on a copy of its state raised {type(e).__name__}: {e}"])
+    try:
+        return _compile(name, captured, options, registry.get(backend_name), snapshot)
+    except (BackendError, UnknownPrimitive) as e:
+        return Entry(snapshot, [f"runs as plain MLX: {e}"])
+    except Exception as e:
+        if options.fallback == "error":
+            raise CompileError(f"convjit: {name}: internal error: {type(e).__name__}: {e}") from e
+        return Entry(snapshot, [f"runs as plain MLX: internal error, please report it: {type(e).__name__}: {e}"])
+
+
+def _compile(name: str, captured: Capture, options: Options, backend: Backend, snapshot: Snapshot) -> Entry:
+    lowered = lower(captured, backend.name, options.pipeline, dump.folder_for(name))
+    entry = Entry(snapshot, [])
+    entry.captured, entry.lowered, entry.backend = captured, lowered, backend
+    kernels = lowered.kernels()
+    if not kernels:
+        entry.reasons = lowered.refusals() or ["it has no convolution"]
+        entry.reasons[0] = f"runs as plain MLX: {entry.reasons[0]}"
+        return entry
+    entry.reasons = lowered.refusals()
+    with kernel_progress(name) as progress:
+        entry.program = build(lowered.module, backend, lowered.constants, progress)
+    dump.write_sources(lowered, backend)
+    entry.bind(prepare=True)
+    return entry

@@ -1,0 +1,13 @@
+"""What can stand between a function and its compiled program."""
+
+
+class TraceError(ValueError):
+    """A function that cannot be captured; the message says what stands in the way."""
+
+
+class CompileError(RuntimeError):
+    """Raised with `fallback="error"` instead of running a function as plain MLX."""
+
+
+class FallbackWarning(UserWarning):
+    """A function, or some of its convolutions, runs as plain MLX; the message says which, why, and what would help."""

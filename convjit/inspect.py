@@ -1,0 +1,160 @@
+"""Look at what the compiler did: IR by stage, kernel sources, and what was fused into what, and why not.
+
+    print(convjit.inspect.explain(fast))
+    print(convjit.inspect.ir(fast, "fused"))
+    print(convjit.inspect.source(fast, "layers.0.conv1"))
+
+All of them speak of the signature that was compiled last; call the function once before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convjit.compile import Compiled
+    from convjit.entry import Entry
+
+STAGES = ("traced", "raised", "fused", "scheduled")
+"""The stages of the IR that have a name of their own; any pass of the pipeline names the IR behind it, too."""
+
+
+def ir(fast: Any, stage: str = "scheduled") -> str:
+    """The IR of the last compiled signature, as text.
+
+    Args:
+        fast: what `convjit.compile` returned.
+        stage: one of `STAGES`, or the name of a pass: the IR behind it.
+
+    Raises:
+        TypeError: if `fast` is not a compiled function.
+        ValueError: if it has not been called, was not compiled, or there is no such stage.
+    """
+    from convjit.lower import stage_text
+
+    entry = _compiled_entry(fast)
+    assert entry.captured is not None and entry.lowered is not None
+    return stage_text(entry.captured, entry.lowered, stage)
+
+
+def source(fast: Any, layer: str | None = None) -> str:
+    """The Metal or C text of one convolution's kernel, or of all kernels.
+
+    Args:
+        fast: what `convjit.compile` returned.
+        layer: the convolution's layer as `explain` shows it, such as "layers.0.conv1".
+
+    Raises:
+        TypeError, ValueError: as for `ir`; ValueError if there is no such layer.
+    """
+    entry = _compiled_entry(fast)
+    assert entry.lowered is not None and entry.backend is not None
+    sources = entry.lowered.sources(entry.backend)
+    if layer is None:
+        return "\n".join(dict.fromkeys(sources.values()))
+    if layer not in sources:
+        raise ValueError(f"no kernel for layer {layer!r}; there are {', '.join(map(repr, sources))}")
+    return sources[layer]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One convolution of the user's program.
+
+    Attributes:
+        layer: the module's path, or the weight's name.
+        convolution: its shapes and window, in words.
+        fused: the MLX ops that its kernel does as well.
+        kernel: the template and its choices, or "plain MLX".
+        note: why it is not compiled, or what ends its epilogue.
+    """
+
+    layer: str
+    convolution: str
+    fused: str
+    kernel: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What `explain` returns: `str` is a table.
+
+    Attributes:
+        name: the compiled function.
+        backend: the backend's name, or "plain MLX".
+        rows: one for each convolution of the program, in order.
+        reasons: what runs as plain MLX, and why.
+        captured: (name, shape, bytes) of arrays that the program froze.
+    """
+
+    name: str
+    backend: str
+    rows: tuple[Row, ...]
+    reasons: tuple[str, ...]
+    captured: tuple[tuple[str, tuple[int, ...], int], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self._summary()}"]
+        if self.rows:
+            cells = [("layer", "convolution", "fused into it", "kernel", "note")]
+            cells += [(r.layer, r.convolution, r.fused, r.kernel, r.note) for r in self.rows]
+            widths = [max(len(c[n]) for c in cells) for n in range(5)]
+            cells.insert(1, tuple("-" * w for w in widths))
+            lines += ["  ".join(text.ljust(w) for text, w in zip(c, widths, strict=True)).rstrip() for c in cells]
+        lines += [f"not compiled: {reason}" for reason in self.reasons]
+        lines += [f"frozen: {name} {shape}, {size:,} bytes" for name, shape, size in self.captured]
+        return "\n".join(lines)
+
+    def _summary(self) -> str:
+        ours = sum(r.kernel != "plain MLX" for r in self.rows)
+        return f"{ours} of {len(self.rows)} convolutions on {self.backend} kernels"
+
+
+def explain(fast: Any) -> Explanation:
+    """Which convolutions became which kernels, what was fused into each, and what was not and why.
+
+    Raises:
+        TypeError: if `fast` is not a compiled function.
+        ValueError: if it has not been called yet.
+    """
+    from convjit.lower import explain_rows
+
+    compiled = _compiled(fast)
+    entry = _last_entry(compiled)
+    rows = () if entry.lowered is None else tuple(explain_rows(entry.lowered))
+    return Explanation(
+        compiled._name,  # pyright: ignore[reportPrivateUsage]
+        "plain MLX" if entry.program is None or entry.backend is None else entry.backend.name,
+        rows,
+        tuple(entry.reasons),
+        tuple(entry.frozen()),
+    )
+
+
+def _compiled(fast: Any) -> Compiled:
+    from convjit.compile import Compiled
+
+    fast = getattr(fast, "__func__", fast)
+    if isinstance(fast, type) and isinstance(fast.__call__, Compiled):
+        return fast.__call__
+    if isinstance(type(fast).__call__, Compiled):
+        return type(fast).__call__
+    if not isinstance(fast, Compiled):
+        raise TypeError(f"not a compiled function: {fast!r}; pass what convjit.compile returned")
+    return fast
+
+
+def _last_entry(compiled: Compiled) -> Entry:
+    entry = compiled._last  # pyright: ignore[reportPrivateUsage]
+    if entry is None:
+        raise ValueError(f"{compiled!r} has not compiled anything yet: call it once with real arguments")
+    return entry
+
+
+def _compiled_entry(fast: Any) -> Entry:
+    entry = _last_entry(_compiled(fast))
+    if entry.program is None:
+        raise ValueError(f"{fast!r} runs as plain MLX: {'; '.join(entry.reasons)}")
+    return entry
