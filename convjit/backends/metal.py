@@ -1,0 +1,107 @@
+"""The Metal backend: kernels through `mx.fast.metal_kernel`, built lazily like any MLX op."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import mlx.core as mx
+
+from convjit import simulator
+from convjit.backends import Runner, Stretch
+from convjit.emit.epilogue import unsupported
+from convjit.emit.metal import METAL, MetalText, launch_size, metal_text
+from convjit.geometry import Window
+from convjit.kernel import DTYPES, Kernel
+from convjit.schedule import Schedule
+from convjit.schedule.metal import choose
+
+MAX_BUFFERS = 31
+DTYPE = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
+
+
+class MetalBackend:
+    """Kernels for Apple GPUs. Without a Metal device everything works but evaluating a result."""
+
+    name = "metal"
+
+    def fingerprint(self) -> str:
+        device = mx.device_info() if mx.metal.is_available() else {}
+        return f"metal, {device.get('architecture', 'no device')}, {platform.platform()}, mlx {version('mlx')}"
+
+    def schedule(self, kernel: Kernel) -> Schedule | str:
+        buffers = 2 + len(kernel.extras) + len(kernel.result_dtypes)
+        if buffers > MAX_BUFFERS:
+            return f"needs {buffers} buffers; a Metal kernel has {MAX_BUFFERS}"
+        if kernel.dtype not in DTYPES:
+            return f"cannot read {kernel.dtype}"
+        if op := unsupported(kernel.epilogue, METAL):
+            return f"cannot write {op} in Metal"
+        return choose(kernel)
+
+    def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
+        """`weight` as (*kernel, C / groups, O), mirrored if the window says so: lanes read neighbouring channels."""
+        spatial = tuple(range(1, 1 + window.rank))
+        if window.flip:
+            weight = weight[(slice(None), *(slice(None, None, -1) for _ in spatial))]
+        return mx.contiguous(mx.transpose(weight, (*spatial, window.rank + 1, 0)))
+
+    def source(self, kernel: Kernel, schedule: Schedule) -> str:
+        """The text as MLX hands it to Metal, with the signature that it writes."""
+        g = kernel.geometry
+        shapes = [(g.in_shape, kernel.dtype), (g.weight_shape, kernel.dtype)]
+        shapes += [(e.shape, e.dtype) for e in kernel.extras]
+        inputs = [mx.zeros(shape, DTYPE[dtype]) for shape, dtype in shapes]
+        launch = _launcher(kernel, schedule)
+        return simulator.capture(lambda *arrays: launch(arrays), *inputs).launches[0].text
+
+    def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
+        """Nothing to do: MLX compiles a kernel when its result is evaluated for the first time."""
+        progress(len(work), len(work))
+
+    def load(self, stretch: Stretch) -> Runner:
+        """Issue the kernels of `stretch`; nothing is evaluated."""
+        steps = [(call, _launcher(call.kernel, call.schedule)) for call in stretch.calls]
+
+        def run(inputs: Sequence[mx.array]) -> list[mx.array]:
+            values = dict(enumerate(inputs))
+            for call, launch in steps:
+                results = launch([values[i] for i in call.inputs])
+                values.update(zip(call.results, results, strict=True))
+            return [values[i] for i in stretch.outputs]
+
+        return run
+
+
+def _launcher(kernel: Kernel, schedule: Schedule) -> Callable[[Sequence[mx.array]], list[mx.array]]:
+    """A function of the kernel's arrays (input, packed weight, extras) that issues it."""
+    metal_kernel = _metal_kernel(metal_text(kernel, schedule))
+    grid, threadgroup = launch_size(kernel.geometry, schedule)
+    shapes = [kernel.geometry.out_shape] * len(kernel.result_dtypes)
+    dtypes = [DTYPE[d] for d in kernel.result_dtypes]
+
+    def launch(arrays: Sequence[mx.array]) -> list[mx.array]:
+        return metal_kernel(
+            inputs=[at_least_1d(a) for a in arrays],
+            grid=grid,
+            threadgroup=threadgroup,
+            output_shapes=shapes,
+            output_dtypes=dtypes,
+        )
+
+    return launch
+
+
+def at_least_1d(array: mx.array) -> mx.array:
+    """MLX hands an array of rank 0 to a kernel as a reference, which has no elements to index."""
+    return array if array.ndim else array.reshape(1)
+
+
+@cache
+def _metal_kernel(text: MetalText) -> Any:
+    return mx.fast.metal_kernel(
+        name=text.name, input_names=text.inputs, output_names=text.outputs, source=text.body, header=text.header
+    )

@@ -1,0 +1,34 @@
+"""The Metal backend's kernels, executed on the host: for tests, and for looking at Metal text without a Mac."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from convjit import simulator
+from convjit.backends import Runner, Stretch
+from convjit.backends.metal import MetalBackend, at_least_1d
+
+
+class SimulatorBackend(MetalBackend):
+    """As `MetalBackend`, but `load` gives a runner whose results are evaluated, by `convjit.simulator`."""
+
+    name = "simulator"
+
+    def fingerprint(self) -> str:
+        return f"simulated {super().fingerprint()}"
+
+    def load(self, stretch: Stretch) -> Runner:
+        """Run the kernels of `stretch` on the host.
+
+        The runner raises:
+            simulator.CompileError: if a kernel is not valid C++ or Metal.
+            simulator.KernelError: if a kernel does what no kernel may do.
+        """
+        run_metal = super().load(stretch)
+
+        def run(inputs: Sequence[mx.array]) -> list[mx.array]:
+            return simulator.run(lambda *arrays: run_metal(arrays), *(at_least_1d(a) for a in inputs))
+
+        return run
