@@ -22,16 +22,17 @@ _TOKEN = re.compile(
 _NOT_IN_METAL = {
     "double": "Metal has no double",
     "std": "Metal has no std::",
+    "simdgroup_async_copy": "no longer in Metal's library",
+    "bfloat": "write bfloat16_t, which MLX defines for every version of Metal",
     **dict.fromkeys(
-        "new delete virtual try catch throw typeid dynamic_cast goto asm printf thread_local static".split(),
+        ("new", "delete", "virtual", "try", "catch", "throw", "typeid", "dynamic_cast", "goto", "asm", "printf"),
         "not in Metal",
     ),
+    **dict.fromkeys(("static", "thread_local"), "variables of a function end with it"),
     **dict.fromkeys(
         ("erf", "erfc", "expm1", "log1p", "cbrt", "hypot", "lgamma", "tgamma", "nearbyint", "fabsf", "expf", "logf"),
         "not in Metal's library",
     ),
-    "simdgroup_async_copy": "no longer in Metal's library",
-    "bfloat": "write bfloat16_t, which MLX defines for every version of Metal",
 }
 _HOUSE = {
     "template": "no templates: write numbers into the text",

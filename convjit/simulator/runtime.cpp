@@ -224,7 +224,11 @@ void run_grid(const unsigned* grid, const unsigned* threadgroup, bool threads_wa
         run_threadgroup(group, groups, grid, full, threads_wait);
 }
 
-// ---- Faults: a touch of the page behind a buffer ends the kernel, not the process.
+// ---- Faults: a touch of the memory around a buffer ends the kernel, not the process.
+
+const size_t GUARD = 64 << 20, PAGE = 16 << 10;  // 16 KiB: the largest page in use
+
+size_t whole_pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
 
 void on_fault(int) {
   const unsigned* at = fibers[current].thread.thread_position_in_grid;
@@ -294,19 +298,19 @@ const char* simulator_run(void* const* the_buffers, const unsigned* grid, const 
   return result;
 }
 
-// A buffer of `bytes` 0xff (NaN in every float type), 16 bytes aligned, whose end touches a page that may not be
-// touched. Null if there is no memory. `bytes` of `simulator_free` must be the same.
+// A buffer of `bytes` 0xff (NaN in every float type), 16 bytes aligned, whose end touches memory that may not be
+// touched. Null if there is none left. `bytes` of `simulator_free` must be the same.
 void* simulator_allocate(size_t bytes) {
-  const size_t page = 16384, size = (bytes + page - 1) / page * page;  // 16 KiB: the larger of the two in use
-  char* start = (char*)mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+  const size_t size = whole_pages(bytes);
+  char* start = (char*)mmap(nullptr, GUARD + size + GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
   if (start == (char*)MAP_FAILED) return nullptr;
-  memset(start, 0xff, size);
-  mprotect(start + size, page, PROT_NONE);
-  return start + (size - bytes) / 16 * 16;
+  if (mprotect(start + GUARD, size, PROT_READ | PROT_WRITE) != 0) return nullptr;
+  memset(start + GUARD, 0xff, size);
+  return start + GUARD + (size - bytes) / 16 * 16;
 }
 
 void simulator_free(void* buffer, size_t bytes) {
-  const size_t page = 16384, size = (bytes + page - 1) / page * page;
-  munmap((char*)buffer - (size - bytes) / 16 * 16, size + page);
+  const size_t size = whole_pages(bytes);
+  munmap((char*)buffer - (size - bytes) / 16 * 16 - GUARD, GUARD + size + GUARD);
 }
 }

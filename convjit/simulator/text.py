@@ -12,7 +12,7 @@ _BUFFER = re.compile(
 _ATTRIBUTE = re.compile(r"uint3? \w+ \[\[(?P<name>\w+)\]\]")
 _META = re.compile(r"_(shape|strides|ndim)$")
 
-_THREADGROUP_STATEMENT = re.compile(r"(?<=[;{}])(?P<space>\s*)threadgroup\s+(?P<rest>[^;{}()*&]+);")
+_THREADGROUP_VARIABLE = re.compile(r"(?<=[;{}])(?P<space>\s*)threadgroup\s+(?![^;=\[]*[*&(])(?P<rest>[^;]+);")
 _ONE_DECLARATOR = re.compile(r"(?P<type>[\w:\s]+?(?:<[^<>]*>)?)\s+(?P<name>\w+)\s*(?P<extents>(?:\[[^\]]*\]\s*)*)")
 _WAITS = re.compile(r"\b(?:simd|simdgroup|threadgroup_barrier)(?:_\w+)?\s*[(<]")
 
@@ -103,4 +103,4 @@ def _place_threadgroup_variables(text: str) -> str:
             f"*({name}_storage*)simulator_threadgroup_memory({number - 1}, sizeof({name}_storage));"
         )
 
-    return _THREADGROUP_STATEMENT.sub(place, text)
+    return _THREADGROUP_VARIABLE.sub(place, text)
