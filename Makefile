@@ -1,0 +1,49 @@
+# GNU make 3.81, which macOS ships, is enough. Everything happens in .venv, which the targets make themselves.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.with-demo ## Train, compile, compare: a tour in three minutes
+	@$(PY) -m examples.demo
+
+test: lint ## Check format, style and types, then run the tests
+	@echo "== pytest"
+	@$(PY) -m pytest -W error::DeprecationWarning
+
+lint: $(VENV)/.with-test ## Check format, style and types
+	@echo "== ruff format"
+	@$(PY) -m ruff format --check .
+	@echo "== ruff check"
+	@$(PY) -m ruff check .
+	@echo "== pyright"
+	@$(PY) -m pyright
+
+bench: $(VENV)/.with-bench ## Measure against plain MLX; results go to benchmarks/results
+	@$(PY) -m benchmarks.resnet50
+
+# A stamp for each extra of pyproject.toml. Where the machine has no C or C++ compiler, a wheel brings one.
+$(VENV)/.with-%: pyproject.toml | $(PY)
+	@extras=$*; \
+	if ! cc --version >/dev/null 2>&1 || ! c++ --version >/dev/null 2>&1; then \
+	    echo "No C and C++ compiler found (cc, c++): installing the ziglang wheel"; extras=$*,zig; \
+	fi; \
+	echo "Installing convjit and its $$extras dependencies into $(VENV)"; \
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[$$extras]"
+	@touch $@
+
+$(PY):
+	@for python in python3.13 python3.12 python3.11 python3 python python3.14; do \
+	    if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	        echo "Making $(VENV) with $$python"; \
+	        exec $$python -m venv --clear $(VENV); \
+	    fi; \
+	done; \
+	echo "convjit needs Python 3.11 or newer with its venv module, and found none." >&2; \
+	echo "On Debian and Ubuntu: apt install python3-venv; on macOS: brew install python" >&2; \
+	exit 1
