@@ -18,7 +18,7 @@ from convjit.schedule import Schedule
 
 TYPES = {"f32": "float", "f16": "half", "bf16": "bfloat16_t"}
 
-MAX_CHAIN = 4096
+MAX_CHAIN = 1024
 """The most products that are summed one after the other in fp32; longer sums are made of partial ones."""
 
 

@@ -14,7 +14,7 @@ _TOKEN = re.compile(
       (?P<number>0[xX][0-9a-fA-F]+\w* | (?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\w*)
     | (?P<word>[A-Za-z_]\w*)
     | (?P<pragma>\#[^\n]*)
-    | (?P<mark>\[\[|\]\]|::|->|\+\+|--|&&|\|\||<<|>>|[-+*/%&|^<>=!]=|\S)
+    | (?P<mark>::|->|\+\+|--|&&|\|\||<<|>>|[-+*/%&|^<>=!]=|\S)
     """,
     re.VERBOSE,
 )
@@ -117,11 +117,11 @@ def _program_scope(tokens: list[_Token]) -> Iterator[Finding]:
 def _at_depth_zero(tokens: list[_Token]) -> Iterator[tuple[int, _Token]]:
     depth = 0
     for i, token in enumerate(tokens):
-        if token.text in ("}", ")", "]", "]]"):
+        if token.text in ("}", ")", "]"):
             depth -= 1
         if depth == 0 and i > 0:
             yield i, token
-        if token.text in ("{", "(", "[", "[["):
+        if token.text in ("{", "(", "["):
             depth += 1
 
 
@@ -134,19 +134,17 @@ def _statement_before(tokens: list[_Token], i: int) -> set[str]:
 
 
 def _functions(tokens: list[_Token]) -> Iterator[tuple[_Token, list[_Token]]]:
-    """Every function's name and what is between its braces."""
+    """Every function's name, and its tokens from the first brace to the last."""
     name: _Token | None = None
-    start = depth = 0
-    for i, token in enumerate(tokens):
-        if depth == 0 and token.kind == "word" and i + 1 < len(tokens) and tokens[i + 1].text == "(":
+    start = 0
+    for i, token in _at_depth_zero(tokens):
+        if token.kind == "word" and i + 1 < len(tokens) and tokens[i + 1].text == "(":
             name = token
-        if token.text == "{":
-            start = i if depth == 0 else start
-            depth += 1
-        if token.text == "}":
-            depth -= 1
-            if depth == 0 and name:
-                yield name, tokens[start : i + 1]
+        elif token.text == "{":
+            start = i
+        elif token.text == "}" and name:
+            yield name, tokens[start : i + 1]
+            name = None
 
 
 def _recursion(tokens: list[_Token]) -> Iterator[Finding]:
@@ -157,8 +155,10 @@ def _recursion(tokens: list[_Token]) -> Iterator[Finding]:
 
 
 def _lambdas(tokens: list[_Token]) -> Iterator[Finding]:
-    for before, token in pairwise(tokens):
-        if token.text == "[" and before.kind != "word" and before.text not in ("]", ")"):
+    for before, token, following in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if following.text == "[":
+            continue  # an attribute
+        if token.text == "[" and before.kind != "word" and before.text not in ("]", ")", "["):
             yield Finding(token.line, "a lambda, which Metal does not have")
 
 
@@ -187,7 +187,7 @@ def _signature(tokens: list[_Token]) -> Iterator[Finding]:
     for start in kernels:
         end = next(i for i in range(start, len(tokens)) if tokens[i].text == "{")
         names = [t.text for t in tokens[start:end]]
-        if names.count("[[") == names.count("buffer"):
+        if names.count("[") == 2 * names.count("buffer"):
             yield Finding(tokens[start].line, "no thread attribute is used: MLX's signature may then be malformed")
         for token in tokens[start:end]:
             if re.search(r"_(shape|strides|ndim)$", token.text):

@@ -159,7 +159,9 @@ def test_templates() -> None:
 
 @pytest.mark.parametrize(("dtype", "name"), [(mx.float16, "half"), (mx.bfloat16, "bfloat16_t")])
 def test_rounding_to_half_types(dtype: mx.Dtype, name: str) -> None:
-    x = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 65519, 65520, 1e-7, 3.4e38, np.inf, -np.inf, np.nan], np.float32)
+    x = np.array(
+        [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 65519, 65520, 1e-7, 3.4e38, np.inf, -np.inf, np.nan], np.float32
+    )
     y = run(f"if (g < 10u) {{ y[g] = {name}(a[g]); }}", mx.array(x), out=(10,), dtype=dtype)
     np.testing.assert_array_equal(y.astype(np.float32), np.array(mx.array(x).astype(dtype).astype(mx.float32)))
 

@@ -1,0 +1,58 @@
+[[kernel]] void custom_kernel_cj_direct_e7ea7f5886d2_float16_t_float16_t_float16_t_float16_t(
+  const device float16_t* input [[buffer(0)]],
+  const device float16_t* weight [[buffer(1)]],
+  const device float16_t* extra0 [[buffer(2)]],
+  device float16_t* output0 [[buffer(3)]],
+  uint3 thread_position_in_grid [[thread_position_in_grid]]) {
+  // Input 12x12x3, 16 filters of 3x3x3, output 6x6x16.
+  // A thread computes 4 channels of one pixel; its neighbours compute the next channels,
+  // so that together they read weights that lie side by side.
+  const int channel = int(thread_position_in_grid.x) * 4;
+  const int pixel = int(thread_position_in_grid.y);
+  const size_t image = size_t(thread_position_in_grid.z);
+  if (channel >= 16 || pixel >= 36) {
+    return;
+  }
+  const int out_h = pixel / 6;
+  const int out_w = pixel % 6;
+  input += image * 432u;
+
+  float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+  for (int k_h = 0; k_h < 3; ++k_h) {
+    const int in_h = out_h * 2 + k_h - 1;
+    if (in_h < 0) {
+      continue;
+    }
+    for (int k_w = 0; k_w < 3; ++k_w) {
+      const int in_w = out_w * 2 + k_w - 1;
+      if (in_w < 0) {
+        continue;
+      }
+      const int from = (in_h * 12 + in_w) * 3;
+      const int to = (k_h * 3 + k_w) * 48 + channel;
+      for (int c = 0; c < 3; ++c) {
+        const float value = float(input[from + c]);
+        #pragma clang loop unroll(full)
+        for (int j = 0; j < 4; ++j) {
+          sums[j] += value * float(weight[to + c * 16 + j]);
+        }
+      }
+    }
+  }
+
+  const size_t at = (image * 36u + size_t(pixel)) * 16u + size_t(channel);
+  #pragma clang loop unroll(full)
+  for (int j = 0; j < 4; ++j) {
+    const float sum = sums[j];
+    const half e0 = extra0[channel + j];
+    const float v0 = float(e0);
+    const float v1 = sum + v0;
+    const float v2 = 1.0f;
+    const float v3 = -v1;
+    const float v4 = metal::precise::exp(v3);
+    const float v5 = v2 + v4;
+    const float v6 = v1 / v5;
+    const half v7 = half(v6);
+    output0[at + size_t(j)] = v7;
+  }
+}

@@ -1,0 +1,387 @@
+"""The direct Metal kernel: its text, run on the host, against float64."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+import pytest
+import reference
+
+from convjit import simulator
+from convjit.backends import Call, Stretch
+from convjit.backends.metal import DTYPE, MetalBackend, at_least_1d
+from convjit.backends.simulator import SimulatorBackend
+from convjit.emit.metal import MAX_CHAIN, METAL
+from convjit.geometry import Geometry, GeometryError, Window, plain_window
+from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
+from convjit.schedule import Schedule
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "conv_bias_silu.metal"
+TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2}
+BACKEND = SimulatorBackend()
+
+Array = npt.NDArray[np.float64]
+
+
+def stretch_of(kernel: Kernel, schedule: Schedule) -> Stretch:
+    inputs = 2 + len(kernel.extras)
+    results = tuple(range(inputs, inputs + len(kernel.result_dtypes)))
+    return Stretch(inputs, (Call(kernel, schedule, tuple(range(inputs)), results),), results)
+
+
+def schedule_of(kernel: Kernel) -> Schedule:
+    schedule = BACKEND.schedule(kernel)
+    assert isinstance(schedule, Schedule)
+    return schedule
+
+
+def simulate(kernel: Kernel, x: mx.array, w: mx.array, extras: Sequence[mx.array]) -> list[Array]:
+    """The results of `kernel`; its text and its launch must obey the rules of Metal."""
+    schedule = schedule_of(kernel)
+    packed = BACKEND.pack(kernel.geometry.window, schedule, w)
+    stretch = stretch_of(kernel, schedule)
+    metal = MetalBackend().load(stretch)
+    (launch,) = simulator.capture(lambda *a: metal(a), x, packed, *(at_least_1d(e) for e in extras)).launches
+    assert simulator.lint(launch.text) == []
+    assert all(g % t == 0 for g, t in zip(launch.grid, launch.threadgroup, strict=True))
+    assert 64 <= np.prod(launch.threadgroup) <= 256
+    return [to_numpy(r) for r in BACKEND.load(stretch)([x, packed, *extras])]
+
+
+def to_numpy(array: mx.array) -> Array:
+    return np.array(array.astype(mx.float32)).astype(np.float64)
+
+
+def random_array(seed: int, shape: tuple[int, ...], dtype: str) -> mx.array:
+    return mx.random.normal(shape, key=mx.random.key(seed)).astype(DTYPE[dtype])
+
+
+def check(kernel: Kernel, seed: int = 0) -> None:
+    g = kernel.geometry
+    x, w = random_array(seed, g.in_shape, kernel.dtype), random_array(seed + 1, g.weight_shape, kernel.dtype)
+    extras = [random_array(seed + 2 + i, e.shape, e.dtype) for i, e in enumerate(kernel.extras)]
+    expected = reference.results(kernel, to_numpy(x), to_numpy(w), [to_numpy(e) for e in extras])
+    for y, exact, dtype in zip(simulate(kernel, x, w, extras), expected, kernel.result_dtypes, strict=True):
+        assert y.shape == g.out_shape
+        assert np.abs(y - exact).max() <= TOLERANCE[dtype] * max(np.abs(exact).max(), 1e-3), g
+
+
+class Writer:
+    """Instructions of an epilogue, one after the other."""
+
+    def __init__(self, *inputs: str):
+        self.inputs = inputs
+        self.instructions: list[Instruction] = []
+
+    def __call__(self, op: str, *operands: int, type: str = "f32", attribute: str | float | None = None) -> int:
+        self.instructions.append(Instruction(op, operands, type, attribute))
+        return len(self.inputs) + len(self.instructions) - 1
+
+    def epilogue(self, *results: int) -> Epilogue:
+        return Epilogue(self.inputs, tuple(self.instructions), results)
+
+
+def loaded(write: Writer, value: int) -> int:
+    """An input as f32."""
+    return value if write.inputs[value] == "f32" else write("arith.extf", value)
+
+
+def stored(write: Writer, value: int, dtype: str) -> int:
+    return value if dtype == "f32" else write("arith.truncf", value, type=dtype)
+
+
+def silu(write: Writer, x: int) -> int:
+    one = write("arith.constant", attribute=1.0)
+    return write("arith.divf", x, write("arith.addf", one, write("math.exp", write("arith.negf", x))))
+
+
+def bias_silu(dtype: str) -> Epilogue:
+    write = Writer("f32", dtype)
+    return write.epilogue(stored(write, silu(write, write("arith.addf", 0, loaded(write, 1))), dtype))
+
+
+def residual_gate(dtype: str) -> Epilogue:
+    """Two results: the sum with its residual, and that times a gate, clipped at zero."""
+    write = Writer("f32", dtype, "f32")
+    total = write("arith.addf", 0, loaded(write, 1))
+    product = write("arith.mulf", total, 2)
+    clipped = write("arith.maximumf", product, write("arith.constant", attribute=0.0))
+    return write.epilogue(stored(write, total, dtype), clipped)
+
+
+def random_geometry(choose: random.Random) -> Geometry:
+    while True:
+        rank = choose.choice((1, 2, 2, 3))
+        size = {1: 24, 2: 9, 3: 5}[rank]
+
+        def each(low: int, high: int, n: int = rank) -> tuple[int, ...]:
+            return tuple(choose.randint(low, high) for _ in range(n))
+
+        groups = choose.choice((1, 1, 2, 5))
+        transposed = choose.random() < 0.3
+        window = Window(
+            strides=(1,) * rank if transposed else each(1, 3),
+            pad_lo=each(-1, 3),
+            pad_hi=each(-1, 3),
+            kernel_dilation=each(1, 2),
+            input_dilation=each(1, 3) if transposed else (1,) * rank,
+            groups=groups,
+            flip=transposed or choose.random() < 0.1,
+        )
+        x = (choose.choice((1, 2, 3)), *each(1, size), groups * choose.randint(1, 5))
+        w = (groups * choose.choice((1, 2, 3, 5, 8)), *each(1, 4), x[-1] // groups)
+        try:
+            return Geometry.of_shapes(x, w, window)
+        except GeometryError:
+            continue
+
+
+def random_kernel(seed: int) -> Kernel:
+    choose = random.Random(seed)
+    geometry = random_geometry(choose)
+    dtype = choose.choice(("f32", "f16", "bf16"))
+    out = geometry.out_shape
+
+    def broadcast() -> tuple[int, ...]:
+        return tuple(n if choose.random() < 0.5 else 1 for n in out)
+
+    match choose.randrange(3):
+        case 0:
+            return Kernel(geometry, dtype, (), identity_epilogue(dtype), (dtype,))
+        case 1:
+            bias = Extra((*(1,) * (len(out) - 1), out[-1]), dtype)
+            return Kernel(geometry, dtype, (bias,), bias_silu(dtype), (dtype,))
+        case _:
+            extras = (Extra(choose.choice((out, broadcast())), dtype), Extra(broadcast(), "f32"))
+            return Kernel(geometry, dtype, extras, residual_gate(dtype), (dtype, "f32"))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_geometries(seed: int) -> None:
+    check(random_kernel(seed), seed)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "window"),
+    [
+        ((1, 1, 1), (1, 1, 1), plain_window(1)),
+        ((1, 2, 3), (1, 1, 3), plain_window(1)),
+        ((1, 1, 1, 7), (7, 1, 1, 1), plain_window(2, groups=7)),
+        ((2, 1, 1, 1, 1), (3, 1, 1, 1, 1), plain_window(3)),
+        ((1, 3, 3, 2), (70, 1, 1, 2), plain_window(2)),
+        ((1, 2, 2, 1), (1, 1, 1, 1), Window((1, 1), (1, 2), (0, 1), (1, 1), (1, 1))),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_tiny_inputs(x: tuple[int, ...], w: tuple[int, ...], window: Window, dtype: str) -> None:
+    """Arrays of fewer than 8 elements come in another address space; a padded 1x1 kernel still has a loop to leave."""
+    geometry = Geometry.of_shapes(x, w, window)
+    extra = Extra((*(1,) * (len(x) - 1), w[0]), dtype)
+    check(Kernel(geometry, dtype, (extra,), bias_silu(dtype), (dtype,)))
+
+
+def test_scalar_extra_of_rank_0() -> None:
+    write = Writer("f32", "f32")
+    epilogue = write.epilogue(write("arith.mulf", 0, 1))
+    geometry = Geometry.of_shapes((1, 4, 2), (3, 2, 2), plain_window(1))
+    kernel = Kernel(geometry, "f32", (Extra((1, 1, 1), "f32"),), epilogue, ("f32",))
+    x, w = random_array(0, geometry.in_shape, "f32"), random_array(1, geometry.weight_shape, "f32")
+    (y,) = simulate(kernel, x, w, [mx.array(2.5)])
+    np.testing.assert_allclose(y, 2.5 * reference.convolution(geometry, np.array(x), np.array(w)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [600, MAX_CHAIN + 3])
+def test_long_sums_are_made_of_partial_ones(channels: int) -> None:
+    """Equal numbers make the rounding of one long chain grow, that of partial sums hardly."""
+    geometry = Geometry.of_shapes((1, 8, channels), (2, 8, channels), plain_window(1))
+    kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
+    assert "partial" in BACKEND.source(kernel, schedule_of(kernel))
+    x, w = mx.full(geometry.in_shape, 1.1), mx.full(geometry.weight_shape, 0.7)
+    (y,) = simulate(kernel, x, w, [])
+    exact = reference.convolution(geometry, np.array(x), np.array(w))
+    assert np.abs(y / exact - 1).max() < 1e-5
+
+
+def test_nan_and_infinity_stay_where_they_are() -> None:
+    geometry = Geometry.of_shapes((1, 9, 9, 2), (4, 3, 3, 2), plain_window(2))
+    kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
+    x, w = np.ones(geometry.in_shape, np.float32), np.ones(geometry.weight_shape, np.float32)
+    x[0, 0, 0, 0], x[0, 8, 8, 1] = np.nan, np.inf
+    (y,) = simulate(kernel, mx.array(x), mx.array(w), [])
+    np.testing.assert_array_equal(y, reference.convolution(geometry, x, w))
+    assert np.isnan(y).sum() == np.isinf(y).sum() == 4
+
+
+# ---- Every op of an epilogue, as results of one kernel that reads pairs of values.
+
+UNARY = [
+    *("absf", "ceil", "floor", "roundeven", "exp", "expm1", "log", "log1p", "log2", "log10"),
+    *("sqrt", "rsqrt", "sin", "cos", "tan", "tanh", "erf"),
+]
+BINARY = ["arith.addf", "arith.subf", "arith.mulf", "arith.divf", "arith.maximumf", "arith.minimumf", "math.powf"]
+PREDICATES = [*("oeq", "ogt", "oge", "olt", "ole", "one", "ord"), *("ueq", "ugt", "uge", "ult", "ule", "une", "uno")]
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.5, 1e-7, -1e-7, 1e30, -1e30, 90.0, -90.0, np.inf, -np.inf, np.nan]
+
+
+def evaluate(write: Writer, results: Sequence[int], x: Array, y: Array) -> tuple[list[Array], list[Array]]:
+    """An epilogue of elements of x and y, its values 1 and 2: what the kernel gives, and what float64 does."""
+    geometry = Geometry.of_shapes((1, len(x), 1), (1, 1, 1), plain_window(1))
+    extra = Extra(geometry.out_shape, "f32")
+    kernel = Kernel(geometry, "f32", (extra, extra), write.epilogue(*results), ("f32",) * len(results))
+    extras = [mx.array(v, mx.float32).reshape(geometry.out_shape) for v in (x, y)]
+    computed = simulate(kernel, mx.ones(geometry.in_shape), mx.ones((1, 1, 1)), extras)
+    expected = reference.epilogue(kernel.epilogue, [np.ones(len(x)), x, y])
+    return [c.ravel() for c in computed], [np.broadcast_to(e, x.shape).astype(np.float64) for e in expected]
+
+
+def assert_ulps(names: Sequence[str], computed: list[Array], expected: list[Array], ulps: float) -> None:
+    for name, y, exact in zip(names, computed, expected, strict=True):
+        rounded = reference.round_to(exact, "f32")
+        with np.errstate(invalid="ignore"):
+            near = np.abs(y - exact) <= ulps * np.spacing(np.abs(rounded).astype(np.float32))
+        same = (y == rounded) | (np.isnan(y) & np.isnan(rounded))
+        assert (near | same).all(), (name, y[~(near | same)], exact[~(near | same)])
+
+
+def pairs() -> tuple[Array, Array]:
+    x, y = np.meshgrid(np.float32(SPECIAL).astype(np.float64), np.float32(SPECIAL).astype(np.float64))
+    return x.ravel(), y.ravel()
+
+
+def test_unary_ops() -> None:
+    """Special values, and 2,000 numbers of all magnitudes, within 4 units in the last place."""
+    write = Writer("f32", "f32", "f32")
+    results = [write(f"math.{op}", 1) for op in UNARY] + [write("arith.negf", 1)]
+    rng = np.random.default_rng(0)
+    numbers = np.float32(rng.normal(size=2000) * 10.0 ** rng.uniform(-8, 2, 2000)).astype(np.float64)
+    x = np.concatenate([SPECIAL, numbers]).astype(np.float32).astype(np.float64)
+    assert_ulps([*UNARY, "negf"], *evaluate(write, results, x, x), ulps=4)
+
+
+def test_binary_ops() -> None:
+    write = Writer("f32", "f32", "f32")
+    results = [write(op, 1, 2) for op in BINARY]
+    assert_ulps(BINARY, *evaluate(write, results, *pairs()), ulps=2)
+
+
+def test_maximum_is_that_of_mlx() -> None:
+    """Of two zeros the second wins; MLX's own Maximum does the same."""
+    write = Writer("f32", "f32", "f32")
+    x, y = np.array([0.0, -0.0]), np.array([-0.0, 0.0])
+    results = [write("arith.maximumf", 1, 2), write("arith.minimumf", 1, 2)]
+    (largest, smallest), _ = evaluate(write, results, x, y)
+    ours = np.signbit([largest, smallest]).tolist()
+    theirs = np.signbit(np.array(mx.maximum(mx.array(x, mx.float32), mx.array(y, mx.float32)))).tolist()
+    assert ours == [theirs, [True, False]]
+
+
+def test_comparisons() -> None:
+    """Exact for NaN as well; through select, uitofp and the ops of i1."""
+    write = Writer("f32", "f32", "f32")
+    results = [
+        write("arith.uitofp", write("arith.cmpf", 1, 2, type="i1", attribute=predicate)) for predicate in PREDICATES
+    ]
+    larger = write("arith.cmpf", 1, 2, type="i1", attribute="ogt")
+    ordered = write("arith.cmpf", 1, 2, type="i1", attribute="ord")
+    results.append(write("arith.select", larger, 1, 2))
+    for op in ("andi", "ori", "xori"):
+        results.append(write("arith.uitofp", write(f"arith.{op}", larger, ordered, type="i1")))
+    assert_ulps([*PREDICATES, "select", "andi", "ori", "xori"], *evaluate(write, results, *pairs()), ulps=0)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 0.1, -1e-45, 3.4e38, 1e39, 1e20, np.inf, -np.inf, np.nan])
+def test_constants_are_written_exactly(value: float) -> None:
+    text = METAL.constant(value, "f32")
+    spoken = {"INFINITY": "inf", "-INFINITY": "-inf", "NAN": "nan"}.get(text, text.removesuffix("f"))
+    with np.errstate(over="ignore"):
+        assert np.float32(spoken).tobytes() == np.float32(value).tobytes()
+
+
+# ---- The text, and the backend around it.
+
+
+def golden_kernel() -> Kernel:
+    geometry = Geometry.of_shapes((1, 12, 12, 3), (16, 3, 3, 3), Window((2, 2), (1, 1), (1, 1), (1, 1), (1, 1)))
+    return Kernel(geometry, "f16", (Extra((1, 1, 1, 16), "f16"),), bias_silu("f16"), ("f16",))
+
+
+def golden_text() -> str:
+    return BACKEND.source(golden_kernel(), schedule_of(golden_kernel()))
+
+
+def test_golden() -> None:
+    """If the change is wanted: python tests/simulator/test_direct.py"""
+    assert golden_text() == GOLDEN.read_text()
+
+
+def test_only_the_functions_that_are_used_are_written() -> None:
+    write = Writer("f32")
+    kernel = golden_kernel()
+    kernel = Kernel(kernel.geometry, "f32", (), write.epilogue(write("math.erf", 0)), ("f32",))
+    assert re.findall(r"inline float (\w+)", BACKEND.source(kernel, schedule_of(kernel))) == ["cj_erf"]
+
+
+def test_text_does_not_depend_on_the_batch() -> None:
+    def source(batch: int) -> str:
+        geometry = Geometry.of_shapes((batch, 8, 8), (8, 3, 8), plain_window(1))
+        extras = (Extra((1, 1, 8), "f32"),)
+        kernel = Kernel(geometry, "f32", extras, bias_silu("f32"), ("f32",))
+        return BACKEND.source(kernel, schedule_of(kernel))
+
+    assert source(1) == source(2) == source(7)
+
+
+def test_indices_are_64_bit_only_where_sizes_need_it() -> None:
+    def source(width: int) -> str:
+        geometry = Geometry.of_shapes((1, width, 8), (8, 1, 8), plain_window(1))
+        kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
+        return BACKEND.source(kernel, schedule_of(kernel))
+
+    assert "const int from" in source(1 << 20)
+    assert "const long from" in source(1 << 28)
+
+
+def test_what_metal_cannot_take_is_said() -> None:
+    geometry = golden_kernel().geometry
+    many = tuple(Extra((1, 1, 1, 1), "f32") for _ in range(29))
+    plain = Epilogue(("f32",) * 30, (), (0,))
+    assert BACKEND.schedule(Kernel(geometry, "f32", many, plain, ("f32",))) == "needs 32 buffers; a Metal kernel has 31"
+    odd = Epilogue(("f32",), (Instruction("math.atan", (0,), "f32"),), (1,))
+    assert BACKEND.schedule(Kernel(geometry, "f32", (), odd, ("f32",))) == "cannot write math.atan in Metal"
+
+
+def test_metal_runner_can_be_traced() -> None:
+    """Anywhere: only evaluating a result needs a Metal device."""
+    kernel = golden_kernel()
+    run = MetalBackend().load(stretch_of(kernel, schedule_of(kernel)))
+    shapes: list[tuple[int, ...]] = [kernel.geometry.in_shape, (3, 3, 3, 16), (16,)]
+    trace = simulator.capture(lambda *a: run(a), *(mx.zeros(s, mx.float16) for s in shapes))
+    ((_, shape, dtype),) = trace.launches[0].outputs
+    assert (shape, dtype) == (kernel.geometry.out_shape, mx.float16)
+
+
+def test_a_stretch_of_two_kernels() -> None:
+    geometry = Geometry.of_shapes((2, 6, 6, 3), (3, 3, 3, 3), Window((1, 1), (1, 1), (1, 1), (1, 1), (1, 1)))
+    kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
+    schedule = schedule_of(kernel)
+    stretch = Stretch(3, (Call(kernel, schedule, (0, 1), (3,)), Call(kernel, schedule, (3, 2), (4,))), (4, 3, 0))
+    x, w, v = (random_array(i, s, "f32") for i, s in enumerate([geometry.in_shape] + [geometry.weight_shape] * 2))
+    pack: Callable[[mx.array], mx.array] = lambda a: BACKEND.pack(geometry.window, schedule, a)  # noqa: E731
+    second, first, same = BACKEND.load(stretch)([x, pack(w), pack(v)])
+    middle = reference.convolution(geometry, np.array(x), np.array(w))
+    np.testing.assert_allclose(np.array(first), middle, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        np.array(second), reference.convolution(geometry, middle, np.array(v)), rtol=1e-4, atol=1e-3
+    )
+    assert mx.array_equal(same, x)
+
+
+if __name__ == "__main__":
+    GOLDEN.parent.mkdir(exist_ok=True)
+    GOLDEN.write_text(golden_text())
