@@ -10,6 +10,7 @@ _BUFFER = re.compile(
     r"(?P<const>const )?(?P<space>device|constant) (?P<type>[\w<>]+)(?P<kind>[*&]) (?P<name>\w+) \[\[buffer\(\d+\)\]\]"
 )
 _ATTRIBUTE = re.compile(r"uint3? \w+ \[\[(?P<name>\w+)\]\]")
+_INSTANTIATION = re.compile(r"^template \[\[host_name.*$", re.MULTILINE)
 _META = re.compile(r"_(shape|strides|ndim)$")
 
 _THREADGROUP_VARIABLE = re.compile(r"(?<=[;{}])(?P<space>\s*)threadgroup\s+(?![^;=\[]*[*&(])(?P<rest>[^;]+);")
@@ -63,6 +64,7 @@ def host_text(name: str, text: str) -> HostText:
         elif match := _ATTRIBUTE.search(parameter):
             arguments.append(f"host::position(where->{match['name']})")
     specialisation = re.search(rf"decltype\(({name}<.*>)\)", text)
+    text = _INSTANTIATION.sub("", text)  # of a template; the call below does the same
     entry = (
         'extern "C" void simulator_entry(void* const* buffers, const simulator_thread* where) {\n'
         f"  {specialisation[1] if specialisation else name}({', '.join(arguments)});\n}}\n"
