@@ -179,10 +179,8 @@ class Compiled:
             if any_tracer(slots):
                 return None
             mx.eval(slots)
-            snapshot = Snapshot(walk)
-            entry = entries.make(
-                self._name, self._function, self._options, key[0], args, kwargs, arguments, walk, snapshot
-            )
+            call = entries.CallSite(self._name, self._function, args, kwargs, arguments, walk)
+            entry = entries.make(call, self._options, key[0], Snapshot(walk))
             if entry is None:
                 return None
             same_key = self._entries.setdefault(key, [])

@@ -8,6 +8,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convjit.capture import Capture
 
 _SAFE = re.compile(r"[^\w.-]+")
 
@@ -25,6 +29,23 @@ def folder_for(name: str) -> Path | None:
             folder.mkdir(parents=True, exist_ok=True)
             return folder
         number += 1
+
+
+def write_sources(folder: Path, sources: dict[str, str]) -> None:
+    """Write the kernel texts, one file a layer."""
+    (folder / "sources").mkdir(exist_ok=True)
+    for layer, text in sources.items():
+        suffix = "metal" if "[[kernel]]" in text or "thread_position_in_grid" in text else "c"
+        (folder / "sources" / f"{safe_name(layer)}.{suffix}").write_text(text)
+
+
+def write_parameters(folder: Path, captured: Capture) -> None:
+    """Write the name, kind, shape and dtype of every argument of the traced function."""
+    lines = [
+        f"{argument.kind:9} {argument.name}  {shape} {dtype}\n"
+        for argument, (shape, dtype) in zip(captured.arguments, captured.tape.shapes.values(), strict=True)
+    ]
+    (folder / "parameters.txt").write_text("".join(lines))
 
 
 def safe_name(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
@@ -124,57 +125,67 @@ class Entry:
         return trees.unflatten(self.captured.outputs, results)
 
 
-def make(
-    name: str,
-    function: Callable[..., Any],
-    options: Options,
-    backend_name: str | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    arguments: Arguments,
-    walk: Walk,
-    snapshot: Snapshot,
-) -> Entry | None:
-    """Capture and compile `function` for one signature; None if it must run plain now, under a transformation."""
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """The call that made a capture necessary.
+
+    Attributes:
+        name: the compiled function's, for messages.
+        function, args, kwargs: the call.
+        arguments: the same, taken apart.
+        walk: what the function reads besides them.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    arguments: Arguments
+    walk: Walk
+
+
+def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapshot) -> Entry | None:
+    """Capture and compile a function for one signature; None if it must run plain now, under a transformation."""
     if options.explicit_state:
         return Entry(snapshot, ["runs as plain MLX: inputs= and outputs= are not compiled yet; leave them out"])
-    if backend_name is None:
+    if backend is None:
         return Entry(snapshot, ["runs as plain MLX: the default device is a GPU that is not Metal"])
-    if any(0 in a.shape for a in arguments.arrays):
+    if any(0 in a.shape for a in call.arguments.arrays):
         return Entry(snapshot, ["runs as plain MLX: an input array is empty"])
     try:
-        captured = capture(function, args, kwargs, walk, arguments.arrays)
+        captured = capture(call.function, call.args, call.kwargs, call.walk, call.arguments.arrays)
     except TracerCaptured:
         return None
     except TraceError as e:
         return Entry(snapshot, [f"runs as plain MLX: {e}"])
     except Exception as e:
         # Most likely the user's own error: the live function then raises it where the user expects it.
-        with checked_convolutions(walk.path_of):
-            function(*args, **kwargs)
+        with checked_convolutions(call.walk.path_of):
+            call.function(*call.args, **call.kwargs)
         return Entry(snapshot, [f"runs as plain MLX: a run on a copy of its state raised {type(e).__name__}: {e}"])
     try:
-        return _compile(name, captured, options, registry.get(backend_name), snapshot)
+        return _compile(call.name, captured, options, registry.get(backend), snapshot)
     except (BackendError, UnknownPrimitive) as e:
         return Entry(snapshot, [f"runs as plain MLX: {e}"])
     except Exception as e:
         if options.fallback == "error":
-            raise CompileError(f"convjit: {name}: internal error: {type(e).__name__}: {e}") from e
+            raise CompileError(f"convjit: {call.name}: internal error: {type(e).__name__}: {e}") from e
         return Entry(snapshot, [f"runs as plain MLX: internal error, please report it: {type(e).__name__}: {e}"])
 
 
 def _compile(name: str, captured: Capture, options: Options, backend: Backend, snapshot: Snapshot) -> Entry:
-    lowered = lower(captured, backend.name, options.pipeline, dump.folder_for(name))
-    entry = Entry(snapshot, [])
+    folder = dump.folder_for(name)
+    lowered = lower(captured, backend.name, options.pipeline, folder)
+    entry = Entry(snapshot, lowered.refusals())
     entry.captured, entry.lowered, entry.backend = captured, lowered, backend
-    kernels = lowered.kernels()
-    if not kernels:
-        entry.reasons = lowered.refusals() or ["it has no convolution"]
-        entry.reasons[0] = f"runs as plain MLX: {entry.reasons[0]}"
+    if not any(True for _ in lowered.kernels()):
+        why = entry.reasons or ["it has no convolution"]
+        entry.reasons = [f"runs as plain MLX: {'; '.join(why)}"]
         return entry
-    entry.reasons = lowered.refusals()
+    if folder is not None:
+        dump.write_sources(folder, lowered.sources(backend))
+        dump.write_parameters(folder, captured)
     with kernel_progress(name) as progress:
         entry.program = build(lowered.module, backend, lowered.constants, progress)
-    dump.write_sources(lowered, backend)
     entry.bind(prepare=True)
     return entry

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from convjit.compile import Compiled
     from convjit.entry import Entry
 
+PLAIN = "plain MLX"
+"""The kernel of a convolution that is not ours."""
+
 STAGES = ("traced", "raised", "fused", "scheduled")
 """The stages of the IR that have a name of their own; any pass of the pipeline names the IR behind it, too."""
 
@@ -108,7 +111,7 @@ class Explanation:
         return "\n".join(lines)
 
     def _summary(self) -> str:
-        ours = sum(r.kernel != "plain MLX" for r in self.rows)
+        ours = sum(r.kernel != PLAIN for r in self.rows)
         return f"{ours} of {len(self.rows)} convolutions on {self.backend} kernels"
 
 
@@ -119,15 +122,15 @@ def explain(fast: Any) -> Explanation:
         TypeError: if `fast` is not a compiled function.
         ValueError: if it has not been called yet.
     """
-    from convjit.lower import explain_rows
+    from convjit.explain import rows
 
     compiled = _compiled(fast)
     entry = _last_entry(compiled)
-    rows = () if entry.lowered is None else tuple(explain_rows(entry.lowered))
+    table = () if entry.lowered is None else tuple(rows(entry.lowered.module))
     return Explanation(
         compiled._name,  # pyright: ignore[reportPrivateUsage]
-        "plain MLX" if entry.program is None or entry.backend is None else entry.backend.name,
-        rows,
+        PLAIN if entry.program is None or entry.backend is None else entry.backend.name,
+        table,
         tuple(entry.reasons),
         tuple(entry.frozen()),
     )

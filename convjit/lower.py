@@ -1,4 +1,4 @@
-"""Tape -> scheduled module: the whole pipeline, and what it tells about itself."""
+"""Tape -> scheduled module: the whole pipeline, with dumps, and again for whoever wants to look."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from convjit import dump, passes
 from convjit.backends import Backend
 from convjit.capture import Capture
 from convjit.emit.region import kernel_of
-from convjit.inspect import STAGES
+from convjit.explain import rows
+from convjit.inspect import PLAIN, STAGES
 from convjit.ir.conv import FusedOp
 from convjit.kernel import Kernel
+from convjit.passes.raise_conv import named_convolutions
+from convjit.passes.schedule import Refused
 from convjit.schedule import Schedule
 from convjit.trace import to_module
 
 _PASS_OF_STAGE = {"raised": "raise-conv", "fused": "fuse-epilogue"}
+AfterPass = Callable[[ModulePass, ModuleOp], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,35 +35,27 @@ class Lowered:
         module: `@prepare` and `@forward`.
         constants: the arrays behind traced arguments of kind "constant".
         pipeline: the passes that made it.
+        refused: layer -> why the backend does not take it.
     """
 
     module: ModuleOp
     constants: list[mx.array]
     pipeline: str
+    refused: dict[str, str]
 
     def kernels(self) -> Iterator[tuple[str, Kernel, Schedule]]:
         """Layer, kernel and schedule of every convolution on a kernel of ours, in program order."""
         for op in self.module.walk():
-            if isinstance(op, FusedOp) and op.schedule is not None:
-                yield _layer(op), kernel_of(op), op.schedule.data
+            if isinstance(op, FusedOp) and op.schedule is not None and op.layer is not None:
+                yield op.layer.data, kernel_of(op), op.schedule.data
 
     def sources(self, backend: Backend) -> dict[str, str]:
-        """The kernel texts by layer; a layer that is called twice is numbered."""
-        sources: dict[str, str] = {}
-        for layer, kernel, schedule in self.kernels():
-            name, count = layer, 1
-            while name in sources:
-                count += 1
-                name = f"{layer}#{count}"
-            sources[name] = backend.source(kernel, schedule)
-        return sources
+        """The kernel texts by layer."""
+        return {layer: backend.source(kernel, schedule) for layer, kernel, schedule in self.kernels()}
 
     def refusals(self) -> list[str]:
         """One sentence for each convolution that stays plain MLX."""
-        return [f"{row.layer} stays plain MLX: {row.note}" for row in explain_rows(self) if row.kernel == PLAIN]
-
-
-PLAIN = "plain MLX"
+        return [f"{row.layer} stays plain MLX: {row.note}" for row in rows(self.module) if row.kernel == PLAIN]
 
 
 def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | None) -> Lowered:
@@ -68,16 +64,30 @@ def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | 
     Args:
         captured: the traced function.
         backend: the backend's name, for the `schedule` pass.
-        pipeline: the passes, as one spec string, or None for `passes.PIPELINE`.
-        folder: where to dump the IR after every pass, or None.
+        pipeline: the passes up to `fuse-epilogue`, as one spec string, or None for `passes.OPTIMIZE`.
+        folder: where to dump the IR behind every pass, or None.
     """
     spec = passes.pipeline_for(backend, pipeline)
+    refused: dict[str, str] = {}
+    while True:
+        module, constants = _traced(captured, refused)
+        try:
+            passes.run(module, spec, _dumper(module, folder))
+        except Refused as e:
+            refused.update(e.reasons)
+            continue
+        return Lowered(module, constants, spec, refused)
+
+
+def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:
     module, constants = to_module(captured.tape, captured.arguments)
-    passes.run(module, spec, _dumper(module, folder))
-    return Lowered(module, constants, spec)
+    for layer, conv in named_convolutions(module):
+        if layer in refused:
+            conv.attributes["refused"] = StringAttr(refused[layer])
+    return module, constants
 
 
-def _dumper(module: ModuleOp, folder: Path | None) -> Callable[[ModulePass, ModuleOp], None] | None:
+def _dumper(module: ModuleOp, folder: Path | None) -> AfterPass | None:
     if folder is None:
         return None
     number = 0
@@ -97,11 +107,11 @@ def stage_text(captured: Capture, lowered: Lowered, stage: str) -> str:
     Raises:
         ValueError: for a stage that is neither one of `STAGES` nor a pass of the pipeline.
     """
-    module, _ = to_module(captured.tape, captured.arguments)
-    if stage == "traced":
-        return str(module)
     if stage == "scheduled":
         return str(lowered.module)
+    module, _ = _traced(captured, lowered.refused)
+    if stage == "traced":
+        return str(module)
     texts: dict[str, str] = {}
     wanted = _PASS_OF_STAGE.get(stage, stage)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xdsl.dialects.builtin import ArrayAttr, FloatAttr, IntegerAttr, StringAttr, TensorType
-from xdsl.ir import Attribute, Dialect, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Dialect, Operation, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
     irdl_op_definition,
@@ -90,7 +90,7 @@ class ConstantOp(IRDLOperation):
         return from_attribute(self.value)
 
 
-def is_primitive(op: Operation, *names: str) -> bool:
+def is_primitive(op: Operation | Block, *names: str) -> bool:
     """Is `op` one of these MLX primitives?"""
     return isinstance(op, PrimitiveOp) and op.primitive.data in names
 

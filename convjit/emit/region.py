@@ -1,0 +1,55 @@
+"""`conv.fused` -> `Kernel`: the one place where the IR becomes plain values."""
+
+from __future__ import annotations
+
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr, TensorType
+from xdsl.ir import Operation, SSAValue
+
+from convjit.ir.conv import FusedOp, YieldOp
+from convjit.ir.types import shape_of
+from convjit.kernel import Epilogue, Extra, Instruction, Kernel
+
+_PREDICATES = (
+    *("false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord"),
+    *("ueq", "ugt", "uge", "ult", "ule", "une", "uno", "true"),
+)
+
+
+def kernel_of(op: FusedOp) -> Kernel:
+    """The kernel that a fused convolution asks for."""
+    geometry = op.geometry
+    rank = len(geometry.out_shape)
+    extras = tuple(Extra((1,) * (rank - len(shape_of(e.type))) + shape_of(e.type), _element_type(e)) for e in op.extras)
+    return Kernel(geometry, _element_type(op.input), extras, _epilogue(op), tuple(map(_element_type, op.outputs)))
+
+
+def _element_type(value: SSAValue) -> str:
+    assert isinstance(value.type, TensorType)
+    return str(value.type.get_element_type())
+
+
+def _epilogue(op: FusedOp) -> Epilogue:
+    block = op.body.block
+    numbers: dict[SSAValue, int] = {argument: n for n, argument in enumerate(block.args)}
+    instructions: list[Instruction] = []
+    results: tuple[int, ...] = ()
+    for inner in block.ops:
+        operands = tuple(numbers[v] for v in inner.operands)
+        if isinstance(inner, YieldOp):
+            results = operands
+            continue
+        numbers[inner.results[0]] = len(block.args) + len(instructions)
+        instructions.append(Instruction(inner.name, operands, str(inner.results[0].type), _attribute(inner)))
+    return Epilogue(tuple(str(a.type) for a in block.args), tuple(instructions), results)
+
+
+def _attribute(op: Operation) -> str | float | bool | None:
+    if isinstance(op, arith.CmpfOp):
+        return _PREDICATES[op.predicate.value.data]
+    if not isinstance(op, arith.ConstantOp):
+        return None
+    if isinstance(op.value, FloatAttr):
+        return op.value.value.data
+    assert isinstance(op.value, IntegerAttr)
+    return bool(op.value.value.data)

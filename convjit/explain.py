@@ -1,0 +1,107 @@
+"""Scheduled IR -> one row for each convolution of the user's program: what it became, and why not more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Operation, SSAValue
+
+from convjit.geometry import Geometry, GeometryError
+from convjit.inspect import PLAIN, Row
+from convjit.ir.conv import FusedOp, StretchOp, YieldOp
+from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.types import shape_of
+from convjit.passes.elementwise import is_elementwise
+from convjit.passes.raise_conv import window_of
+from convjit.passes.values import forward_of
+from convjit.schedule import Schedule
+
+
+def rows(module: ModuleOp) -> Iterator[Row]:
+    """The convolutions of a scheduled module, in program order."""
+    for function in forward_of(module):
+        for op in function.walk():
+            if isinstance(op, FusedOp):
+                yield _compiled(op)
+            elif isinstance(op, PrimitiveOp) and is_primitive(op, "Convolution"):
+                yield _plain(op)
+
+
+def _compiled(op: FusedOp) -> Row:
+    layer = op.layer.data if op.layer else "conv"
+    kernel = PLAIN if op.schedule is None else _in_words(op.schedule.data)
+    return Row(layer, describe(op.geometry), _text(op, "fused"), kernel, _end_of_epilogue(op))
+
+
+def _plain(op: PrimitiveOp) -> Row:
+    try:
+        shapes = describe(
+            Geometry.of_shapes(shape_of(op.operands[0].type), shape_of(op.operands[1].type), window_of(op))
+        )
+        note = _text(op, "refused") or "its dtype is neither float32, float16 nor bfloat16"
+    except GeometryError as e:
+        shapes, note = "", str(e)
+    return Row(_text(op, "layer") or "conv", shapes, "", PLAIN, note)
+
+
+def _text(op: Operation, attribute: str) -> str:
+    value = op.attributes.get(attribute)
+    return value.data if isinstance(value, StringAttr) else ""
+
+
+def _in_words(schedule: Schedule) -> str:
+    return " ".join([schedule.template, *(f"{name}={value}" for name, value in schedule.choices)])
+
+
+def describe(geometry: Geometry) -> str:
+    """A convolution in a few words: `1x56x56x64 -> 56x56x128, k 3x3, s 2, p 1`."""
+    window = geometry.window
+    words = [f"{_by(geometry.in_shape)} -> {_by(geometry.out_shape[1:])}, k {_by(geometry.kernel)}"]
+    strides = window.input_dilation if window.transposed else window.strides
+    if max(strides) > 1:
+        words.append(f"{'transposed ' if window.transposed else ''}s {_short(strides)}")
+    if any(window.pad_lo + window.pad_hi):
+        low, high = _short(window.pad_lo), _short(window.pad_hi)
+        words.append(f"p {low}" if low == high else f"p {low}:{high}")
+    if max(window.kernel_dilation) > 1:
+        words.append(f"d {_short(window.kernel_dilation)}")
+    if window.groups > 1:
+        words.append("depthwise" if window.groups == geometry.in_channels else f"groups {window.groups}")
+    return ", ".join(words)
+
+
+def _by(numbers: tuple[int, ...]) -> str:
+    return "x".join(map(str, numbers))
+
+
+def _short(numbers: tuple[int, ...]) -> str:
+    return str(numbers[0]) if len(set(numbers)) == 1 else _by(numbers)
+
+
+def _end_of_epilogue(op: FusedOp) -> str:
+    """What reads the kernel's results next, where that is a plain MLX op."""
+    for result in op.outputs:
+        for user in _users(result):
+            if isinstance(user, PrimitiveOp):
+                return f"ends at {user.primitive.data}: {_why_not(user)}"
+    return ""
+
+
+def _users(value: SSAValue) -> Iterator[Operation]:
+    """The users of a kernel's result, seen through the stretch that yields it."""
+    for use in value.uses:
+        stretch = use.operation.parent_op()
+        if isinstance(use.operation, YieldOp) and isinstance(stretch, StretchOp):
+            yield from _users(stretch.outputs[use.index])
+        elif not isinstance(use.operation, ReturnOp):
+            yield use.operation
+
+
+def _why_not(user: PrimitiveOp) -> str:
+    elements = [v.type.get_element_type() for v in user.operands]  # pyright: ignore
+    result = user.results[0].type.get_element_type()  # pyright: ignore
+    if is_elementwise(user.primitive.data, user.python_arguments, elements, result):
+        return "another operand depends on this convolution or cannot be read by a kernel"
+    return "not elementwise"

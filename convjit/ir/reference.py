@@ -1,0 +1,157 @@
+"""What every op means, at every stage: the interpreter that passes are checked against.
+
+Values are MLX arrays. An epilogue's scalar ops run once on whole arrays; `conv.pack` is the identity, because a
+packed weight means the same weight; a stretch is its kernels in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr, ModuleOp
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Block, Operation, SSAValue
+
+from convjit import replay
+from convjit.geometry import Window
+from convjit.ir.conv import FusedOp, GeneralOp, PackOp, StretchOp, YieldOp
+from convjit.ir.mlx import ConstantOp, PrimitiveOp
+from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of
+from convjit.trace import arguments_of
+
+Array = mx.array
+
+_COMPARE: tuple[Callable[[Array, Array], Array], ...] = (
+    lambda x, y: mx.zeros(x.shape, mx.bool_),
+    lambda x, y: x == y,
+    lambda x, y: x > y,
+    lambda x, y: x >= y,
+    lambda x, y: x < y,
+    lambda x, y: x <= y,
+    lambda x, y: mx.logical_or(x < y, x > y),
+    lambda x, y: mx.logical_not(_unordered(x, y)),
+    lambda x, y: mx.logical_or(_unordered(x, y), x == y),
+    lambda x, y: mx.logical_not(x <= y),
+    lambda x, y: mx.logical_not(x < y),
+    lambda x, y: mx.logical_not(x >= y),
+    lambda x, y: mx.logical_not(x > y),
+    lambda x, y: x != y,
+    lambda x, y: _unordered(x, y),
+    lambda x, y: mx.ones(x.shape, mx.bool_),
+)
+
+
+def _unordered(x: Array, y: Array) -> Array:
+    return mx.logical_or(mx.isnan(x), mx.isnan(y))
+
+
+_SCALAR_OPS: dict[type[Operation], Callable[..., Array]] = {
+    arith.AddfOp: mx.add,
+    arith.SubfOp: mx.subtract,
+    arith.MulfOp: mx.multiply,
+    arith.DivfOp: mx.divide,
+    arith.NegfOp: mx.negative,
+    arith.AndIOp: mx.logical_and,
+    arith.OrIOp: mx.logical_or,
+    arith.XOrIOp: mx.not_equal,
+    arith.SelectOp: mx.where,
+    math.AbsFOp: mx.abs,
+    math.CeilOp: mx.ceil,
+    math.CosOp: mx.cos,
+    math.ErfOp: mx.erf,
+    math.ExpOp: mx.exp,
+    math.ExpM1Op: mx.expm1,
+    math.FloorOp: mx.floor,
+    math.LogOp: mx.log,
+    math.Log10Op: mx.log10,
+    math.Log1pOp: mx.log1p,
+    math.Log2Op: mx.log2,
+    math.PowFOp: mx.power,
+    math.RoundEvenOp: mx.round,
+    math.RsqrtOp: mx.rsqrt,
+    math.SinOp: mx.sin,
+    math.SqrtOp: mx.sqrt,
+    math.TanOp: mx.tan,
+    math.TanhOp: mx.tanh,
+}
+
+
+def run(module: ModuleOp, arguments: Sequence[Array]) -> list[Array]:
+    """Evaluate a module at any stage.
+
+    Args:
+        module: `@forward`, and `@prepare` where it was hoisted.
+        arguments: the traced arguments, in order: inputs, slots, constants.
+
+    Returns:
+        The results of `@forward`.
+    """
+    functions = {op.sym_name.data: op for op in module.body.block.ops if isinstance(op, FuncOp)}
+    prepared: list[Array] = []
+    if "prepare" in functions:
+        prepare = functions["prepare"]
+        prepared = _block(prepare.body.block, [arguments[a.index] for a in arguments_of(prepare)])
+    forward = functions["forward"]
+    values = [prepared[a.index] if a.kind == "prepared" else arguments[a.index] for a in arguments_of(forward)]
+    return _block(forward.body.block, values)
+
+
+def _block(block: Block, arguments: Sequence[Array]) -> list[Array]:
+    values: dict[SSAValue, Array] = dict(zip(block.args, arguments, strict=True))
+    for op in block.ops:
+        operands = [values[v] for v in op.operands]
+        if isinstance(op, (ReturnOp, YieldOp)):
+            return operands
+        values.update(zip(op.results, _evaluate(op, operands), strict=True))
+    raise ValueError("a block without a terminator")
+
+
+def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
+    match op:
+        case PrimitiveOp():
+            outputs = [(shape_of(v.type), dtype_of(v.type)) for v in op.outputs]
+            return replay.call(op.primitive.data, op.python_arguments, operands, outputs)
+        case ConstantOp():
+            return [mx.array(op.python_value, dtype_of(op.output.type))]
+        case GeneralOp():
+            return [_convolve(operands[0], operands[1], op.window.data)]
+        case PackOp():
+            return operands
+        case StretchOp():
+            return _block(op.body.block, operands)
+        case FusedOp():
+            x, w, *extras = operands
+            total = _convolve(x.astype(mx.float32), w.astype(mx.float32), op.window.data)
+            return [mx.broadcast_to(r, total.shape) for r in _block(op.body.block, [total, *extras])]
+        case _:
+            return [_scalar(op, operands)]
+
+
+def _convolve(x: Array, w: Array, window: Window) -> Array:
+    return mx.conv_general(
+        x,
+        w,
+        stride=window.strides,
+        padding=(window.pad_lo, window.pad_hi),
+        kernel_dilation=window.kernel_dilation,
+        input_dilation=window.input_dilation,
+        groups=window.groups,
+        flip=window.flip,
+    )
+
+
+def _scalar(op: Operation, operands: list[Any]) -> Array:
+    match op:
+        case arith.ConstantOp(value=FloatAttr(value=value)):
+            return mx.array(value.data, mx.float32)
+        case arith.ConstantOp(value=IntegerAttr(value=value)):
+            return mx.array(bool(value.data))
+        case arith.CmpfOp():
+            return _COMPARE[op.predicate.value.data](*operands)
+        case arith.ExtFOp() | arith.TruncFOp() | arith.UIToFPOp():
+            return operands[0].astype(DTYPE_OF_TYPE[op.results[0].type])  # pyright: ignore[reportArgumentType]
+        case _:
+            return _SCALAR_OPS[type(op)](*operands)

@@ -1,0 +1,84 @@
+"""`raise-conv`: MLX's `Convolution` becomes `conv.general`.
+
+    %y = mlx.primitive "Convolution"(%x, %conv1.weight) [array<i64: 2, 2>, array<i64: 1, 1>, array<i64: 1, 1>, ...]
+->
+    %y = conv.general %x, %conv1.weight window <strides = [2, 2], pad = [1, 1] : [1, 1], ...> layer "conv1"
+
+1D, 2D and 3D, transposed, grouped, dilated and flipped alike. `layer` is the path of the module that holds the
+weight; a second use of the same weight is "conv1#2". What stays a primitive: dtypes other than f32, f16 and bf16,
+empty batches, geometries that do not exist, and convolutions that carry a `refused` attribute (a backend's reason).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
+
+from convjit.geometry import Geometry, GeometryError, Window
+from convjit.ir.conv import GeneralOp
+from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.types import shape_of
+from convjit.passes.elementwise import FLOAT_TYPES
+from convjit.passes.values import argument_attribute, forward_of
+
+
+def window_of(op: PrimitiveOp) -> Window:
+    """The window in the arguments of a `Convolution`."""
+    strides, pad_lo, pad_hi, kernel_dilation, input_dilation, groups, flip = op.python_arguments
+    return Window(strides, pad_lo, pad_hi, kernel_dilation, input_dilation, groups, flip)
+
+
+def named_convolutions(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
+    """Every `Convolution` with its layer's name, unique in the module, in program order."""
+    counts: dict[str, int] = {}
+    for function in forward_of(module):
+        for op in function.body.block.ops:
+            if isinstance(op, PrimitiveOp) and is_primitive(op, "Convolution"):
+                name = _layer(op.operands[1])
+                counts[name] = counts.get(name, 0) + 1
+                yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), op
+
+
+def _layer(weight: SSAValue) -> str:
+    """The path of the module that holds a weight, looked for through what is done to it first."""
+    while isinstance(weight.owner, Operation) and weight.owner.operands:
+        weight = weight.owner.operands[0]
+    name = argument_attribute(weight, "mlx.name") if isinstance(weight, BlockArgument) else None
+    if name is None:
+        return "conv"
+    return name.removesuffix(".weight") if name != "weight" else "conv"
+
+
+def _geometry(op: PrimitiveOp) -> Geometry | None:
+    x, w = op.operands
+    types = {v.type.get_element_type() for v in (x, w, op.results[0])}  # pyright: ignore
+    if len(types) != 1 or types.pop() not in FLOAT_TYPES or 0 in shape_of(x.type):
+        return None
+    try:
+        geometry = Geometry.of_shapes(shape_of(x.type), shape_of(w.type), window_of(op))
+    except GeometryError:
+        return None
+    return geometry if geometry.out_shape == shape_of(op.results[0].type) else None
+
+
+@dataclass(frozen=True)
+class RaiseConvPass(ModulePass):
+    """See the module's docstring."""
+
+    name = "raise-conv"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for layer, conv in list(named_convolutions(op)):
+            conv.attributes["layer"] = StringAttr(layer)
+            if "refused" in conv.attributes or _geometry(conv) is None:
+                continue
+            x, w = conv.operands
+            new = GeneralOp(x, w, window_of(conv), conv.results[0].type, StringAttr(layer))
+            new.location = conv.location
+            Rewriter.replace_op(conv, new)

@@ -1,0 +1,80 @@
+"""`schedule{backend=cpu}`: every fused convolution gets a schedule of its backend, and a weight packed for it.
+
+    %y = conv.fused %x, %w window <...> {...} : (tensor<...>, tensor<64x3x3x64xf32>) -> tensor<...>
+->
+    %p = conv.pack %w window <...> schedule <"cpu/direct.c", ...> : tensor<...> -> !conv.packed<tensor<64x3x3x64xf32>>
+    %y = conv.fused %x, %p window <...> schedule <"cpu/direct.c", ...> {...} : (tensor<...>, !conv.packed<...>) -> ...
+
+Two kernels that read one weight in the same order share its packed form. A kernel that the backend refuses raises
+`Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
+traced stays in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import SSAValue
+from xdsl.passes import ModulePass
+
+from convjit.backends import Backend, registry
+from convjit.emit.region import kernel_of
+from convjit.ir.attributes import ScheduleAttr
+from convjit.ir.conv import FusedOp, PackOp
+from convjit.passes.values import forward_of
+
+
+class Refused(Exception):
+    """A backend cannot take some kernels.
+
+    Attributes:
+        reasons: layer -> why, in a few words.
+    """
+
+    def __init__(self, reasons: dict[str, str]):
+        super().__init__("; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()))
+        self.reasons = reasons
+
+
+def _decide(ops: list[FusedOp], backend: Backend) -> list[ScheduleAttr]:
+    schedules: list[ScheduleAttr] = []
+    refused: dict[str, str] = {}
+    for op in ops:
+        choice = backend.schedule(kernel_of(op))
+        if isinstance(choice, str):
+            refused[op.layer.data if op.layer else "conv"] = choice
+        else:
+            schedules.append(ScheduleAttr(choice))
+    if refused:
+        raise Refused(refused)
+    return schedules
+
+
+@dataclass(frozen=True)
+class SchedulePass(ModulePass):
+    """See the module's docstring.
+
+    Attributes:
+        backend: the name of a backend in `backends.registry`.
+    """
+
+    name = "schedule"
+
+    backend: str = "cpu"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for function in forward_of(op):
+            block = function.body.block
+            fused = [o for o in block.ops if isinstance(o, FusedOp)]
+            packs: dict[tuple[SSAValue, str, str], SSAValue] = {}
+            for conv, schedule in zip(fused, _decide(fused, registry.get(self.backend)), strict=True):
+                key = (conv.weight, str(conv.window), str(schedule))
+                if key not in packs:
+                    pack = PackOp(conv.weight, conv.window, schedule)
+                    pack.result.name_hint = conv.weight.name_hint
+                    block.insert_op_before(pack, conv)
+                    packs[key] = pack.result
+                conv.properties["schedule"] = schedule
+                conv.operands[1] = packs[key]
