@@ -1,0 +1,103 @@
+"""The CPU backend: C, written for this CPU's vectors, compiled by the C compiler that is there."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cached_property
+from math import prod
+
+import mlx.core as mx
+
+from convjit.backends import BackendError, Call, Runner, Stretch
+from convjit.backends.cpu import direct, packing, toolchain
+from convjit.backends.cpu.runtime import Runtime
+from convjit.backends.cpu.stretch import StretchRunner
+from convjit.backends.cpu.toolchain import Toolchain
+from convjit.emit.c import C
+from convjit.emit.epilogue import unsupported
+from convjit.geometry import Window
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+from convjit.schedule import cpu as schedules
+
+_MAX_PHASES = 4096
+_MAX_ELEMENTS = 2**31 - 1
+
+Code = tuple[int, int]
+"""The address of a kernel, and the bytes of scratch memory that each of its threads needs."""
+
+
+class CpuBackend:
+    """Runs kernels as compiled C; see `convjit.backends.Backend`."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._code: dict[tuple[Kernel, Schedule], Code] = {}
+        self._libraries: list[ctypes.CDLL] = []
+
+    @cached_property
+    def _toolchain(self) -> Toolchain:
+        return toolchain.find()
+
+    @cached_property
+    def _runtime(self) -> Runtime:
+        return Runtime(self._toolchain)
+
+    def fingerprint(self) -> str:
+        return self._toolchain.fingerprint()
+
+    def schedule(self, kernel: Kernel) -> Schedule | str:
+        kernel = kernel.any_batch()
+        if op := unsupported(kernel.epilogue, C):
+            return f"its epilogue has {op}, which the CPU kernels cannot do"
+        geometry = kernel.geometry
+        if max(prod(geometry.in_shape), prod(geometry.out_shape)) > _MAX_ELEMENTS:
+            return f"an image of {prod(geometry.out_shape)} elements is too large for the CPU kernels"
+        if prod(geometry.window.input_dilation) > _MAX_PHASES:
+            return f"input dilation {geometry.window.input_dilation} is too large for the CPU kernels"
+        return schedules.direct(kernel, self._toolchain.lanes, self._toolchain.registers)
+
+    def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
+        return packing.pack(window, schedule, weight, self._runtime)
+
+    def source(self, kernel: Kernel, schedule: Schedule) -> str:
+        return direct.source(kernel.any_batch(), schedule).text
+
+    def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
+        _ = self._runtime
+        kernels = list(dict.fromkeys((kernel.any_batch(), schedule) for kernel, schedule in work))
+        with ThreadPoolExecutor(self._runtime.threads) as pool:
+            jobs = [pool.submit(self._load, *kernel) for kernel in kernels]
+            try:
+                for done, job in enumerate(as_completed(jobs), 1):
+                    job.result()
+                    progress(done, len(jobs))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def load(self, stretch: Stretch) -> Runner:
+        return StretchRunner(stretch, self._runtime, self._code_of)
+
+    def _code_of(self, call: Call) -> Code:
+        return self._load(call.kernel.any_batch(), call.schedule)
+
+    def _load(self, kernel: Kernel, schedule: Schedule) -> Code:
+        """The loaded kernel, compiled in its own process unless it already was. Two threads may do the same work."""
+        if found := self._code.get((kernel, schedule)):
+            return found
+        source = direct.source(kernel, schedule)
+        try:
+            library = ctypes.CDLL(str(self._toolchain.build(source.text)))
+        except (BackendError, OSError) as error:
+            raise BackendError(f"the kernel {source.name} cannot be made callable: {error}") from error
+        address = ctypes.cast(getattr(library, source.name), ctypes.c_void_p).value
+        assert address is not None
+        with self._lock:
+            self._libraries.append(library)
+            return self._code.setdefault((kernel, schedule), (address, source.scratch_bytes))

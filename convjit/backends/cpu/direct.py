@@ -1,0 +1,184 @@
+"""Kernel and schedule -> the text of "cpu/direct.c", and how it wants its weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+from convjit.backends.cpu.packing import Packing, int_choice, packing
+from convjit.emit.c import C, functions_used
+from convjit.emit.epilogue import statements
+from convjit.emit.render import render
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+from convjit.schedule.nest import Nest, nest
+
+MAX_CHAIN = 4600
+"""Terms in one chain of additions: beyond that, single precision loses digits that a user would miss."""
+
+_C_TYPES = {"f32": "float", "f16": "half", "bf16": "half"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The text of a kernel, the name of its function, and how much scratch memory each of its threads needs."""
+
+    text: str
+    name: str
+    scratch_bytes: int
+
+
+def source(kernel: Kernel, schedule: Schedule) -> Source:
+    """The C text of a direct convolution. Batch is a run-time value, so kernels that differ in it share their text."""
+    geometry = kernel.geometry
+    window = geometry.window
+    loops = nest(kernel)
+    packed = packing(window, geometry.weight_shape, schedule)
+    row_block, column_block = int_choice(schedule, "row_block"), int_choice(schedule, "column_block")
+    scratch_size = _scratch_size(loops, row_block, column_block)
+    copies = loops.reads_outside or kernel.dtype != "f32"
+    scratch_bytes = ceil(prod(scratch_size) * geometry.in_channels * 4 / 64) * 64 if copies else 0
+    lines, values = statements(kernel.epilogue, ["sum", *(f"e{n}" for n in range(len(kernel.extras)))], C)
+    longest = max(map(len, packed.taps)) * geometry.in_channels // window.groups
+    shape = f"{_by(geometry.in_size)}x{geometry.in_channels}_{_by(geometry.kernel)}x{geometry.out_channels}"
+    name = f"conv{geometry.rank}d_{shape}"
+    text = render(
+        "cpu/direct.c",
+        title=_title(kernel),
+        name=name,
+        dtype=kernel.dtype,
+        c_type=_C_TYPES[kernel.dtype],
+        dtypes={kernel.dtype, *(e.dtype for e in kernel.extras), *kernel.result_dtypes, *_types(kernel)},
+        functions=functions_used(lines),
+        in_size=loops.in_size,
+        out_size=loops.out_size,
+        in_channels=geometry.in_channels,
+        out_channels=geometry.out_channels,
+        groups=window.groups,
+        stride=[axis.stride for axis in loops.phases[0]],
+        period=[axis.period for axis in loops.phases[0]],
+        lanes=int_choice(schedule, "lanes"),
+        vectors=int_choice(schedule, "vectors"),
+        tile_rows=int_choice(schedule, "tile_rows"),
+        tile_columns=int_choice(schedule, "tile_columns"),
+        row_block=row_block,
+        column_block=column_block,
+        last_vectors=packed.last_width // int_choice(schedule, "lanes"),
+        last_lanes=(geometry.out_channels // window.groups - 1) % int_choice(schedule, "lanes") + 1,
+        tiles=_tiles(geometry.out_channels // window.groups, packed, int_choice(schedule, "lanes")),
+        copies=copies,
+        scratch_size=scratch_size,
+        scratch_bytes=scratch_bytes,
+        chain=2048 if longest > MAX_CHAIN else 0,
+        phases=_phases(kernel, loops, packed, scratch_size if copies else loops.in_size, copies),
+        extras=[_extra(number, kernel, loops) for number in range(len(kernel.extras))],
+        results=[
+            {"dtype": dtype, "c_type": _C_TYPES[dtype], "value": value}
+            for dtype, value in zip(kernel.result_dtypes, values, strict=True)
+        ],
+        statements=lines,
+        share_channels=prod(geometry.weight_shape) > prod(geometry.in_shape[1:]),
+    )
+    return Source(text, name, scratch_bytes)
+
+
+def _by(extents: tuple[int, ...]) -> str:
+    return "x".join(map(str, extents))
+
+
+def _title(kernel: Kernel) -> str:
+    geometry, window = kernel.geometry, kernel.geometry.window
+    facts = [
+        f"{geometry.rank}D convolution of {kernel.dtype}: {_by(geometry.in_size)} x {geometry.in_channels} channels",
+        f"-> {_by(geometry.out_size)} x {geometry.out_channels},",
+        f"kernel {_by(geometry.kernel)}, stride {_by(window.strides)},",
+        f"padding {window.pad_lo} and {window.pad_hi}",
+    ]
+    if max(window.kernel_dilation) > 1:
+        facts.append(f"kernel dilation {_by(window.kernel_dilation)}")
+    if window.transposed:
+        facts.append(f"input dilation {_by(window.input_dilation)}")
+    if window.groups > 1:
+        facts.append(f"{window.groups} groups")
+    if window.flip:
+        facts.append("flipped")
+    return " ".join(facts)
+
+
+def _types(kernel: Kernel) -> set[str]:
+    return {instruction.type for instruction in kernel.epilogue.instructions}
+
+
+def _scratch_size(loops: Nest, row_block: int, column_block: int) -> tuple[int, int, int]:
+    """Planes, rows and columns of the input of a block of outputs, in any phase."""
+    _, stride_h, stride_w = (axis.stride for axis in loops.phases[0])
+    planes = max(len(phase[0].taps) for phase in loops.phases)
+    high, wide = (max(phase[axis].span for phase in loops.phases) for axis in (1, 2))
+    return planes, (row_block - 1) * stride_h + high, (column_block - 1) * stride_w + wide
+
+
+def _tiles(group_outputs: int, packed: Packing, lanes: int) -> list[dict[str, Any]]:
+    """The tile functions: one for full blocks of outputs, one for the last block of a group if that is narrower."""
+    full = {"name": "tile", "vectors": packed.block_width // lanes, "lanes": lanes}
+    last = {"name": "last_tile", "vectors": packed.last_width // lanes, "lanes": (group_outputs - 1) % lanes + 1}
+    if group_outputs % packed.block_width == 0:
+        return [full]
+    return [full, last] if group_outputs > packed.block_width else [last]
+
+
+def _phases(
+    kernel: Kernel, loops: Nest, packed: Packing, extents: tuple[int, int, int], copies: bool
+) -> list[dict[str, Any]]:
+    """The table of phases: `extents` are those of what the tiles read, the scratch memory or the input."""
+    geometry = kernel.geometry
+    groups, channels = geometry.window.groups, geometry.in_channels
+    row_step = extents[2] * channels
+    plane_step = extents[1] * row_step
+    weights = 0
+    table: list[dict[str, Any]] = []
+    for phase, taps in zip(loops.phases, packed.taps, strict=True):
+        depth, height, width = phase
+        beside = width.step == 1 and groups == 1  # the taps of a row are one run
+        run_columns = min(1, len(width.taps)) if beside else len(width.taps)
+        offsets = [
+            d * (plane_step if copies else plane_step * depth.step)
+            + h * height.step * row_step
+            + w * width.step * channels
+            for d in range(len(depth.taps))
+            for h in range(len(height.taps))
+            for w in range(run_columns)
+        ]
+        outputs = loops.outputs(phase)
+        if prod(outputs):
+            table.append(
+                {
+                    "outputs": outputs,
+                    "first": [axis.first for axis in phase],
+                    "offset": [axis.offset for axis in phase],
+                    "planes": len(depth.taps),
+                    "plane_step": depth.step,
+                    "span": [height.span, width.span],
+                    "offsets": offsets,
+                    "run_length": len(width.taps) * channels if beside else channels // groups,
+                    "weights": weights,
+                    "taps": len(taps),
+                }
+            )
+        weights += len(taps) * groups * packed.group_width * channels // groups
+    return table
+
+
+def _extra(number: int, kernel: Kernel, loops: Nest) -> dict[str, str]:
+    """How the epilogue reads an extra at output (d, h, w) and channel o: a step of 0 along each broadcast axis."""
+    extra, axes = kernel.extras[number], loops.extras[number]
+    channels = extra.shape[-1]
+    steps = {"d": axes[1] * axes[2] * channels, "h": axes[2] * channels, "w": channels, "o": 1}
+    varying = [
+        f"{axis} * {steps[axis]}" if steps[axis] > 1 else axis
+        for axis, extent in zip("dhwo", (*axes, channels), strict=True)
+        if extent > 1
+    ]
+    address = " + ".join([f"of->extra{number}", *varying])
+    load = f"load_{extra.dtype}({address}, count)" if channels > 1 else f"splat_{extra.dtype}({address})"
+    return {"c_type": _C_TYPES[extra.dtype], "load": load}

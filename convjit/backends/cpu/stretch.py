@@ -1,0 +1,147 @@
+"""A stretch as one C call: where each value lies, and the Python function that makes the call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from math import prod
+
+import mlx.core as mx
+
+from convjit.backends import Call, Stretch
+from convjit.backends.cpu.memory import allocator, borrow
+from convjit.backends.cpu.packing import packing
+from convjit.backends.cpu.runtime import Place, Runtime, Step
+from convjit.kernel import DTYPES, Kernel
+
+_ALIGNMENT = 64
+
+FLOPS_PER_THREAD = 500_000
+"""A thread that does less is not worth waking."""
+
+KernelCode = Callable[[Call], tuple[int, int]]
+"""The address of a call's kernel, and the bytes of scratch memory that each of its threads needs."""
+
+
+def arena_offsets(lifetimes: Sequence[tuple[int, int]], sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Offsets for values in one piece of memory, largest first, each as low as it goes; and how long the piece is.
+
+    Args:
+        lifetimes: the step that writes each value and the last one that reads it. Two values may share memory only
+            if one was read for the last time before the other is written.
+        sizes: in bytes.
+    """
+    offsets = [0] * len(sizes)
+    placed: list[int] = []
+    for value in sorted(range(len(sizes)), key=lambda v: -sizes[v]):
+        first, last = lifetimes[value]
+        offset = 0
+        for other in sorted(placed, key=lambda v: offsets[v]):
+            apart = lifetimes[other][1] < first or last < lifetimes[other][0]
+            if not apart and offsets[other] < offset + sizes[value]:
+                offset = max(offset, _aligned(offsets[other] + sizes[other]))
+        offsets[value] = offset
+        placed.append(value)
+    return offsets, max((_aligned(offsets[v] + sizes[v]) for v in placed), default=0)
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT
+
+
+class StretchRunner:
+    """Runs a stretch: its input arrays in, its output arrays out, one C call between."""
+
+    def __init__(self, stretch: Stretch, runtime: Runtime, code: KernelCode):
+        self._runtime = runtime
+        self._outputs = stretch.outputs
+        self._num_inputs = stretch.num_inputs
+        self._input_bytes = _input_bytes(stretch)
+        self._made = list(dict.fromkeys(v for v in stretch.outputs if v >= stretch.num_inputs))
+        results = {v: (call.kernel, n) for call in stretch.calls for n, v in enumerate(call.results)}
+        self._allocators = [
+            allocator(kernel.geometry.out_shape, kernel.result_dtypes[n])
+            for kernel, n in (results[value] for value in self._made)
+        ]
+        bases, offsets, self._arena_bytes = _lay_out(stretch, self._made)
+        self._steps = (Step * len(stretch.calls))()
+        self._tables: list[object] = []  # keeps alive what the steps point to
+        self._scratch_bytes = 0
+        self._threads = 1
+        for step, call in zip(self._steps, stretch.calls, strict=True):
+            address, scratch_bytes = code(call)
+            self._scratch_bytes = max(self._scratch_bytes, scratch_bytes)
+            values = [*call.inputs, *call.results]
+            table = (Place * len(values))(
+                *((bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call.kernel), strict=True))
+            )
+            self._tables.append(table)
+            threads = max(1, min(runtime.threads, call.kernel.geometry.flops // FLOPS_PER_THREAD))
+            if threads > 1:
+                self._threads = runtime.threads
+            step.kernel, step.places, step.num_places = address, table, len(table)
+            step.threads, step.batch = threads, call.kernel.geometry.batch
+
+    def __call__(self, inputs: Sequence[mx.array]) -> list[mx.array]:
+        for number, (array, size) in enumerate(zip(inputs, self._input_bytes, strict=True)):
+            if size is not None and array.nbytes != size:
+                raise ValueError(f"input {number} of a stretch holds {size} bytes, got shape {array.shape}")
+        held = [borrow(array) for array in inputs]
+        made = [allocate() for allocate in self._allocators]
+        count = len(held) + len(made)
+        arrays = (ctypes.c_void_p * count)(*(address for address, _ in held), *(address for address, _ in made))
+        failed = self._runtime.run(
+            self._steps, len(self._steps), arrays, self._arena_bytes, self._scratch_bytes, self._threads
+        )
+        if failed:
+            raise MemoryError(f"no memory for the {self._arena_bytes} bytes of intermediate results of a stretch")
+        values = {value: finished() for value, (_, finished) in zip(self._made, made, strict=True)}
+        return [values[v] if v in values else inputs[v] for v in self._outputs]
+
+
+def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dict[int, int], int]:
+    """The base and the offset of every value, as `Place` has them, and the bytes of the arena."""
+    bases = {value: 1 + value for value in range(stretch.num_inputs)}
+    bases.update({value: 1 + stretch.num_inputs + n for n, value in enumerate(made)})
+    lifetimes: dict[int, tuple[int, int]] = {}
+    sizes: dict[int, int] = {}
+    for number, call in enumerate(stretch.calls):
+        for value in (v for v in call.inputs if v in lifetimes):
+            lifetimes[value] = (lifetimes[value][0], number)
+        for value, dtype in zip(call.results, call.kernel.result_dtypes, strict=True):
+            if value not in bases:
+                lifetimes[value] = (number, number)
+                sizes[value] = prod(call.kernel.geometry.out_shape) * DTYPES[dtype]
+    inner = list(lifetimes)
+    offsets, arena_bytes = arena_offsets([lifetimes[v] for v in inner], [sizes[v] for v in inner])
+    in_arena = dict(zip(inner, offsets, strict=True))
+    values = {*bases, *in_arena}
+    return {v: bases.get(v, 0) for v in values}, {v: in_arena.get(v, 0) for v in values}, arena_bytes
+
+
+def _batch_steps(kernel: Kernel) -> list[int]:
+    """Bytes from one image to the next, in each array of a call."""
+    geometry = kernel.geometry
+    steps = [prod(geometry.in_shape[1:]) * DTYPES[kernel.dtype], 0]
+    steps += [prod(e.shape[1:]) * DTYPES[e.dtype] if e.shape[0] > 1 else 0 for e in kernel.extras]
+    return steps + [prod(geometry.out_shape[1:]) * DTYPES[dtype] for dtype in kernel.result_dtypes]
+
+
+def _input_bytes(stretch: Stretch) -> list[int | None]:
+    """How long each input must be; None for one that no kernel reads. A shorter one would be read beyond its end."""
+    sizes: list[int | None] = [None] * stretch.num_inputs
+    for call in stretch.calls:
+        for value, size in zip(call.inputs, _read_bytes(call), strict=True):
+            if value < stretch.num_inputs:
+                sizes[value] = size
+    return sizes
+
+
+def _read_bytes(call: Call) -> list[int]:
+    kernel, geometry = call.kernel, call.kernel.geometry
+    packed = packing(geometry.window, geometry.weight_shape, call.schedule)
+    return [
+        prod(geometry.in_shape) * DTYPES[kernel.dtype],
+        packed.floats * 4,
+        *(prod(e.shape) * DTYPES[e.dtype] for e in kernel.extras),
+    ]

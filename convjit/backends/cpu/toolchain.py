@@ -1,0 +1,170 @@
+"""The C compiler: which one, what it knows about this CPU, and text -> shared library."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from convjit import cache
+from convjit.backends import BackendError
+
+FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC")
+"""Never -ffast-math or a part of it that changes results: linked with it, a library makes the whole process flush
+denormals."""
+
+TIMEOUT = 60.0
+"""Seconds. A kernel takes a tenth of one; zig builds its own libraries once, in four."""
+
+_HELP = "install a C compiler (gcc or clang), run `pip install ziglang`, or set CONVJIT_CC to a compiler that works"
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A compiler that can be run, and the vectors of the CPU that it compiles for.
+
+    Attributes:
+        command: the compiler and the flags that select this CPU.
+        version: as the compiler tells it.
+        features: the compiler's names for the CPU's abilities, such as "__AVX512F__"; part of every key.
+        lanes: floats in a vector register.
+        registers: how many vector registers there are.
+    """
+
+    command: tuple[str, ...]
+    version: str
+    features: tuple[str, ...]
+    lanes: int
+    registers: int
+
+    def fingerprint(self) -> str:
+        """What a compiled file depends on beyond its text."""
+        return repr((self.command, FLAGS, self.version, self.features))
+
+    def build(self, text: str) -> Path:
+        """The shared library of a C file, compiled now or in an earlier process.
+
+        Raises:
+            BackendError: if the compiler fails or hangs.
+        """
+        return cache.artefact(
+            cache.content_key(self.fingerprint(), text), ".so", lambda path: self._compile(text, path)
+        )
+
+    def _compile(self, text: str, library: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="convjit-") as folder:
+            source = Path(folder, "kernel.c")
+            source.write_text(text)
+            _run([*self.command, *FLAGS, "-o", str(library), str(source), "-lm", "-lpthread"])
+
+
+def find() -> Toolchain:
+    """The compiler to use: `$CONVJIT_CC`, else cc, clang or gcc, else the `ziglang` package.
+
+    What it says about itself and the CPU is kept on disk: asking takes ten milliseconds, which is felt at start-up.
+
+    Raises:
+        BackendError: if there is none, or the one there is does not work.
+    """
+    compiler = _compiler()
+    program = os.path.realpath(compiler[0])
+    status = os.stat(program)
+    key = cache.content_key("probe", repr((compiler, program, status.st_mtime_ns, status.st_size)), _cpu())
+
+    def probe(file: Path) -> None:
+        file.write_text(json.dumps(asdict(_probe(compiler))))
+
+    found = json.loads(cache.artefact(key, ".json", probe).read_text())
+    command, features = tuple(found["command"]), tuple(found["features"])
+    return Toolchain(command, found["version"], features, found["lanes"], found["registers"])
+
+
+def _compiler() -> tuple[str, ...]:
+    """The command that runs the compiler, its first word an absolute path."""
+    if chosen := shlex.split(os.environ.get("CONVJIT_CC", "")):
+        program = shutil.which(chosen[0])
+        if program is None:
+            raise BackendError(f"CONVJIT_CC is {shlex.join(chosen)!r}, but there is no program {chosen[0]!r}; {_HELP}")
+        return (os.path.abspath(program), *chosen[1:])
+    for name in ("cc", "clang", "gcc"):
+        if program := shutil.which(name):
+            return (os.path.abspath(program),)
+    ziglang = importlib.util.find_spec("ziglang")
+    if ziglang is None or ziglang.origin is None:
+        raise BackendError(f"no C compiler found (looked for cc, clang, gcc and the ziglang package); {_HELP}")
+    return (str(Path(ziglang.origin).with_name("zig")), "cc", "-fno-sanitize=all")
+
+
+def _cpu() -> str:
+    """What tells this CPU from others: a cache folder may be shared between machines."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return f"{platform.machine()} {platform.processor()} {platform.version()}"
+    with cpuinfo.open() as file:
+        first_core = file.read(8192).split("\n\n")[0].splitlines()
+    told_apart = ("model name", "flags", "Features", "CPU implementer", "CPU part", "CPU variant")
+    return "\n".join([platform.machine(), *(line for line in first_core if line.startswith(told_apart))])
+
+
+def _probe(compiler: tuple[str, ...]) -> Toolchain:
+    """Ask the compiler about itself and this CPU, through its predefined macros."""
+    for selection in ("-march=native",), ("-mcpu=native",), ():
+        command = (*compiler, *selection)
+        try:
+            listing = _run([*command, "-dM", "-E", "-x", "c", os.devnull])
+        except BackendError:
+            if not selection:
+                raise
+            continue
+        macros = dict(line.split(" ", 2)[1:] for line in listing.splitlines() if line.count(" ") >= 2)
+        lanes, registers = _vectors(macros)
+        features = tuple(sorted(m for m in macros if m.startswith(("__AVX", "__SSE", "__FMA", "__F16C", "__ARM_"))))
+        return Toolchain(command, macros.get("__VERSION__", "unknown").strip('"'), features, lanes, registers)
+    raise AssertionError("the last selection is empty")
+
+
+def _vectors(macros: Mapping[str, str]) -> tuple[int, int]:
+    """Floats in a vector register, and how many registers there are."""
+    if "__AVX512F__" in macros:
+        return 16, 32
+    if "__AVX2__" in macros and "__FMA__" in macros:
+        return 8, 16
+    if "__ARM_NEON" in macros and "__aarch64__" in macros:
+        return 4, 32
+    return 4, 16
+
+
+def _run(command: Sequence[str]) -> str:
+    """The output of a compiler.
+
+    Raises:
+        BackendError: if it cannot be started, fails, or takes longer than `TIMEOUT`.
+    """
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+    except OSError as error:
+        raise BackendError(f"cannot run {shlex.join(command)}: {error.strerror}; {_HELP}") from error
+    try:
+        output, errors = process.communicate(timeout=TIMEOUT)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # the compiler's own children too
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise BackendError(f"{shlex.join(command)} was stopped after {TIMEOUT:g} seconds; {_HELP}") from None
+        raise
+    if process.returncode:
+        complaint = "\n".join(errors.decode(errors="replace").splitlines()[:10]) or "it printed no error"
+        failure = f"the C compiler failed with exit status {process.returncode}"
+        raise BackendError(f"{failure}\n  {shlex.join(command)}\n{complaint}\n{_HELP}")
+    return output.decode(errors="replace")
