@@ -1,0 +1,1 @@
+"""Programs that use convjit, one idea a file."""
