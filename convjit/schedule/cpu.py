@@ -66,7 +66,7 @@ def _tiles(height: int, width: int, max_vectors: int, registers: int) -> Iterato
 
 def _tile_cycles(pixels: int, vectors: int) -> float:
     """Of one term of a tile: a multiply-add for each sum (no faster than its latency allows), loads beside it."""
-    return max(pixels * vectors, 8) + 0.5 * vectors + 0.2 * pixels + 1.5
+    return max(pixels * vectors, 8) + 1.0 * vectors + 0.2 * pixels + 1.5
 
 
 def _block(kernel: Kernel, loops: Nest, tile_rows: int, tile_columns: int) -> tuple[int, int]:

@@ -1,0 +1,43 @@
+"""Fixtures of the CPU kernels' tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from harness import Guarded, to_storage
+
+from convjit.backends.cpu import CpuBackend, stretch
+
+
+@pytest.fixture(scope="session")
+def backend() -> CpuBackend:
+    return CpuBackend()
+
+
+@pytest.fixture(params=["after", "before"])
+def guarded_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Every array of a stretch lies before (or after) a forbidden page; outputs are NaN until they are written."""
+    at_end = request.param == "after"
+    used: list[Guarded] = []
+
+    def guard(array: npt.NDArray[np.generic]) -> Guarded:
+        used.append(Guarded(array, at_end))
+        return used[-1]
+
+    def borrow(array: npt.NDArray[np.generic]) -> tuple[int, object]:
+        guarded = guard(array)
+        return guarded.address, guarded
+
+    def allocator(shape: tuple[int, ...], dtype: str) -> Callable[[], stretch.Allocation]:
+        def allocate() -> tuple[int, Callable[[], npt.NDArray[np.generic]]]:
+            guarded = guard(to_storage(np.full(shape, np.nan), dtype))
+            return guarded.address, lambda: guarded.array.copy()
+
+        return allocate
+
+    monkeypatch.setattr(stretch, "borrow", borrow)
+    monkeypatch.setattr(stretch, "allocator", allocator)
+    monkeypatch.setattr(stretch, "FLOPS_PER_THREAD", 1)  # small kernels use all threads too

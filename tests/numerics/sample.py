@@ -1,0 +1,87 @@
+"""Kernels of every kind, drawn with a fixed seed, and numbers for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from reference import Array, round_to
+
+from convjit.geometry import Geometry, GeometryError, Window
+from convjit.kernel import Epilogue, Extra, Instruction, Kernel
+
+
+def random_geometry(rng: np.random.Generator) -> Geometry:
+    """Any rank, stride, dilation, padding (negative too), grouping and batch; often with odd channels."""
+    while True:
+        rank = int(rng.integers(1, 4))
+
+        def draw(low: int, high: int, rank: int = rank) -> tuple[int, ...]:
+            return tuple(int(v) for v in rng.integers(low, high + 1, rank))
+
+        transposed = rng.random() < 0.35
+        groups = int(rng.choice([1, 1, 1, 2, 3, 5]))
+        in_group, out_group = int(rng.choice([1, 2, 3, 5, 8, 17])), int(rng.choice([1, 2, 3, 8, 16, 17, 33, 40, 64]))
+        window = Window(
+            strides=draw(1, 3),
+            pad_lo=draw(-1, 3),
+            pad_hi=draw(-1, 3),
+            kernel_dilation=draw(1, 2),
+            input_dilation=draw(1, 3) if transposed else (1,) * rank,
+            groups=groups,
+            flip=bool(rng.random() < (0.8 if transposed else 0.1)),
+        )
+        spatial = draw(1, (40, 12, 6)[rank - 1])
+        x = (int(rng.integers(1, 4)), *spatial, in_group * groups)
+        try:
+            return Geometry.of_shapes(x, (out_group * groups, *draw(1, 4), in_group), window)
+        except GeometryError:
+            continue
+
+
+def random_kernel(rng: np.random.Generator, dtype: str = "f32") -> Kernel:
+    """A random geometry with an epilogue of one or two results: relu((sum * e0) + e1 + e2 ...) and what relu reads.
+
+    The extras broadcast along random axes.
+    """
+    geometry = random_geometry(rng)
+    extras: list[Extra] = []
+    for _ in range(int(rng.integers(0, 4))):
+        kept = rng.random(geometry.rank + 2) < rng.choice([0.0, 0.5, 1.0])
+        shape = tuple(n if keep else 1 for n, keep in zip(geometry.out_shape, kept, strict=True))
+        extras.append(Extra(shape, dtype if rng.random() < 0.5 else "f32"))
+    instructions: list[Instruction] = []
+
+    def add(op: str, *operands: int, type_: str = "f32", attribute: str | float | None = None) -> int:
+        instructions.append(Instruction(op, operands, type_, attribute))
+        return len(extras) + len(instructions)
+
+    value = 0
+    for number, extra in enumerate(extras, 1):
+        operand = number if extra.dtype == "f32" else add("arith.extf", number)
+        value = add("arith.mulf" if number == 1 else "arith.addf", value, operand)
+    relu = add("arith.maximumf", value, add("arith.constant", attribute=0.0))
+    results = [relu, value] if rng.random() < 0.4 else [relu]
+    if dtype != "f32":
+        results = [add("arith.truncf", r, type_=dtype) for r in results]
+    epilogue = Epilogue(("f32", *(e.dtype for e in extras)), tuple(instructions), tuple(results))
+    return Kernel(geometry, dtype, tuple(extras), epilogue, (dtype,) * len(results))
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a kernel reads, exactly as its storage types hold it."""
+
+    x: Array
+    w: Array
+    extras: list[Array]
+
+
+def random_numbers(rng: np.random.Generator, kernel: Kernel) -> Numbers:
+    def draw(shape: tuple[int, ...], dtype: str) -> npt.NDArray[np.float64]:
+        return round_to(rng.standard_normal(shape), dtype)
+
+    geometry = kernel.geometry
+    extras = [draw(e.shape, e.dtype) for e in kernel.extras]
+    return Numbers(draw(geometry.in_shape, kernel.dtype), draw(geometry.weight_shape, kernel.dtype), extras)
