@@ -6,9 +6,8 @@ clone's slots, and what the function wrote there comes back as extra outputs.
 
 from __future__ import annotations
 
-import inspect as python_inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,8 @@ import mlx.nn as nn
 from convjit import trees
 from convjit.checked import checked_convolutions
 from convjit.errors import TraceError
-from convjit.guard import any_tracer, array_paths, descriptor
-from convjit.state import Clone, Slot, Walk, is_stateful_object, unwrap
+from convjit.guard import any_tracer, argument_paths, data_pointer, descriptor, parameter_names
+from convjit.state import Clone, Slot, Walk, is_stateful_object
 from convjit.trace import Argument, Tape, record
 
 _thread = threading.local()
@@ -32,7 +31,7 @@ def capturing() -> bool:
 
 
 @contextmanager
-def _capture_in_progress() -> Iterator[None]:
+def _capture_in_progress() -> Generator[None]:
     _thread.depth = getattr(_thread, "depth", 0) + 1
     try:
         yield
@@ -53,12 +52,14 @@ class Capture:
         arguments: a name and a kind for each of those.
         outputs: the structure of the result.
         written: the live slots that the trailing outputs go to.
+        constant_names: a name for each larger array that the function captured.
     """
 
     tape: Tape
     arguments: list[Argument]
     outputs: trees.Spec
     written: list[Slot]
+    constant_names: list[str]
 
 
 def capture(
@@ -91,12 +92,18 @@ def capture(
 
     with _capture_in_progress():
         tape = record(on_tracers, [*inputs, *(s.get() for s in walk.slots)])
-    names = array_paths(args, kwargs, _parameter_names(function))
+    names, _ = argument_paths(args, kwargs, parameter_names(function))
     state = {(id(s.container), s.key) for s in result["written"]}
     arguments = [Argument(name, "input") for name in names] + [
         Argument(s.path, "state" if (id(s.container), s.key) in state else "parameter") for s in walk.slots
     ]
-    return Capture(tape, arguments, result["outputs"], result["written"])
+    return Capture(tape, arguments, result["outputs"], result["written"], _constant_names(tape, walk))
+
+
+def _constant_names(tape: Tape, walk: Walk) -> list[str]:
+    captured = {data_pointer(array): name for name, array in walk.captured}
+    frozen = tape.frozen().values()
+    return [captured.get(data_pointer(a), f"constant{n}") for n, a in enumerate(frozen)]
 
 
 def _probe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], walk: Walk) -> None:
@@ -191,10 +198,3 @@ class _Session:
 
 
 _MISSING = object()
-
-
-def _parameter_names(function: Callable[..., Any]) -> list[str]:
-    try:
-        return list(python_inspect.signature(unwrap(function)).parameters)
-    except (TypeError, ValueError):
-        return []

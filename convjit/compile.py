@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.errors import CompileError, FallbackWarning
-from convjit.guard import Arguments, Snapshot, any_tracer, read_arguments
+from convjit.guard import Arguments, Snapshot, any_tracer, argument_paths, parameter_names, read_arguments
 from convjit.state import Walk
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Fallback = Literal["warn", "error", "quiet"]
 
 _MAX_SIGNATURES = 256
-"""Signatures kept by one compiled function; the least recently used one goes."""
+"""Signatures kept by one compiled function; the oldest one goes."""
 _MAX_STATES = 8
 """Programs kept for one signature: structures and plain attributes of its modules, such as `training`."""
 
@@ -173,10 +173,11 @@ class Compiled:
             if entry is not None or tracers:
                 return entry
             walk = Walk().function(self._function)
-            for name, module in arguments.modules:
-                walk.value(module, name)
+            _, paths = argument_paths(args, kwargs, parameter_names(self._function))
+            for path, module in zip(paths, arguments.modules, strict=True):
+                walk.value(module, path)
             slots = [s.get() for s in walk.slots]
-            if any_tracer(slots):
+            if any_tracer([*slots, *mx.random.state]):  # pyright: ignore[reportGeneralTypeIssues]
                 return None
             mx.eval(slots)
             call = entries.CallSite(self._name, self._function, args, kwargs, arguments, walk)
@@ -186,7 +187,6 @@ class Compiled:
             same_key = self._entries.setdefault(key, [])
             same_key.insert(0, entry)
             del same_key[_MAX_STATES:]
-            self._entries.move_to_end(key)
             while len(self._entries) > _MAX_SIGNATURES:
                 self._entries.popitem(last=False)
             self._last = entry

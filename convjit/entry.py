@@ -15,7 +15,7 @@ from convjit.capture import Capture, TracerCaptured, capture
 from convjit.checked import checked_convolutions
 from convjit.compile import Options
 from convjit.errors import CompileError, TraceError
-from convjit.guard import Arguments, Snapshot, any_tracer, data_pointer
+from convjit.guard import Arguments, Snapshot, any_tracer
 from convjit.lower import Lowered, lower
 from convjit.program import Program, build
 from convjit.progress import kernel_progress
@@ -71,7 +71,7 @@ class Entry:
     def _take_over(self, changed: Sequence[int]) -> Literal["ready", "tracer", "other"]:
         with self._lock:
             snapshot = self.snapshot
-            now = [snapshot.slots[n].get() for n in changed]
+            now: list[Any] = [snapshot.slots[n].get() for n in changed]
             if not all(isinstance(a, mx.array) for a in now):
                 return "other"
             if any_tracer(now):
@@ -80,23 +80,23 @@ class Entry:
             if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(now, old, strict=True)):
                 return "other"
             mx.eval(now)
-            new_data = self.program is not None and any(
-                self._is_parameter(n) and not snapshot.same_data(n) for n in changed
-            )
-            snapshot.hold(snapshot.slots)
-            self.bind(prepare=new_data)
+            arrays = [slot.get() for slot in snapshot.slots]
+            prepare = any(self._is_parameter(n) and not snapshot.same_data(n) for n in changed)
+            self.bind(arrays, prepare=prepare)
+            # Last: until then, other threads see the change and wait for the lock instead of running on old weights.
+            snapshot.hold(arrays)
         return "ready"
 
     def _is_parameter(self, slot: int) -> bool:
-        assert self.captured is not None
+        if self.captured is None:
+            return False
         arguments = self.captured.arguments
         return arguments[len(arguments) - len(self.snapshot.slots) + slot].kind == "parameter"
 
-    def bind(self, *, prepare: bool) -> None:
-        """Use the snapshot's arrays from now on; `prepare` folds and packs the weights again."""
+    def bind(self, slots: list[mx.array], *, prepare: bool) -> None:
+        """Use these arrays in the slots from now on; `prepare` folds and packs the weights again."""
         if self.program is None or self.captured is None:
             return
-        slots = self.snapshot.arrays
         prepared = self._bound.prepared
         if prepare:
             inputs = [None] * (len(self.captured.arguments) - len(slots))
@@ -107,11 +107,9 @@ class Entry:
         """Name, shape and bytes of each captured array that the program froze."""
         if self.program is None:
             return []
-        names = {data_pointer(array): name for name, array in self.snapshot.captured()}
-        return [
-            (names.get(data_pointer(array), f"constant{n}"), array.shape, array.nbytes)
-            for n, array in enumerate(self.program.constants)
-        ]
+        assert self.captured is not None
+        names = self.captured.constant_names
+        return [(name, a.shape, a.nbytes) for name, a in zip(names, self.program.constants, strict=True)]
 
     def run(self, inputs: Sequence[mx.array]) -> Any:
         """The result of the user's function for these input arrays; the state is written where the function does."""
@@ -187,5 +185,5 @@ def _compile(name: str, captured: Capture, options: Options, backend: Backend, s
         dump.write_parameters(folder, captured)
     with kernel_progress(name) as progress:
         entry.program = build(lowered.module, backend, lowered.constants, progress)
-    entry.bind(prepare=True)
+    entry.bind(snapshot.arrays, prepare=True)
     return entry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import inspect as python_inspect
 import struct
 import threading
 import types
@@ -15,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.state import Slot, Walk, is_stateful_object
+from convjit.state import Slot, Walk, is_stateful_object, unwrap
 
 # --- arguments -----------------------------------------------------------------------------------------------
 
@@ -27,13 +28,12 @@ class Arguments:
     Attributes:
         key: hashable: the structure, each array's shape and dtype, each other value by type and bits.
         arrays: the arrays, in the order in which `key` meets them.
-        paths: a name for each array, such as "x" or "batch.image".
-        modules: (name, module or stateful object) found among the arguments.
+        modules: modules and stateful objects found among the arguments, likewise.
     """
 
     key: tuple[Any, ...] = ()
     arrays: list[mx.array] = field(default_factory=list[mx.array])
-    modules: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
+    modules: list[Any] = field(default_factory=list[Any])
 
 
 def read_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
@@ -60,7 +60,7 @@ def _key(value: Any, found: Arguments) -> Any:
     if isinstance(value, float):
         return (type(value), struct.pack("<d", value))
     if isinstance(value, nn.Module) or is_stateful_object(value):
-        found.modules.append((f"argument{len(found.modules)}", value))
+        found.modules.append(value)
         return (type(value), id(value))
     if isinstance(value, dict):
         return (type(value), *((k, _key(v, found)) for k, v in value.items()))
@@ -76,14 +76,22 @@ def _key(value: Any, found: Arguments) -> Any:
     return (type(value), value)
 
 
-def array_paths(args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str]) -> list[str]:
-    """A name for each array of `read_arguments`, in the same order; `names` are the positional parameters' names."""
-    paths: list[str] = []
+def argument_paths(args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names for the arrays and for the modules of `read_arguments`, such as "x" or "batch.image".
+
+    Args:
+        args, kwargs: the arguments of the call.
+        names: the names of the positional parameters. A module that comes first and alone needs no name.
+    """
+    arrays: list[str] = []
+    modules: list[str] = []
 
     def visit(value: Any, path: str) -> None:
         if isinstance(value, mx.array):
-            paths.append(path)
-        elif isinstance(value, dict) and not isinstance(value, nn.Module):
+            arrays.append(path)
+        elif isinstance(value, nn.Module) or is_stateful_object(value):
+            modules.append(path)
+        elif isinstance(value, dict):
             for key, item in value.items():
                 visit(item, f"{path}.{key}")
         elif isinstance(value, (list, tuple)):
@@ -94,7 +102,16 @@ def array_paths(args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[s
         visit(value, names[index] if index < len(names) else f"argument{index}")
     for name in sorted(kwargs):
         visit(kwargs[name], name)
-    return paths
+    first_and_alone = len(modules) == 1 and bool(args) and isinstance(args[0], nn.Module)
+    return arrays, [""] if first_and_alone else modules
+
+
+def parameter_names(function: Callable[..., Any]) -> list[str]:
+    """The names of a callable's parameters, or none where Python cannot tell."""
+    try:
+        return list(python_inspect.signature(unwrap(function)).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 # --- descriptors ---------------------------------------------------------------------------------------------
@@ -159,7 +176,7 @@ class Snapshot:
         self._held: list[mx.array] = []
         self._words: list[Any] = []
         self._word_values: list[int] = []
-        self.hold(walk.slots)
+        self.hold([s.get() for s in walk.slots])
         self._item_containers = [c for c, _, _ in walk.items]
         self._item_keys = [k for _, k, _ in walk.items]
         self._item_values = [v for _, _, v in walk.items]
@@ -167,11 +184,10 @@ class Snapshot:
         self._sizes = [n for _, n in walk.sizes]
         self._names = walk.names
         self._captured = [(descriptor(a), descriptor(a).value, a, copy.copy(a)) for _, a in walk.captured]
-        self._captured_names = [name for name, _ in walk.captured]
 
-    def hold(self, slots: Sequence[Slot]) -> None:
-        """Take what the slots hold now as the state to compare with."""
-        self.arrays = [s.get() for s in slots]
+    def hold(self, arrays: Sequence[mx.array]) -> None:
+        """Take these arrays, one a slot, as the state to compare with."""
+        self.arrays = list(arrays)
         self._held = [copy.copy(a) for a in self.arrays]
         self._words = [descriptor(a) for a in self.arrays]
         self._word_values = [w.value for w in self._words]
@@ -219,10 +235,6 @@ class Snapshot:
         """Does a changed slot still hold the same evaluated data (as after `value_and_grad`)?"""
         return data_pointer(self.slots[index].get()) == data_pointer(self._held[index])
 
-    def captured(self) -> list[tuple[str, mx.array]]:
-        """The bare arrays of closures and globals, as they were."""
-        return [(name, held) for name, (_, _, _, held) in zip(self._captured_names, self._captured, strict=True)]
-
     def changed_captured(self) -> list[mx.array]:
         """Bare captured arrays that are not what they were: they stay frozen, but a tracer among them matters."""
         changed = [a for word, value, a, _ in self._captured if word.value != value]
@@ -233,11 +245,11 @@ class Snapshot:
         return changed
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: object) -> bool:
     return isinstance(value, mx.array)
 
 
-def _bound(holder: Any, name: str) -> Any:
+def _bound(holder: Any, name: str) -> object:
     if isinstance(holder, types.CellType):
         try:
             return holder.cell_contents

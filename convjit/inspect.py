@@ -101,10 +101,10 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"{self.name}: {self._summary()}"]
         if self.rows:
-            cells = [("layer", "convolution", "fused into it", "kernel", "note")]
-            cells += [(r.layer, r.convolution, r.fused, r.kernel, r.note) for r in self.rows]
+            cells = [["layer", "convolution", "fused into it", "kernel", "note"]]
+            cells += [[r.layer, r.convolution, r.fused, r.kernel, r.note] for r in self.rows]
             widths = [max(len(c[n]) for c in cells) for n in range(5)]
-            cells.insert(1, tuple("-" * w for w in widths))
+            cells.insert(1, ["-" * w for w in widths])
             lines += ["  ".join(text.ljust(w) for text, w in zip(c, widths, strict=True)).rstrip() for c in cells]
         lines += [f"not compiled: {reason}" for reason in self.reasons]
         lines += [f"frozen: {name} {shape}, {size:,} bytes" for name, shape, size in self.captured]
@@ -139,14 +139,11 @@ def explain(fast: Any) -> Explanation:
 def _compiled(fast: Any) -> Compiled:
     from convjit.compile import Compiled
 
-    fast = getattr(fast, "__func__", fast)
-    if isinstance(fast, type) and isinstance(fast.__call__, Compiled):
-        return fast.__call__
-    if isinstance(type(fast).__call__, Compiled):
-        return type(fast).__call__
-    if not isinstance(fast, Compiled):
-        raise TypeError(f"not a compiled function: {fast!r}; pass what convjit.compile returned")
-    return fast
+    bound = getattr(fast, "__func__", fast)
+    for candidate in (bound, vars(type(bound)).get("__call__"), getattr(bound, "__dict__", {}).get("__call__")):
+        if isinstance(candidate, Compiled):
+            return candidate
+    raise TypeError(f"not a compiled function: {fast!r}; pass what convjit.compile returned")
 
 
 def _last_entry(compiled: Compiled) -> Entry:

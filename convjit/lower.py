@@ -80,7 +80,7 @@ def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | 
 
 
 def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:
-    module, constants = to_module(captured.tape, captured.arguments)
+    module, constants = to_module(captured.tape, captured.arguments, captured.constant_names)
     for layer, conv in named_convolutions(module):
         if layer in refused:
             conv.attributes["refused"] = StringAttr(refused[layer])

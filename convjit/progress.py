@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 _PATIENCE = 1.0
@@ -12,7 +12,7 @@ _PATIENCE = 1.0
 
 
 @contextmanager
-def kernel_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+def kernel_progress(name: str) -> Generator[Callable[[int, int], None]]:
     """Yields `progress(done, total)`; the line is wiped at the end."""
     start = time.monotonic()
     shown = False

@@ -55,6 +55,10 @@ class Tape:
     shapes: dict[str, tuple[tuple[int, ...], mx.Dtype]]
     primitives: list[dict[str, Any]]
 
+    def frozen(self) -> dict[str, mx.array]:
+        """The constants that are larger than a scalar: they become arguments."""
+        return {name: a for name, a in self.constants.items() if a.ndim > 0 or a.dtype == mx.complex64}
+
 
 def record(function: Callable[..., list[mx.array]], arrays: Sequence[mx.array]) -> Tape:
     """Run `function` on tracers in place of `arrays` and record what it does.
@@ -123,16 +127,20 @@ def _check(tape: Tape) -> None:
         raise TraceError("MLX's tracer lost one of its outputs (it returns both a value and its stop_gradient)")
 
 
-def to_module(tape: Tape, arguments: Sequence[Argument]) -> tuple[ModuleOp, list[mx.array]]:
+def to_module(
+    tape: Tape, arguments: Sequence[Argument], constant_names: Sequence[str] | None = None
+) -> tuple[ModuleOp, list[mx.array]]:
     """The tape as IR, and the captured arrays that became trailing arguments of kind "constant".
 
     Args:
         tape: what `record` returned.
         arguments: a name and a kind for each input of the tape.
+        constant_names: a name for each of `tape.frozen()`.
     """
-    scalars = {name: a for name, a in tape.constants.items() if a.ndim == 0 and a.dtype != mx.complex64}
-    captured = {name: a for name, a in tape.constants.items() if name not in scalars}
-    all_arguments = [*arguments, *(Argument(f"constant{n}", "constant") for n in range(len(captured)))]
+    captured = tape.frozen()
+    scalars = {name: a for name, a in tape.constants.items() if name not in captured}
+    names = constant_names or [f"constant{n}" for n in range(len(captured))]
+    all_arguments = [*arguments, *(Argument(name, "constant") for name in names)]
     ids = [*tape.inputs, *captured]
     types = [tensor_type(*tape.shapes[i]) for i in tape.inputs]
     types += [tensor_type(a.shape, a.dtype) for a in captured.values()]
