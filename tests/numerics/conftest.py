@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from harness import Guarded, to_storage
 
-from convjit.backends.cpu import CpuBackend, stretch
+from convjit.backends.cpu import CpuBackend, packing, stretch
 
 
 @pytest.fixture(scope="session")
@@ -40,4 +40,6 @@ def guarded_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(stretch, "borrow", borrow)
     monkeypatch.setattr(stretch, "allocator", allocator)
+    monkeypatch.setattr(packing, "borrow", lambda array: borrow(np.array(array)))
+    monkeypatch.setattr(packing, "allocator", allocator)
     monkeypatch.setattr(stretch, "FLOPS_PER_THREAD", 1)  # small kernels use all threads too

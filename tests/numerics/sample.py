@@ -8,19 +8,19 @@ import numpy as np
 import numpy.typing as npt
 from reference import Array, round_to
 
-from convjit.geometry import Geometry, GeometryError, Window
+from convjit.geometry import Geometry, GeometryError, Window, plain_window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel
 
 
 def random_geometry(rng: np.random.Generator) -> Geometry:
-    """Any rank, stride, dilation, padding (negative too), grouping and batch; often with odd channels."""
+    """Any rank, stride, dilation, padding (negative too), grouping and batch; odd channels; one in seven pointwise."""
     while True:
         rank = int(rng.integers(1, 4))
 
         def draw(low: int, high: int, rank: int = rank) -> tuple[int, ...]:
             return tuple(int(v) for v in rng.integers(low, high + 1, rank))
 
-        transposed = rng.random() < 0.35
+        pointwise, transposed = rng.random() < 0.15, rng.random() < 0.35
         groups = int(rng.choice([1, 1, 1, 2, 3, 5]))
         in_group, out_group = int(rng.choice([1, 2, 3, 5, 8, 17])), int(rng.choice([1, 2, 3, 8, 16, 17, 33, 40, 64]))
         window = Window(
@@ -32,10 +32,13 @@ def random_geometry(rng: np.random.Generator) -> Geometry:
             groups=groups,
             flip=bool(rng.random() < (0.8 if transposed else 0.1)),
         )
+        if pointwise:
+            window = plain_window(rank, groups)
+        kernel = (1,) * rank if pointwise else draw(1, 4)
         spatial = draw(1, (40, 12, 6)[rank - 1])
         x = (int(rng.integers(1, 4)), *spatial, in_group * groups)
         try:
-            return Geometry.of_shapes(x, (out_group * groups, *draw(1, 4), in_group), window)
+            return Geometry.of_shapes(x, (out_group * groups, *kernel, in_group), window)
         except GeometryError:
             continue
 
