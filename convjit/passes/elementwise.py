@@ -1,7 +1,7 @@
 """MLX's elementwise primitives as scalar `arith` and `math` ops: one table, MLX's own semantics.
 
 All arithmetic is f32 (predicates are i1). NaN, infinities and signed zeros behave as in MLX's kernels:
-Maximum(x, y) is `isnan(x) ? x : (x > y ? x : y)`, sign(nan) is 0, a sigmoid never overflows.
+Maximum(x, y) is `isnan(x) ? x : (x > y ? x : y)` and sign(nan) is 0.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ class Scalars:
 
     def __init__(self, block: Block):
         self._block = block
-        self._constants: dict[float | bool, SSAValue] = {}
+        self._constants: dict[str, SSAValue] = {}
 
     def add_op(self, op: Operation) -> SSAValue:
         self._block.add_op(op)
         return op.results[0]
 
-    def constant(self, value: float) -> SSAValue:
-        key = repr(value)
+    def constant(self, value: float | bool) -> SSAValue:
+        """An i1 for a bool, else an f32; each number is written once."""
+        key = repr(value)  # tells -0.0 from 0.0, and finds nan
         if key not in self._constants:
-            self._constants[key] = self.add_op(arith.ConstantOp(FloatAttr(value, f32)))
+            attribute = IntegerAttr(int(value), i1) if isinstance(value, bool) else FloatAttr(value, f32)
+            self._constants[key] = self.add_op(arith.ConstantOp(attribute))
         return self._constants[key]
-
-    def true(self) -> SSAValue:
-        return self.add_op(arith.ConstantOp(IntegerAttr(1, i1)))
 
     def add(self, x: SSAValue, y: SSAValue) -> SSAValue:
         return self.add_op(arith.AddfOp(x, y))
@@ -113,9 +112,9 @@ def _extremum(ordered: str, unordered: str) -> Lowering:
 
 
 def _sigmoid(b: Scalars, x: Sequence[SSAValue], a: Arguments) -> SSAValue:
+    """1 / (1 + exp(-x)): an exp that overflows gives the right limit, 0."""
     one = b.constant(1.0)
-    tail = b.divide(one, b.add(one, b.apply(math.ExpOp, b.apply(math.AbsFOp, x[0]))))
-    return b.select(b.compare("olt", x[0], b.constant(0.0)), tail, b.subtract(one, tail))
+    return b.divide(one, b.add(one, b.apply(math.ExpOp, b.apply(arith.NegfOp, x[0]))))
 
 
 def _sign(b: Scalars, x: Sequence[SSAValue], a: Arguments) -> SSAValue:
@@ -172,7 +171,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Log1p": _unary(math.Log1pOp),
     "LogAddExp": _log_add_exp,
     "LogicalAnd": lambda b, x, a: b.add_op(arith.AndIOp(x[0], x[1])),
-    "LogicalNot": lambda b, x, a: b.add_op(arith.XOrIOp(x[0], b.true())),
+    "LogicalNot": lambda b, x, a: b.add_op(arith.XOrIOp(x[0], b.constant(True))),
     "LogicalOr": lambda b, x, a: b.either(x[0], x[1]),
     "Maximum": _extremum("ogt", "ugt"),
     "Minimum": _extremum("olt", "ult"),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+import mlx.core as mx
+import mlx.core as mx
+from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 
 from convjit.ir.mlx import ConstantOp, is_primitive
+from convjit.ir.types import dtype_of
+from convjit.ir.types import dtype_of
 
 
 def forward_of(module: ModuleOp) -> list[FuncOp]:
@@ -45,8 +49,39 @@ def source_of_broadcast(value: SSAValue) -> SSAValue:
 
 
 def constant_of(value: SSAValue) -> float | None:
-    """The number that fills `value`, if it is one captured scalar, possibly broadcast or cast."""
+    """The number that fills `value`, if it is one captured scalar, possibly broadcast or cast; never a complex one."""
+    casts: list[mx.Dtype] = []
     while is_primitive(value.owner, "Broadcast", "Full", "AsType"):
         assert isinstance(value.owner, Operation)
+        if is_primitive(value.owner, "AsType", "Full"):
+            casts.append(dtype_of(value.type))
         value = value.owner.operands[0]
-    return float(value.owner.python_value) if isinstance(value.owner, ConstantOp) else None
+    if not isinstance(value.owner, ConstantOp) or mx.complex64 in casts:
+        return None
+    number = value.owner.python_value
+    if casts:
+        array = mx.array(number, dtype_of(value.type))
+        for dtype in reversed(casts):
+            array = array.astype(dtype, stream=mx.cpu)
+        number = array.item()
+        assert isinstance(number, (bool, int, float))
+    return float(number)
+
+
+def element_type(value: SSAValue) -> Attribute:
+    """The type of a tensor's elements."""
+    assert isinstance(value.type, TensorType)
+    return value.type.get_element_type()
+
+
+def users(value: SSAValue) -> set[Operation]:
+    """The ops that read `value`."""
+    return {use.operation for use in value.uses}
+
+
+def erase_dead_ops(function: FuncOp) -> None:
+    """Erase the ops of `function` whose results nothing needs."""
+    for op in reversed(list(function.body.block.ops)):
+        if op.results and not any(r.uses for r in op.results):
+            op.detach()
+            op.erase()

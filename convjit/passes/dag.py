@@ -1,0 +1,101 @@
+"""The maximal elementwise DAG behind a convolution: what `fuse-epilogue` takes into the kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xdsl.ir import Operation, SSAValue
+
+from convjit.ir.conv import GeneralOp
+from convjit.ir.mlx import PrimitiveOp
+from convjit.ir.types import shape_of
+from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
+from convjit.passes.values import constant_of, element_type, source_of_broadcast, users
+
+
+@dataclass(slots=True)
+class Dag:
+    """The elementwise ops that join a convolution.
+
+    Attributes:
+        ops: in program order.
+        extras: what they read besides each other, the convolution and constants: the narrow values behind broadcasts.
+        moved: ops between the convolution and the last of `ops` that depend on it but do not join, in program order.
+    """
+
+    conv: GeneralOp
+    ops: list[PrimitiveOp] = field(default_factory=list[PrimitiveOp])
+    extras: list[SSAValue] = field(default_factory=list[SSAValue])
+    moved: list[Operation] = field(default_factory=list[Operation])
+
+    def results(self) -> list[SSAValue]:
+        """The values of the DAG that are needed outside, in program order."""
+        inside: set[Operation] = set(self.ops)
+        values = [self.conv.result, *(op.results[0] for op in self.ops)]
+        return [v for v in values if not v.uses or any(user not in inside for user in users(v))]
+
+
+def maximal_dag(conv: GeneralOp, max_extras: int, max_results: int) -> Dag:
+    """The largest DAG that reads at most `max_extras` values and whose results are floats, at most `max_results`."""
+    blocked: set[Operation] = set()
+    while True:
+        dag = _grow(conv, max_extras, blocked)
+        results = dag.results()
+        predicates = [
+            op for op in dag.ops if op.results[0] in results and element_type(op.results[0]) not in FLOAT_TYPES
+        ]
+        if predicates:
+            blocked.add(predicates[0])
+        elif len(results) > max_results and dag.ops:
+            blocked.add(dag.ops[-1])
+        else:
+            return dag
+
+
+def _grow(conv: GeneralOp, max_extras: int, blocked: set[Operation]) -> Dag:
+    dag = Dag(conv)
+    inside: set[SSAValue] = {conv.result}
+    outside: set[SSAValue] = set()
+    pending: list[Operation] = []
+    ahead = users(conv.result)
+    op = conv.next_op
+    while ahead and op is not None:
+        ahead.discard(op)
+        if any(operand in outside or operand in inside for operand in op.operands):
+            extras = None if op in blocked else _extras_if_it_joins(op, inside, outside, dag)
+            if extras is None or len(dag.extras) + len(extras) > max_extras:
+                outside.update(op.results)
+                pending.append(op)
+            else:
+                assert isinstance(op, PrimitiveOp)
+                dag.ops.append(op)
+                dag.extras += extras
+                inside.add(op.results[0])
+                ahead |= users(op.results[0])
+                dag.moved += pending
+                pending = []
+        op = op.next_op
+    return dag
+
+
+def _extras_if_it_joins(
+    op: Operation, inside: set[SSAValue], outside: set[SSAValue], dag: Dag
+) -> list[SSAValue] | None:
+    """The values that joining `op` would add to the extras, or None if it cannot join."""
+    if not isinstance(op, PrimitiveOp) or any(operand in outside for operand in op.operands):
+        return None
+    if len(op.results) != 1 or shape_of(op.results[0].type) != shape_of(dag.conv.result.type):
+        return None
+    elements = [element_type(v) for v in op.operands]
+    if not is_elementwise(op.primitive.data, op.python_arguments, elements, element_type(op.results[0])):
+        return None
+    extras: list[SSAValue] = []
+    for operand in op.operands:
+        if operand in inside or constant_of(operand) is not None:
+            continue
+        source = source_of_broadcast(operand)
+        if element_type(source) not in FLOAT_TYPES:
+            return None
+        if source not in dag.extras and source not in extras:
+            extras.append(source)
+    return extras
