@@ -19,6 +19,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+import convjit
 from convjit.checked import checked_convolutions
 from convjit.geometry import GeometryError
 
@@ -334,6 +335,14 @@ def test_a_layer_is_named():
             model(ones(1, 8, 8, 3))
         with pytest.raises(ValueError, match=r"^conv2d: input has 4 channels"):
             nn.Conv2d(3, 8, 3)(ones(1, 8, 8, 4))
+
+
+@pytest.mark.parametrize("groups", [0, 3])
+def test_a_compiled_model_names_the_layer(groups: int):
+    model = nn.Sequential(nn.ReLU(), Stem())
+    model.layers[1].conv1.groups = groups
+    with pytest.raises(ValueError, match=r"^conv2d 'layers\.1\.conv1': (groups must be|input has 3 channels)"):
+        convjit.compile(model)(ones(1, 8, 8, 3))
 
 
 def test_arguments_that_no_convolution_has_get_mlx_own_message():
