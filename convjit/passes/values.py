@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import mlx.core as mx
-import mlx.core as mx
 from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 
 from convjit.ir.mlx import ConstantOp, is_primitive
-from convjit.ir.types import dtype_of
 from convjit.ir.types import dtype_of
 
 
