@@ -71,22 +71,6 @@ def _cast(scalars: Scalars, value: SSAValue, target: Attribute) -> SSAValue:
     return scalars.rounded(value, target) if target in HALF_TYPES else value
 
 
-def _dependents(dag: Dag, last: Operation) -> list[Operation]:
-    """The ops in front of `last` that read the DAG but are not in it: they must follow the kernel."""
-    inside: set[Operation] = set(dag.ops)
-    derived: set[SSAValue] = {dag.conv.result}
-    found: list[Operation] = []
-    op: Operation = dag.conv
-    while op is not last:
-        assert op.next_op is not None
-        op = op.next_op
-        if any(v in derived for v in op.operands):
-            derived.update(op.results)
-            if op not in inside:
-                found.append(op)
-    return found
-
-
 def _fuse(dag: Dag) -> None:
     conv, block = dag.conv, dag.conv.parent_block()
     assert block is not None
@@ -102,12 +86,11 @@ def _fuse(dag: Dag) -> None:
     )
     new.location = conv.location
     last = dag.ops[-1] if dag.ops else conv
-    dependents = _dependents(dag, last)
     if dag.ops:
         new.attributes["fused"] = StringAttr(" ".join(op.primitive.data for op in dag.ops))
     block.insert_op_after(new, last)
     anchor: Operation = new
-    for op in dependents:
+    for op in dag.moved:
         op.detach()
         block.insert_op_after(op, anchor)
         anchor = op
