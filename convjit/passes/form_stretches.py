@@ -12,8 +12,8 @@
     }
     %b = mlx.primitive "Reduce"(%a) ...
 
-A stretch grows in program order for as long as no kernel needs what a plain op makes of the stretch's own results.
-Plain ops that do not depend on it run before it, those that do run behind it.
+Every op runs as early as its operands allow, kernels in the first stretch they can join: no order has fewer stretches.
+A stretch ends where a kernel needs what a plain op makes of the stretch's own results.
 """
 
 from __future__ import annotations
@@ -22,46 +22,36 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 
 from convjit.ir.conv import FusedOp, StretchOp, YieldOp
 from convjit.passes.values import forward_of
 
 
-def _partition(function: FuncOp) -> list[Operation | list[Operation]]:
-    """The new order of the ops: plain ones as they are, those of a stretch as a list."""
+def _partition(block: Block) -> list[Operation | list[Operation]]:
+    """The new order of the ops: plain ones as they are, those of a stretch as a list.
+
+    Every op runs as early as it can: `phase` counts the stretches that must be over before it.
+    """
+    phase: dict[Operation | Block, int] = {block: 0}
+    plain: dict[int, list[Operation]] = {}
+    kernels: dict[int, list[Operation]] = {}
+    terminator = block.last_op
+    for op in block.ops:
+        if op is terminator:
+            continue
+        is_kernel = isinstance(op, FusedOp)
+        phase[op] = max(
+            (phase[v.owner] + (not is_kernel and isinstance(v.owner, FusedOp)) for v in op.operands), default=0
+        )
+        (kernels if is_kernel else plain).setdefault(phase[op], []).append(op)
     order: list[Operation | list[Operation]] = []
-    kernels: list[Operation] = []
-    behind: list[Operation] = []
-    made: set[SSAValue] = set()
-    derived: set[SSAValue] = set()
-
-    def close() -> None:
-        if kernels:
-            order.append(kernels.copy())
-        order.extend(behind)
-        kernels.clear()
-        behind.clear()
-        made.clear()
-        derived.clear()
-
-    for op in function.body.block.ops:
-        if isinstance(op, ReturnOp):
-            close()
-            order.append(op)
-        elif isinstance(op, FusedOp):
-            if any(v in derived for v in op.operands):
-                close()
-            kernels.append(op)
-            made.update(op.results)
-        elif any(v in derived or v in made for v in op.operands):
-            behind.append(op)
-            derived.update(op.results)
-        else:
-            order.append(op)
-    return order
+    for number in sorted({*plain, *kernels}):
+        order += plain.get(number, [])
+        order += [kernels[number]] if number in kernels else []
+    assert terminator is not None
+    return [*order, terminator]
 
 
 def _stretch(kernels: list[Operation]) -> StretchOp:
@@ -95,7 +85,7 @@ class FormStretchesPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
             block = function.body.block
-            order = _partition(function)
+            order = _partition(block)
             for inner in list(block.ops):
                 inner.detach()
             for item in order:

@@ -31,8 +31,8 @@ from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from convjit.ir.conv import weight_type
-from convjit.ir.mlx import ConstantOp
-from convjit.passes.values import forward_of, static_values
+from convjit.ir.mlx import ConstantOp, is_primitive
+from convjit.passes.values import erase_dead_ops, forward_of, static_values
 
 _SLACK = 4096
 """Elements that a prepared value may have beyond those of the parameters it comes from."""
@@ -42,76 +42,68 @@ def _elements(value: SSAValue) -> int:
     return prod(weight_type(value.type).get_shape())
 
 
-def _hoistable(function: FuncOp) -> list[Operation]:
-    """The ops to move, in program order."""
-    static = static_values(function)
-    weight: dict[SSAValue, int] = {v: _elements(v) for v in static if isinstance(v, BlockArgument)}
-    small: list[Operation] = []
-    for op in function.body.block.ops:
-        if op.results and all(r in static for r in op.results) and not isinstance(op, ConstantOp):
-            sources = sum(weight.get(v, 0) for v in op.operands)
-            weight.update((r, sources) for r in op.results)
-            small.append(op)
-    # From the end: an op may only move if all who need it move too, or if its results are worth storing.
-    moved: set[Operation] = set()
-    for op in reversed(small):
-        stays = [r for r in op.results if any(use.operation not in moved for use in r.uses)]
-        if all(_elements(r) <= weight[r] + _SLACK and not _is_broadcast(op) for r in stays):
-            moved.add(op)
-    return [op for op in small if op in moved]
-
-
-def _is_broadcast(op: Operation) -> bool:
-    return "primitive" in op.properties and op.properties["primitive"] == StringAttr("Broadcast")
-
-
-def _close_upwards(ops: list[Operation]) -> list[Operation]:
-    """Drop ops that read a result which does not move."""
-    moved: set[Operation] = set()
-    kept: list[Operation] = []
+def _crossing(function: FuncOp, static: set[SSAValue]) -> tuple[list[SSAValue], set[Operation]]:
+    """The values to prepare, and the ops on parameters that `@forward` computes by itself."""
+    sources: dict[SSAValue, int] = {}
+    ops = list(function.body.block.ops)
     for op in ops:
-        if all(
-            isinstance(v.owner, ConstantOp) or isinstance(v, BlockArgument) or v.owner in moved for v in op.operands
-        ):
-            moved.add(op)
-            kept.append(op)
-    return kept
+        read = sum(sources.get(v, _elements(v) if isinstance(v, BlockArgument) else 0) for v in op.operands)
+        sources.update((r, read) for r in op.results if r in static)
+    crossing: dict[SSAValue, None] = {}
+    stays: set[Operation] = set()
+    for op in reversed(ops):
+        if op.results and op not in stays and all(r in static for r in op.results):
+            continue
+        for value in reversed(op.operands):
+            if value not in static or isinstance(value, BlockArgument) or value in crossing:
+                continue
+            assert isinstance(value.owner, Operation)
+            if (
+                isinstance(value.owner, ConstantOp)
+                or is_primitive(value.owner, "Broadcast")
+                or _elements(value) > sources[value] + _SLACK
+            ):
+                stays.add(value.owner)
+            else:
+                crossing[value] = None
+    return list(reversed(crossing)), stays
 
 
-def _move(function: FuncOp, ops: list[Operation]) -> FuncOp:
-    """Build `@prepare` from `ops`, and rewire `function` to read its results as arguments."""
-    forward = function.body.block
-    inside = set(ops)
-    crossing = [r for op in ops for r in op.results if any(use.operation not in inside for use in r.uses)]
+def _needed(function: FuncOp, crossing: list[SSAValue]) -> list[Operation]:
+    """The ops that `crossing` is made by, in program order."""
+    needed = {v.owner for v in crossing}
+    for op in reversed(list(function.body.block.ops)):
+        if op in needed:
+            needed.update(v.owner for v in op.operands)
+    return [op for op in function.body.block.ops if op in needed]
+
+
+def _move(function: FuncOp, crossing: list[SSAValue], stays: set[Operation]) -> FuncOp:
+    """Build `@prepare`, which returns `crossing`, and make `function` read those as arguments."""
+    ops = _needed(function, crossing)
     arguments = list(dict.fromkeys(v for op in ops for v in op.operands if isinstance(v, BlockArgument)))
     assert function.arg_attrs is not None
-    attributes = [function.arg_attrs.data[a.index] for a in arguments]
     prepare = FuncOp(
         "prepare",
-        FunctionType.from_lists([a.type for a in arguments], [r.type for r in crossing]),
-        arg_attrs=ArrayAttr(attributes),
+        FunctionType.from_lists([a.type for a in arguments], [v.type for v in crossing]),
+        arg_attrs=ArrayAttr([function.arg_attrs.data[a.index] for a in arguments]),
     )
     body = prepare.body.block
     inner: dict[SSAValue, SSAValue] = dict(zip(arguments, body.args, strict=True))
     for old, new in inner.items():
         new.name_hint = old.name_hint
     for op in ops:
-        for operand in op.operands:
-            if isinstance(operand.owner, ConstantOp) and operand not in inner:
-                twin = operand.owner.clone()
-                body.add_op(twin)
-                inner[operand] = twin.output
-    first = len(forward.args)
-    for number, result in enumerate(crossing):
-        argument = forward.insert_arg(result.type, first + number)
-        argument.name_hint = result.name_hint
-        result.replace_uses_with_if(argument, lambda use: use.operation not in inside)
-    for op in ops:
-        op.detach()
-        for index, operand in enumerate(op.operands):
-            op.operands[index] = inner.get(operand, operand)
-        body.add_op(op)
-    body.add_op(ReturnOp(*crossing))
+        body.add_op(op.clone(inner))
+    body.add_op(ReturnOp(*(inner[v] for v in crossing)))
+    forward = function.body.block
+    for value in crossing:
+        argument = forward.insert_arg(value.type, len(forward.args))
+        argument.name_hint = value.name_hint
+        value.replace_all_uses_with(argument)
+    for op in reversed(ops):
+        if op not in stays:
+            op.detach()
+            op.erase()
     return prepare
 
 
@@ -145,10 +137,8 @@ class HoistPreparePass(ModulePass):
         for function in forward_of(op):
             if function.arg_attrs is None:
                 continue
-            ops = _close_upwards(_hoistable(function))
-            prepared = 0
-            if ops:
-                prepare = _move(function, ops)
-                prepared = len(prepare.function_type.outputs)
-                op.body.block.insert_op_before(prepare, function)
-            _drop_unused_arguments(function, prepared)
+            erase_dead_ops(function)
+            crossing, stays = _crossing(function, static_values(function))
+            if crossing:
+                op.body.block.insert_op_before(_move(function, crossing, stays), function)
+            _drop_unused_arguments(function, len(crossing))
