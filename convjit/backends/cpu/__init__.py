@@ -37,7 +37,7 @@ class CpuBackend:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._code: dict[tuple[Kernel, Schedule], Code] = {}
+        self._code: dict[str, Code] = {}
         self._libraries: list[ctypes.CDLL] = []
 
     @cached_property
@@ -70,7 +70,7 @@ class CpuBackend:
 
     def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
         _ = self._runtime
-        kernels = list(dict.fromkeys((kernel.any_batch(), schedule) for kernel, schedule in work))
+        kernels = {_key(kernel, schedule): (kernel, schedule) for kernel, schedule in work}.values()
         with ThreadPoolExecutor(self._runtime.threads) as pool:
             jobs = [pool.submit(self._load, *kernel) for kernel in kernels]
             try:
@@ -85,13 +85,14 @@ class CpuBackend:
         return StretchRunner(stretch, self._runtime, self._code_of)
 
     def _code_of(self, call: Call) -> Code:
-        return self._load(call.kernel.any_batch(), call.schedule)
+        return self._load(call.kernel, call.schedule)
 
     def _load(self, kernel: Kernel, schedule: Schedule) -> Code:
         """The loaded kernel, compiled in its own process unless it already was. Two threads may do the same work."""
-        if found := self._code.get((kernel, schedule)):
+        key = _key(kernel, schedule)
+        if found := self._code.get(key):
             return found
-        source = direct.source(kernel, schedule)
+        source = direct.source(kernel.any_batch(), schedule)
         try:
             library = ctypes.CDLL(str(self._toolchain.build(source.text)))
         except (BackendError, OSError) as error:
@@ -100,4 +101,9 @@ class CpuBackend:
         assert address is not None
         with self._lock:
             self._libraries.append(library)
-            return self._code.setdefault((kernel, schedule), (address, source.scratch_bytes))
+            return self._code.setdefault(key, (address, source.scratch_bytes))
+
+
+def _key(kernel: Kernel, schedule: Schedule) -> str:
+    """What a kernel's text depends on. As text: kernels whose constants are 0.0 and -0.0 compare equal."""
+    return repr((kernel.any_batch(), schedule))
