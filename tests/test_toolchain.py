@@ -1,0 +1,116 @@
+"""Finding and running the C compiler, and what is said when that fails."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from convjit.backends import BackendError
+from convjit.backends.cpu import CpuBackend, toolchain
+from convjit.geometry import Geometry, plain_window
+from convjit.kernel import Kernel, identity_epilogue
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVJIT_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def compiler(folder: Path, script: str) -> str:
+    path = folder / "my-cc"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_compiler_knows_this_cpu():
+    found = toolchain.find()
+    assert (found.lanes, found.registers) in [(16, 32), (8, 16), (4, 32), (4, 16)]
+    assert found.version in found.fingerprint()
+    assert not {"-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-fassociative-math"} & {*toolchain.FLAGS}
+
+
+def test_the_probe_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("CONVJIT_CC", compiler(tmp_path, f'echo run >> {log}; exec cc "$@"'))
+    first = toolchain.find()
+    assert toolchain.find() == first
+    assert log.read_text().count("run") == 1
+
+
+def test_libraries_are_kept(tmp_path: Path):
+    found = toolchain.find()
+    assert found.build("int one(void) { return 1; }") == found.build("int one(void) { return 1; }")
+    assert found.build("int one(void) { return 2; }") != found.build("int one(void) { return 1; }")
+
+
+@pytest.mark.parametrize(
+    ("macros", "vectors"),
+    [
+        ({"__AVX512F__": "1", "__AVX2__": "1", "__FMA__": "1"}, (16, 32)),
+        ({"__AVX2__": "1", "__FMA__": "1"}, (8, 16)),
+        ({"__AVX2__": "1"}, (4, 16)),
+        ({"__ARM_NEON": "1", "__aarch64__": "1"}, (4, 32)),
+        ({"__SSE2__": "1"}, (4, 16)),
+    ],
+)
+def test_vectors_of_a_cpu(macros: dict[str, str], vectors: tuple[int, int]):
+    assert toolchain._vectors(macros) == vectors
+
+
+def test_no_compiler_at_all(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CONVJIT_CC", raising=False)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setitem(sys.modules, "ziglang", None)
+    with pytest.raises(BackendError, match=r"no C compiler found.*pip install ziglang.*CONVJIT_CC"):
+        toolchain.find()
+
+
+def test_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CONVJIT_CC", "/no/such/cc -v")
+    with pytest.raises(BackendError, match=r"CONVJIT_CC is '/no/such/cc -v'"):
+        toolchain.find()
+
+
+def test_compiler_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CONVJIT_CC", compiler(tmp_path, "echo 'no licence found' >&2; exit 3"))
+    with pytest.raises(BackendError, match=r"(?s)exit status 3.*my-cc.*no licence found.*CONVJIT_CC"):
+        toolchain.find()
+
+
+def test_compiler_that_fails_later_names_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The probe works, compiling does not: a broken installation."""
+    script = 'case "$*" in *-shared*) echo "ld: not found" >&2; exit 1;; *) exec cc "$@";; esac'
+    monkeypatch.setenv("CONVJIT_CC", compiler(tmp_path, script))
+    geometry = Geometry.of_shapes((1, 8, 3), (4, 3, 3), plain_window(1))
+    kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
+    backend = CpuBackend()
+    schedule = backend.schedule(kernel)
+    assert not isinstance(schedule, str)
+    with pytest.raises(BackendError, match=r"(?s)exit status 1.*ld: not found"):
+        backend.compile([(kernel, schedule)], lambda done, total: None)
+
+
+def test_compiler_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CONVJIT_CC", compiler(tmp_path, "sleep 50 & sleep 50"))
+    monkeypatch.setattr(toolchain, "TIMEOUT", 0.2)
+    start = time.monotonic()
+    with pytest.raises(BackendError, match=r"my-cc.*was stopped after 0.2 seconds"):
+        toolchain.find()
+    assert time.monotonic() - start < 20
+
+
+def test_compiler_flags_in_the_variable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CONVJIT_CC", "cc -DMEANING=42")
+    library = toolchain.find().build("int meaning(void) { return MEANING; }")
+    assert ctypes.CDLL(str(library)).meaning() == 42
+
+
+def test_importing_the_package_starts_no_compiler():
+    code = "import subprocess; subprocess.Popen = None; from convjit.backends.cpu import CpuBackend; CpuBackend()"
+    subprocess.run([sys.executable, "-c", code], check=True)
