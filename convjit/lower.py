@@ -91,12 +91,12 @@ def _dumper(module: ModuleOp, folder: Path | None) -> AfterPass | None:
     if folder is None:
         return None
     number = 0
-    (folder / "00-traced.mlir").write_text(f"{module}\n")
+    (folder / "00-traced.mlir").write_text(str(module) + "\n")
 
     def write(pass_: ModulePass, module: ModuleOp) -> None:
         nonlocal number
         number += 1
-        (folder / f"{number:02}-{dump.safe_name(pass_.name)}.mlir").write_text(f"{module}\n")
+        (folder / f"{number:02}-{dump.safe_name(pass_.name)}.mlir").write_text(str(module) + "\n")
 
     return write
 
