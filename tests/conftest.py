@@ -1,14 +1,17 @@
-"""Runs every tests/filecheck/*.mlir in this process, and compares texts with tests/golden."""
+"""Runs every tests/filecheck/*.mlir in this process, compares texts with tests/golden, and shares tests/numerics."""
 
 from __future__ import annotations
 
 import io
 import re
 import shlex
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parent / "numerics"))
 
 RUN = re.compile(r"^// RUN: convjit-opt (?P<args>.*?) \| filecheck %s(?: --check-prefix (?P<prefix>\w+))?$", re.M)
 
