@@ -26,6 +26,7 @@ lint: $(VENV)/.with-test ## Check format, style and types
 
 bench: $(VENV)/.with-bench ## Measure against plain MLX; results go to benchmarks/results
 	@$(PY) -m benchmarks.resnet50
+	@$(PY) -m benchmarks.metal_text
 
 # A stamp for each extra of pyproject.toml. Where the machine has no C or C++ compiler, a wheel brings one.
 $(VENV)/.with-%: pyproject.toml | $(PY)

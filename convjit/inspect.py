@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convjit.compile import Compiled
     from convjit.entry import Entry
+    from convjit.kernel import Kernel
+    from convjit.schedule import Schedule
 
 PLAIN = "plain MLX"
 """The kernel of a convolution that is not ours."""
@@ -59,6 +61,17 @@ def source(fast: Any, layer: str | None = None) -> str:
     if layer not in sources:
         raise ValueError(f"no kernel for layer {layer!r}; there are {', '.join(map(repr, sources))}")
     return sources[layer]
+
+
+def kernels(fast: Any) -> list[tuple[str, Kernel, Schedule]]:
+    """Layer, kernel and schedule of every convolution on a kernel of convjit's, in program order.
+
+    Raises:
+        TypeError, ValueError: as for `ir`.
+    """
+    entry = _compiled_entry(fast)
+    assert entry.lowered is not None
+    return list(entry.lowered.kernels())
 
 
 @dataclass(frozen=True, slots=True)
