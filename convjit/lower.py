@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from convjit import dump, passes
-from convjit.backends import Backend
+from convjit.backends import Backend, BackendError
 from convjit.capture import Capture
 from convjit.emit.region import kernel_of
 from convjit.explain import rows
@@ -66,6 +66,10 @@ def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | 
         backend: the backend's name, for the `schedule` pass.
         pipeline: the passes up to `fuse-epilogue`, as one spec string, or None for `passes.OPTIMIZE`.
         folder: where to dump the IR behind every pass, or None.
+
+    Raises:
+        ValueError: for a pipeline that cannot be read or run.
+        BackendError: if the backend refuses a kernel that no convolution of the user's function stands for.
     """
     spec = passes.pipeline_for(backend, pipeline)
     refused: dict[str, str] = {}
@@ -74,6 +78,8 @@ def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | 
         try:
             passes.run(module, spec, _dumper(module, folder))
         except Refused as e:
+            if e.reasons.keys() <= refused.keys():  # a pass of the user's lost the layer's mark, or its name
+                raise BackendError(str(e)) from e
             refused.update(e.reasons)
             continue
         return Lowered(module, constants, spec, refused)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,98 +18,110 @@ LOWER = "schedule{backend=BACKEND},hoist-prepare,form-stretches"
 """The passes that follow in any case: from fused convolutions to what a backend runs."""
 
 
+_CLASSES = {
+    "raise-conv": "RaiseConvPass",
+    "fold-pad": "FoldPadPass",
+    "fold-scale": "FoldScalePass",
+    "fuse-epilogue": "FuseEpiloguePass",
+    "schedule": "SchedulePass",
+    "hoist-prepare": "HoistPreparePass",
+    "form-stretches": "FormStretchesPass",
+}
+"""The class of each pass; its file has the pass's name."""
+
+_registered: dict[str, type[ModulePass]] = {}
+
+
+def register(pass_: type[ModulePass]) -> type[ModulePass]:
+    """Make a pass of your own known to `convjit.compile(..., pipeline=...)` in this process; usable as a decorator.
+
+    A pass that should also be known to `convjit-opt` and `xdsl-opt` belongs into an `xdsl.universe` entry point, which
+    needs no registration. Registering a name again replaces the pass.
+
+    Args:
+        pass_: a frozen dataclass derived from `xdsl.passes.ModulePass`, with a class attribute `name`.
+
+    Raises:
+        ValueError: if convjit has a pass of this name.
+    """
+    if pass_.name in get_all_passes():
+        raise ValueError(f"convjit has a pass {pass_.name!r} already; give yours another name")
+    _registered[pass_.name] = pass_
+    return pass_
+
+
 def pipeline_for(backend: str, optimize: str | None = None) -> str:
     """The whole pipeline as one spec string, for a backend by name."""
-    return f"{OPTIMIZE if optimize is None else optimize},{LOWER.replace('BACKEND', backend)}"
+    passes = OPTIMIZE if optimize is None else optimize
+    return ",".join(part for part in (passes, LOWER.replace("BACKEND", backend)) if part)
 
 
 def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
-    """Name -> loader of every pass; importing this costs nothing."""
+    """Name -> loader of every pass of this package; importing this costs nothing."""
+    return {name: partial(_load, name) for name in _CLASSES}
 
-    def raise_conv() -> type[ModulePass]:
-        from convjit.passes.raise_conv import RaiseConvPass
 
-        return RaiseConvPass
-
-    def fold_pad() -> type[ModulePass]:
-        from convjit.passes.fold_pad import FoldPadPass
-
-        return FoldPadPass
-
-    def fold_scale() -> type[ModulePass]:
-        from convjit.passes.fold_scale import FoldScalePass
-
-        return FoldScalePass
-
-    def fuse_epilogue() -> type[ModulePass]:
-        from convjit.passes.fuse_epilogue import FuseEpiloguePass
-
-        return FuseEpiloguePass
-
-    def schedule() -> type[ModulePass]:
-        from convjit.passes.schedule import SchedulePass
-
-        return SchedulePass
-
-    def hoist_prepare() -> type[ModulePass]:
-        from convjit.passes.hoist_prepare import HoistPreparePass
-
-        return HoistPreparePass
-
-    def form_stretches() -> type[ModulePass]:
-        from convjit.passes.form_stretches import FormStretchesPass
-
-        return FormStretchesPass
-
-    return {
-        "raise-conv": raise_conv,
-        "fold-pad": fold_pad,
-        "fold-scale": fold_scale,
-        "fuse-epilogue": fuse_epilogue,
-        "schedule": schedule,
-        "hoist-prepare": hoist_prepare,
-        "form-stretches": form_stretches,
-    }
+def _load(name: str) -> type[ModulePass]:
+    return getattr(import_module(f"convjit.passes.{name.replace('-', '_')}"), _CLASSES[name])
 
 
 def run(module: ModuleOp, pipeline: str, after: Callable[[ModulePass, ModuleOp], None] | None = None) -> None:
-    """Run a pipeline over `module`, in place.
+    """Run a pipeline over `module`, in place. What a pass from elsewhere leaves is verified.
 
     Args:
         module: what `trace.to_module` made.
-        pipeline: pass names of this package, of xDSL or of any `xdsl.universe` plugin, such as "raise-conv,cse".
+        pipeline: passes of this package, registered ones, those of xDSL and of any `xdsl.universe` plugin, with their
+            options, such as "raise-conv,cse,fuse-epilogue{max-extras=2}".
         after: called behind every pass with the pass and the module, for dumps and checks.
 
     Raises:
-        ValueError: for an unknown pass or option.
+        ValueError: for a pipeline that cannot be read, an unknown pass or option, and invalid IR behind a pass.
     """
     from xdsl.context import Context
-    from xdsl.dialects import get_all_dialects
-    from xdsl.passes import PassPipeline
+    from xdsl.utils.exceptions import VerifyException
 
+    passes = _parsed(pipeline)
+    own = get_all_passes()
     context = Context()
-    for name, dialect in get_all_dialects().items():
-        context.register_dialect(name, dialect)
-    passes = get_all_passes()
-    if any(name.split("{")[0].strip() not in passes for name in _pass_names(pipeline)):
+    if any(pass_.name not in own for pass_ in passes):
         from xdsl.universe import Universe
 
-        passes = {**Universe.get_multiverse().all_passes, **passes}
+        for name, dialect in Universe.get_multiverse().all_dialects.items():
+            context.register_dialect(name, dialect)
+    for pass_ in passes:
+        pass_.apply(context, module)
+        if pass_.name not in own:
+            try:
+                module.verify()
+            except VerifyException as e:
+                raise ValueError(f"invalid IR behind the pass {pass_.name!r}: {e}") from e
+        if after is not None:
+            after(pass_, module)
 
-    def callback(previous: ModulePass | None, module: ModuleOp, _: ModulePass | None) -> None:
-        if after is not None and previous is not None:
-            after(previous, module)
 
-    PassPipeline.parse_spec(passes, pipeline, callback).apply(context, module)
+def _parsed(pipeline: str) -> list[ModulePass]:
+    from xdsl.utils.arg_spec import parse_pipeline
+    from xdsl.utils.exceptions import ArgSpecParseError
 
+    try:
+        specs = list(parse_pipeline(pipeline))
+    except ArgSpecParseError as e:
+        raise ValueError(f"cannot read the pipeline {pipeline!r}: {e}") from e
+    known: dict[str, Callable[[], type[ModulePass]]] = get_all_passes()
+    known.update((name, lambda pass_=pass_: pass_) for name, pass_ in _registered.items())
+    if any(spec.name not in known for spec in specs):
+        from xdsl.universe import Universe
 
-def _pass_names(pipeline: str) -> list[str]:
-    names: list[str] = []
-    depth = 0
-    start = 0
-    for position, character in enumerate(f"{pipeline},"):
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if character == "," and depth == 0:
-            names.append(pipeline[start:position])
-            start = position + 1
-    return names
+        known = {**Universe.get_multiverse().all_passes, **known}
+    passes: list[ModulePass] = []
+    for spec in specs:
+        if spec.name not in known:
+            raise ValueError(
+                f"unknown pass {spec.name!r} in the pipeline {pipeline!r}: convjit has "
+                f"{', '.join(get_all_passes())}; a pass of your own needs convjit.passes.register"
+            )
+        try:
+            passes.append(known[spec.name]().from_spec(spec))
+        except ValueError as e:
+            raise ValueError(f"pass {spec.name!r} in the pipeline {pipeline!r}: {e}") from e
+    return passes
