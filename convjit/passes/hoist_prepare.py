@@ -13,10 +13,11 @@
     func.func @forward(%x {mlx.kind = "input"}, %p {mlx.index = 0, mlx.kind = "prepared"}) {
       %y = conv.fused %x, %p ...
 
-Every argument of both functions keeps its attributes (`mlx.index` counts the traced arguments); a prepared argument's
-`mlx.index` is the number of the result of `@prepare`. Arguments of kind "state" are replaced by the program itself,
-so nothing that reads them moves. A value much larger than the parameters it comes from, such as a bias broadcast to
-an activation's shape, is computed in `@forward` rather than stored.
+Every argument of both functions keeps its attributes (`mlx.index` counts the traced arguments) and its place among
+the others; prepared ones follow, with the number of the result of `@prepare` as `mlx.index`. Arguments of kind
+"state" are replaced by the program itself, so nothing that reads them moves. A value much larger than the parameters
+it comes from, such as a bias broadcast to an activation's shape, is computed in `@forward` rather than stored; one
+that both functions need is computed in both.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def _needed(function: FuncOp, crossing: list[SSAValue]) -> list[Operation]:
 def _move(function: FuncOp, crossing: list[SSAValue], stays: set[Operation]) -> FuncOp:
     """Build `@prepare`, which returns `crossing`, and make `function` read those as arguments."""
     ops = _needed(function, crossing)
-    arguments = list(dict.fromkeys(v for op in ops for v in op.operands if isinstance(v, BlockArgument)))
+    read = {v for op in ops for v in op.operands}
+    arguments = [a for a in function.body.block.args if a in read]
     assert function.arg_attrs is not None
     prepare = FuncOp(
         "prepare",
