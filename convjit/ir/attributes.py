@@ -7,6 +7,7 @@ from xdsl.ir import Data, ParametrizedAttribute, TypeAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
 from xdsl.printer import Printer
+from xdsl.utils.exceptions import VerifyException
 
 from convjit.geometry import Window
 from convjit.schedule import Schedule
@@ -55,6 +56,11 @@ class WindowAttr(Data[Window]):
             if flip:
                 parser.parse_keyword("flip")
         return Window(strides, pad_lo, pad_hi, dilation, input_dilation, groups, flip)
+
+    def verify(self) -> None:
+        w = self.data
+        if {len(v) for v in (w.pad_lo, w.pad_hi, w.kernel_dilation, w.input_dilation)} != {max(w.rank, 1)}:
+            raise VerifyException(f"expected one number for each of {w.rank} spatial axes in every list of {w}")
 
     def print_parameter(self, printer: Printer) -> None:
         w = self.data

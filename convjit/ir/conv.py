@@ -47,7 +47,11 @@ def weight_type(type_: Attribute) -> TensorType[Any]:
 
 
 def checked_geometry(x: SSAValue, w: SSAValue, window: Window, results: Sequence[SSAValue]) -> Geometry:
-    """The geometry of a convolution op; raises VerifyException unless its results have its output shape."""
+    """The geometry of a convolution op; raises VerifyException unless its types and shapes fit."""
+    assert isinstance(x.type, TensorType)
+    read = x.type.get_element_type(), weight_type(w.type).get_element_type()
+    if read[0] != read[1]:
+        raise VerifyException(f"the input has elements of type {read[0]}, the weight of type {read[1]}")
     try:
         geometry = Geometry.of_shapes(shape_of(x.type), weight_type(w.type).get_shape(), window)
     except GeometryError as e:
@@ -101,6 +105,9 @@ class GeneralOp(IRDLOperation):
 
     def verify_(self) -> None:
         _ = self.geometry
+        read, written = weight_type(self.weight.type).get_element_type(), self.result.type.get_element_type()
+        if read != written:
+            raise VerifyException(f"the input has elements of type {read}, the result of type {written}")
 
 
 @irdl_op_definition
@@ -206,6 +213,10 @@ class PackOp(IRDLOperation):
             properties={"window": window, "schedule": schedule},
             result_types=[PackedType(weight_type(weight.type))],
         )
+
+    def verify_(self) -> None:
+        if weight_type(self.result.type) != self.weight.type:
+            raise VerifyException(f"a packed {self.weight.type} is not a {self.result.type}")
 
 
 @irdl_op_definition
