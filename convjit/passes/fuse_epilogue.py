@@ -60,6 +60,10 @@ def _region(dag: Dag, results: list[SSAValue]) -> Region:
         for r in results
     ]
     block.add_op(YieldOp(*yielded))
+    for op in reversed(list(block.ops)):
+        if op.results and not op.results[0].uses:
+            op.detach()
+            op.erase()
     return Region(block)
 
 

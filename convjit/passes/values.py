@@ -46,7 +46,7 @@ def source_of_broadcast(value: SSAValue) -> SSAValue:
     return value
 
 
-def constant_of(value: SSAValue) -> float | None:
+def constant_of(value: SSAValue) -> float | bool | None:
     """The number that fills `value`, if it is one captured scalar, possibly broadcast or cast; never a complex one."""
     casts: list[mx.Dtype] = []
     while is_primitive(value.owner, "Broadcast", "Full", "AsType"):
@@ -63,7 +63,7 @@ def constant_of(value: SSAValue) -> float | None:
             array = array.astype(dtype, stream=mx.cpu)
         number = array.item()
         assert isinstance(number, (bool, int, float))
-    return float(number)
+    return number if isinstance(number, bool) else float(number)
 
 
 def element_type(value: SSAValue) -> Attribute:
