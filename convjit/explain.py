@@ -15,18 +15,16 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import shape_of
 from convjit.passes.elementwise import is_elementwise
 from convjit.passes.raise_conv import window_of
-from convjit.passes.values import forward_of
 from convjit.schedule import Schedule
 
 
 def rows(module: ModuleOp) -> Iterator[Row]:
-    """The convolutions of a scheduled module, in program order."""
-    for function in forward_of(module):
-        for op in function.walk():
-            if isinstance(op, FusedOp):
-                yield _compiled(op)
-            elif isinstance(op, PrimitiveOp) and is_primitive(op, "Convolution"):
-                yield _plain(op)
+    """The convolutions of a scheduled module, in program order: those of `@prepare` first."""
+    for op in module.walk():
+        if isinstance(op, FusedOp):
+            yield _compiled(op)
+        elif isinstance(op, PrimitiveOp) and is_primitive(op, "Convolution"):
+            yield _plain(op)
 
 
 def _compiled(op: FusedOp) -> Row:

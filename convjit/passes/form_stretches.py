@@ -13,7 +13,8 @@
     %b = mlx.primitive "Reduce"(%a) ...
 
 Every op runs as early as its operands allow, kernels in the first stretch they can join: no order has fewer stretches.
-A stretch ends where a kernel needs what a plain op makes of the stretch's own results.
+A stretch ends where a kernel needs what a plain op makes of the stretch's own results. `@prepare` has stretches, too,
+where a convolution reads parameters only.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 
 from convjit.ir.conv import FusedOp, StretchOp, YieldOp
-from convjit.passes.values import forward_of
 
 
 def _partition(block: Block) -> list[Operation | list[Operation]]:
@@ -83,7 +84,7 @@ class FormStretchesPass(ModulePass):
     name = "form-stretches"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for function in forward_of(op):
+        for function in [o for o in op.body.block.ops if isinstance(o, FuncOp)]:
             block = function.body.block
             order = _partition(block)
             for inner in list(block.ops):
