@@ -1,11 +1,13 @@
 """One call of a user's function -> a tape: run it once lazily, then trace it, both on copies of its state.
 
-Nothing the caller owns is touched: modules, containers and closures are cloned (`state.Clone`), tracers go into the
+Nothing the caller owns is touched: modules, containers and closures are cloned (`clone.Clone`), tracers go into the
 clone's slots, and what the function wrote there comes back as extra outputs.
 """
 
 from __future__ import annotations
 
+import copy
+import operator
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from convjit import trees
 from convjit.checked import checked_convolutions
+from convjit.clone import Clone
 from convjit.errors import TraceError
-from convjit.guard import any_tracer, argument_paths, data_pointer, descriptor, parameter_names
-from convjit.state import Clone, Slot, Walk, is_stateful_object
+from convjit.guard import any_tracer, argument_paths, data_pointer, descriptor, parameter_names, read_arguments
+from convjit.state import Slot, Walk, holds_state, is_state
 from convjit.trace import Argument, Tape, record
 
 _thread = threading.local()
@@ -77,20 +79,22 @@ def capture(
         TracerCaptured: if a result is a tracer although no argument is.
         TraceError: if the function cannot be captured; the message says why.
     """
-    _probe(function, args, kwargs, walk)
+    if walk.obstacles:
+        raise TraceError(walk.obstacles[0])
     result: dict[str, Any] = {}
 
     def on_tracers(*tracers: mx.array) -> list[mx.array]:
-        session = _Session(function, args, kwargs, walk, tracers[: len(inputs)], tracers[len(inputs) :])
+        session = _Session(function, args, kwargs, walk, tracers)
         arrays, outputs = trees.flatten(session.run())
-        session.refuse_in_place_writes(tracers)
+        session.refuse_in_place_writes()
         written = session.written()
         if not arrays and not written:
             raise TraceError("it returns no arrays")
         result.update(outputs=outputs, written=[slot for slot, _ in written])
         return arrays + [array for _, array in written]
 
-    with _capture_in_progress():
+    with _capture_in_progress(), _random_state_kept():
+        _probe(function, args, kwargs, walk)
         tape = record(on_tracers, [*inputs, *(s.get() for s in walk.slots)])
     names, _ = argument_paths(args, kwargs, parameter_names(function))
     state = {(id(s.container), s.key) for s in result["written"]}
@@ -106,22 +110,31 @@ def _constant_names(tape: Tape, walk: Walk) -> list[str]:
     return [captured.get(data_pointer(a), f"constant{n}") for n, a in enumerate(frozen)]
 
 
-def _probe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], walk: Walk) -> None:
-    """Run the function once, lazily, on a copy of its state; raise if a tracer comes out."""
+@contextmanager
+def _random_state_kept() -> Generator[None]:
     high, low = mx.random.state[0].tolist()  # pyright: ignore
     try:
-        with _capture_in_progress():
-            session = _Session(function, args, kwargs, walk, None, None)
-            arrays, _ = trees.flatten(session.run())
-            arrays += [array for _, array in session.written()]
+        yield
     finally:
         mx.random.seed((high << 32) | low)
+
+
+def _probe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], walk: Walk) -> None:
+    """Run the function once, lazily, on a copy of its state; raise if a tracer comes out."""
+    session = _Session(function, args, kwargs, walk, None)
+    arrays, _ = trees.flatten(session.run())
+    arrays += [array for _, array in session.written()]
     if any_tracer(arrays):
         raise TracerCaptured
 
 
 class _Session:
-    """One run of the function on a clone of its state, with other arrays as inputs and in the slots."""
+    """One run of the function on a clone of its state.
+
+    Args:
+        function, args, kwargs, walk: as for `capture`.
+        tracers: what to use in place of the inputs and the slots' arrays; without them, new handles of the same.
+    """
 
     def __init__(
         self,
@@ -129,72 +142,91 @@ class _Session:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         walk: Walk,
-        inputs: Sequence[mx.array] | None,
-        slots: Sequence[mx.array] | None,
+        tracers: Sequence[mx.array] | None,
     ):
         self._walk = walk
-        self._placed = {
-            (id(s.container), s.key): s.get() if slots is None else slots[n] for n, s in enumerate(walk.slots)
-        }
-        self._clone = Clone(lambda container, key, array: self._placed.get((id(container), key), array))
-        self._function = self._clone.function(function)
-        substitutes = None if inputs is None else iter(inputs)
-        self._args = tuple(self._argument(a, substitutes) for a in args)
-        self._kwargs = {name: self._argument(kwargs[name], substitutes) for name in sorted(kwargs)}
-        self._words = [] if slots is None or inputs is None else [descriptor(a).value for a in (*inputs, *slots)]
+        self._handles: dict[int, mx.array] = {}
+        inputs, slots = (iter(()), ()) if tracers is None else _split(tracers, len(walk.slots))
+        self._inputs = None if tracers is None else inputs
+        self._placed = {(id(s.container), s.key): tracer for s, tracer in zip(walk.slots, slots, strict=False)}
+        self._clone = Clone(self._replacement)
+        self._function = self._clone.follow(function)
+        self._args = tuple(map(self._argument, args))
+        self._kwargs = {name: self._argument(kwargs[name]) for name in sorted(kwargs)}
+        self._before = read_arguments(self._args, self._kwargs)
+        writable = [*(tracers or ()), *self._handles.values()]
+        self._words = [(array, descriptor(array).value) for array in writable]
 
     def run(self) -> Any:
-        with checked_convolutions(lambda module: self._walk.path_of(self._clone.original(module))):
-            return self._function(*self._args, **self._kwargs)
+        live = [(array, copy.copy(array), descriptor(array).value) for _, array in self._walk.captured]
+        shared = [(container, copy.copy(container)) for container in self._walk.shared]
+        try:
+            with checked_convolutions(lambda module: self._walk.path_of(self._clone.original(module))):
+                result = self._function(*self._args, **self._kwargs)
+        finally:
+            restored = [*_restored_arrays(live), *_restored_containers(shared)]
+        if restored:
+            raise TraceError("it writes into an array or a list that it does not hold; make it an attribute")
+        return result
 
-    def _argument(self, value: Any, substitutes: Iterator[mx.array] | None) -> Any:
+    def _replacement(self, container: Any, key: Any, array: mx.array) -> mx.array:
+        placed = self._placed.get((id(container), key))
+        return self._handle(array) if placed is None else placed
+
+    def _handle(self, array: mx.array) -> mx.array:
+        """A new handle of a live array, so that a write in place does not reach the user's."""
+        return self._handles.setdefault(id(array), copy.copy(array))
+
+    def _argument(self, value: Any) -> Any:
         if isinstance(value, mx.array):
-            return value if substitutes is None else next(substitutes)
-        if isinstance(value, nn.Module) or is_stateful_object(value):
-            return self._clone.value(value)
+            return self._handle(value) if self._inputs is None else next(self._inputs)
+        if is_state(value):
+            return self._clone.follow(value)
         if isinstance(value, dict):
-            return {key: self._argument(item, substitutes) for key, item in value.items()}
+            return {key: self._argument(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return trees.like(value, [self._argument(item, substitutes) for item in value])
+            return trees.like(value, [self._argument(item) for item in value])
         return value
 
-    def refuse_in_place_writes(self, tracers: Sequence[mx.array]) -> None:
-        if [descriptor(a).value for a in tracers] != self._words:
+    def refuse_in_place_writes(self) -> None:
+        if any(descriptor(array).value != word for array, word in self._words):
             raise TraceError(
-                "it writes into one of its arguments or parameters in place (x[...] = or x += on the caller's array); "
-                "work on a copy, such as `x = x + 0`"
+                "it writes in place into an array that it did not make (x[...] = or x += on an argument, a parameter "
+                "or a captured array); work on a copy, such as `x = x + 0`"
             )
 
     def written(self) -> list[tuple[Slot, mx.array]]:
         """What the run wrote into its state: live slots and their new arrays."""
-        after = Walk().function(self._function)
-        for value in (*self._args, *self._kwargs.values()):
-            after.value(value, "")
-        live: dict[tuple[int, Any], Slot] = {(id(s.container), s.key): s for s in self._walk.slots}
-        kept: set[tuple[int, Any]] = set()
-        written: list[tuple[Slot, mx.array]] = []
-        for slot in after.slots:
-            container = self._clone.original(slot.container)
-            if container is None or isinstance(container, tuple):
-                raise TraceError(f"it puts arrays into a new container of its state ('{slot.path}')")
-            place = (id(container), slot.key)
-            kept.add(place)
-            array = slot.get()
-            if array is not self._placed.get(place):
-                written.append((live.get(place, Slot(container, slot.key, slot.path)), array))
-        if lost := [s.path for place, s in live.items() if place not in kept]:
-            raise TraceError(f"it removes '{lost[0]}' from its state")
-        self._refuse_changed_items(after)
-        return written
+        after = read_arguments(self._args, self._kwargs)
+        if after.key != self._before.key or any(map(operator.is_not, after.arrays, self._before.arrays)):
+            raise TraceError("it changes a list or dict among its arguments; return the new values instead")
+        live = {(id(s.container), s.key): s for s in self._walk.slots}
+        return [
+            (live.get((id(container), key)) or Slot(container, key, self._path(container, key)), array)
+            for container, key, array in self._clone.written(self._walk.path_of)
+        ]
 
-    def _refuse_changed_items(self, after: Walk) -> None:
-        before = {(id(c), k): v for c, k, v in self._walk.items}
-        for container, key, value in after.items:
-            original = self._clone.original(container)
-            old = before.get((id(original), key), _MISSING)
-            same = value is old or self._clone.original(value) is old
-            if not same and not (isinstance(value, (bool, int, float, str)) and value == old):
-                raise TraceError(f"it changes the attribute '{key}' of its state, which a trace would do only once")
+    def _path(self, container: Any, key: Any) -> str:
+        path = self._walk.path_of(container)
+        return f"{path}.{key}" if path else str(key)
 
 
-_MISSING = object()
+def _split(tracers: Sequence[mx.array], num_slots: int) -> tuple[Iterator[mx.array], Sequence[mx.array]]:
+    return iter(tracers[: len(tracers) - num_slots]), tracers[len(tracers) - num_slots :]
+
+
+def _restored_arrays(live: list[tuple[mx.array, mx.array, int]]) -> Iterator[mx.array]:
+    """Undo writes into live arrays that no copy could stand for; yields those."""
+    for array, held, word in live:
+        if descriptor(array).value != word:
+            array[...] = held
+            yield array
+
+
+def _restored_containers(shared: list[tuple[Any, Any]]) -> Iterator[Any]:
+    """Take what a run put into live lists and dicts out again, if there is an array in it; yields those."""
+    for container, before in shared:
+        if holds_state(container):
+            container.clear()
+            container.update(before) if isinstance(container, dict) else container.extend(before)
+            yield container

@@ -142,10 +142,12 @@ class Compiled:
         arguments = read_arguments(args, kwargs)
         if any_tracer(arguments.arrays):
             return self._function(*args, **kwargs)
-        backend = self._options.backend or _default_backend()
-        entry, tracers = self._find((backend, arguments.key))
+        key = (self._options.backend or _default_backend(), arguments.key)
+        entry, tracers = self._find(key)
         if entry is None and not tracers:
-            entry = self._add((backend, arguments.key), arguments, args, kwargs)
+            entry = self._add(key, arguments, args, kwargs)
+            if entry is not None and entry.is_doubtful:
+                return self._run_doubtful(key, entry, args, kwargs)
         if entry is None or entry.program is None:
             return self._function(*args, **kwargs)
         return entry.run(arguments.arrays)
@@ -172,26 +174,38 @@ class Compiled:
             entry, tracers = self._find(key)
             if entry is not None or tracers:
                 return entry
-            walk = Walk().function(self._function)
+            walk = Walk().follow(self._function)
             _, paths = argument_paths(args, kwargs, parameter_names(self._function))
             for path, module in zip(paths, arguments.modules, strict=True):
-                walk.value(module, path)
-            slots = [s.get() for s in walk.slots]
-            if any_tracer([*slots, *mx.random.state]):  # pyright: ignore[reportGeneralTypeIssues]
+                walk.follow(module, path)
+            read = [*(s.get() for s in walk.slots), *(array for _, array in walk.captured)]
+            if any_tracer([*read, *mx.random.state]):  # pyright: ignore[reportGeneralTypeIssues]
                 return None
-            mx.eval(slots)
+            mx.eval(read)
             call = entries.CallSite(self._name, self._function, args, kwargs, arguments, walk)
             entry = entries.make(call, self._options, key[0], Snapshot(walk))
-            if entry is None:
-                return None
+            if entry is not None and not entry.is_doubtful:
+                self._keep(key, entry)
+            return entry
+
+    def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
+        with self._lock:
             same_key = self._entries.setdefault(key, [])
             same_key.insert(0, entry)
             del same_key[_MAX_STATES:]
             while len(self._entries) > _MAX_SIGNATURES:
                 self._entries.popitem(last=False)
             self._last = entry
-            self._report(entry.reasons)
-            return entry
+        self._report(entry.reasons)
+
+    def _run_doubtful(self, key: tuple[Any, ...], entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the function itself, with its convolutions checked: most likely it raises the user's own error again."""
+        from convjit.checked import checked_convolutions
+
+        with checked_convolutions(entry.snapshot.path_of):
+            result = self._function(*args, **kwargs)
+        self._keep(key, entry)
+        return result
 
     def _report(self, reasons: Sequence[str]) -> None:
         if not reasons:
@@ -202,7 +216,7 @@ class Compiled:
             raise CompileError(message)
         if self._options.fallback == "warn" and not self._warned:
             self._warned = True
-            warnings.warn(message, FallbackWarning, stacklevel=4)
+            warnings.warn(message, FallbackWarning, stacklevel=5)
 
 
 def _capturing() -> bool:

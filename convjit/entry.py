@@ -12,7 +12,6 @@ import mlx.core as mx
 from convjit import dump, trees
 from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
-from convjit.checked import checked_convolutions
 from convjit.compile import Options
 from convjit.errors import CompileError, TraceError
 from convjit.guard import Arguments, Snapshot, any_tracer
@@ -38,6 +37,7 @@ class Entry:
         reasons: what runs as plain MLX, and why; one sentence each.
         captured, lowered: what was traced and compiled; None where the whole function runs as plain MLX.
         program: what to run; None likewise.
+        is_doubtful: did the function raise an error in the capture? Most likely it is the user's own.
     """
 
     def __init__(self, snapshot: Snapshot, reasons: Sequence[str]):
@@ -47,6 +47,7 @@ class Entry:
         self.lowered: Lowered | None = None
         self.backend: Backend | None = None
         self.program: Program | None = None
+        self.is_doubtful = False
         self._bound = Bound([], [])
         self._lock = threading.Lock()
 
@@ -157,10 +158,9 @@ def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapsh
     except TraceError as e:
         return Entry(snapshot, [f"runs as plain MLX: {e}"])
     except Exception as e:
-        # Most likely the user's own error: the live function then raises it where the user expects it.
-        with checked_convolutions(call.walk.path_of):
-            call.function(*call.args, **call.kwargs)
-        return Entry(snapshot, [f"runs as plain MLX: a run on a copy of its state raised {type(e).__name__}: {e}"])
+        entry = Entry(snapshot, [f"runs as plain MLX: a run on a copy of its state raised {type(e).__name__}: {e}"])
+        entry.is_doubtful = True
+        return entry
     try:
         return _compile(call.name, captured, options, registry.get(backend), snapshot)
     except (BackendError, UnknownPrimitive) as e:

@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.state import Slot, Walk, is_stateful_object, unwrap
+from convjit.state import Slot, Walk, is_function, is_state, unwrap
 
 # --- arguments -----------------------------------------------------------------------------------------------
 
@@ -59,9 +59,11 @@ def _key(value: Any, found: Arguments) -> Any:
         return (type(value), value)
     if isinstance(value, float):
         return (type(value), struct.pack("<d", value))
-    if isinstance(value, nn.Module) or is_stateful_object(value):
+    if isinstance(value, complex):
+        return (type(value), struct.pack("<dd", value.real, value.imag))
+    if not isinstance(value, (list, tuple)) and is_state(value):
         found.modules.append(value)
-        return (type(value), id(value))
+        return (type(value), value if is_function(value) else id(value))
     if isinstance(value, dict):
         return (type(value), *((k, _key(v, found)) for k, v in value.items()))
     if isinstance(value, (list, tuple)):
@@ -73,6 +75,8 @@ def _key(value: Any, found: Arguments) -> Any:
             f"convjit.compile: an argument of type {type(value).__name__} is neither an array, a list, tuple or dict "
             f"of arrays, a module, nor hashable; pass arrays, or constants such as numbers and strings"
         ) from None
+    if hasattr(value, "dtype") and hasattr(value, "tobytes"):  # a NumPy scalar
+        return (type(value), value.tobytes())
     return (type(value), value)
 
 
@@ -89,7 +93,7 @@ def argument_paths(args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequenc
     def visit(value: Any, path: str) -> None:
         if isinstance(value, mx.array):
             arrays.append(path)
-        elif isinstance(value, nn.Module) or is_stateful_object(value):
+        elif is_state(value):
             modules.append(path)
         elif isinstance(value, dict):
             for key, item in value.items():
@@ -183,6 +187,7 @@ class Snapshot:
         self._sized = [c for c, _ in walk.sizes]
         self._sizes = [n for _, n in walk.sizes]
         self._names = walk.names
+        self.path_of = walk.path_of  # holds the walk, and with it all that was visited: no id is used again
         self._captured = [(descriptor(a), descriptor(a).value, a, copy.copy(a)) for _, a in walk.captured]
 
     def hold(self, arrays: Sequence[mx.array]) -> None:
@@ -211,7 +216,7 @@ class Snapshot:
             new = container[key]
             if new is old:
                 continue
-            if not isinstance(new, (bool, int, float, str)) or _key(new, Arguments()) != _key(old, Arguments()):
+            if not _same_constant(new, old):
                 return False
             self._item_values[index] = new
         return True
@@ -222,7 +227,7 @@ class Snapshot:
         Raises:
             KeyError, IndexError: if a slot is gone.
         """
-        now = list(map(getitem, self._containers, self._keys))
+        now: list[Any] = list(map(getitem, self._containers, self._keys))
         if all(map(is_, now, self.arrays)) and [w.value for w in self._words] == self._word_values:
             return []
         return [
@@ -243,6 +248,15 @@ class Snapshot:
             if _is_array(old) and new is not old and isinstance(new, mx.array):
                 changed.append(new)
         return changed
+
+
+def _same_constant(new: Any, old: Any) -> bool:
+    """Are these equal numbers, strings, or tuples of such? `Module.update` replaces tuples by equal ones."""
+    if type(new) is tuple and type(old) is tuple:
+        return len(new) == len(old) and all(map(_same_constant, new, old))
+    if new is old:
+        return True
+    return isinstance(new, (bool, int, float, str)) and _key(new, Arguments()) == _key(old, Arguments())
 
 
 def _is_array(value: object) -> bool:

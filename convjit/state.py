@@ -1,22 +1,35 @@
 """What a function reads besides its arguments: modules in `__self__`, closures, globals, and all they hold.
 
 `Walk` lists everything a captured program depends on, so that `guard.py` can tell cheaply whether it changed;
-`clone` copies the same structure with other arrays in its slots, so that a trace never touches a live object.
+`clone.py` copies the same structure, so that a trace never touches a live object.
 """
 
 from __future__ import annotations
 
-import copy
+import dis
 import functools
+import gc
+import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-_CONTAINERS = (dict, list, tuple)
+CONTAINERS = (dict, list, tuple)
+
+_TRANSFORMED = type(mx.grad(lambda x: x))
+_CACHED: type = type(functools.lru_cache(lambda: None))
+_OPAQUE: tuple[type, ...] = (_TRANSFORMED, mx.custom_function, _CACHED)
+"""Callables that keep a Python function where it cannot be exchanged for a copy: mx.grad, mx.compile and the like.
+They forward `__class__` to it, so that `isinstance` takes them for functions."""
+
+_VALUES = (bool, int, float, complex, str, bytes, type, types.ModuleType)
+
+_LIBRARIES = {*sys.stdlib_module_names, "mlx", "numpy", "convjit"}
+"""Packages whose functions and classes hold no state of the user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +44,6 @@ class Slot:
         return self.container[self.key]
 
 
-def holds_state(value: object) -> bool:
-    """Is there a module in `value`, a container or an object with attributes?"""
-    if isinstance(value, nn.Module):
-        return True
-    if isinstance(value, dict):
-        return any(map(holds_state, value.values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(holds_state, value))
-    return False
-
-
-def is_stateful_object(value: object) -> bool:
-    """Is `value` an object of a user's class whose attributes hold modules or arrays?"""
-    if isinstance(value, (nn.Module, mx.array, type, types.ModuleType, *_CONTAINERS)) or callable(value):
-        return False
-    attributes = getattr(value, "__dict__", None)
-    if not isinstance(attributes, dict):
-        return False
-    return any(isinstance(v, mx.array) or holds_state(v) for v in attributes.values())
-
-
 def unwrap(function: Any) -> Any:
     """The function behind the wrappers of `convjit.compile`."""
     while hasattr(type(function), "__convjit_plain__"):
@@ -59,36 +51,125 @@ def unwrap(function: Any) -> Any:
     return function
 
 
+def is_function(value: object) -> bool:
+    """Is `value` a function, or something around one, that may hold state of the user's?"""
+    plain = unwrap(value)
+    if type(plain) is types.FunctionType:
+        return bool(plain.__closure__) or not _is_library(plain.__module__)
+    return plain is not value or isinstance(plain, (types.MethodType, functools.partial, *_OPAQUE))
+
+
+def is_object(value: object) -> bool:
+    """Is `value` an instance of an ordinary class, with attributes, that Python copies in the ordinary way?"""
+    cls = type(value)
+    if isinstance(value, (nn.Module, mx.array, type, types.ModuleType, types.FunctionType, *CONTAINERS)):
+        return False
+    if not hasattr(value, "__dict__") or _slot_names(cls) or is_function(value) or hasattr(cls, "__copy__"):
+        return False
+    ordinary = cls.__reduce_ex__ is object.__reduce_ex__ and cls.__reduce__ is object.__reduce__
+    return ordinary or cls is types.SimpleNamespace
+
+
+def is_state(value: object) -> bool:
+    """Is an argument of a call to be followed, rather than compared by value?"""
+    if isinstance(value, nn.Module) or is_function(value):
+        return True
+    return is_object(value) and (type(value).__hash__ is object.__hash__ or holds_state(value))
+
+
+def holds_state(value: object) -> bool:
+    """Is there a module or an array in `value`, a container, an object or a closure, however deep?"""
+    seen: set[int] = set()
+    found = [unwrap(value)]
+    while found:
+        item = found.pop()
+        if isinstance(item, (nn.Module, mx.array)):
+            return True
+        if item is not None and not isinstance(item, _VALUES) and id(item) not in seen:
+            seen.add(id(item))
+            found += map(unwrap, _items(item))
+    return False
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, (list, tuple)):
+        return value
+    if type(value) is types.FunctionType:
+        return [content for _, _, content in _cells(value)]
+    if isinstance(value, types.MethodType):
+        return (value.__self__,)
+    if isinstance(value, functools.partial):
+        return (value.func, *value.args, *value.keywords.values())
+    if is_function(value):
+        return ()
+    slots = [getattr(value, name) for name in _slot_names(type(value)) if hasattr(value, name)]
+    return [*vars(value).values(), *slots] if is_object(value) else slots
+
+
+@functools.lru_cache(maxsize=4096)
+def _slot_names(cls: type) -> tuple[str, ...]:
+    names = (vars(base).get("__slots__", ()) for base in cls.__mro__ if not _is_library(base.__module__))
+    return tuple(name for given in names for name in ((given,) if isinstance(given, str) else given))
+
+
 def bindings(function: types.FunctionType) -> Iterator[tuple[str, Any, Any]]:
     """The names a function takes from outside: (name, the cell or the globals dict, the value)."""
+    yield from _cells(function)
+    for name in global_names(function.__code__):
+        if name in function.__globals__:
+            yield name, function.__globals__, function.__globals__[name]
+
+
+def _cells(function: types.FunctionType) -> Iterator[tuple[str, Any, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield name, cell, cell.cell_contents
         except ValueError:  # a cell that is not filled yet
             continue
-    for name in _global_names(function.__code__):
-        if name in function.__globals__:
-            yield name, function.__globals__, function.__globals__[name]
 
 
 @functools.lru_cache(maxsize=4096)
-def _global_names(code: types.CodeType) -> frozenset[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _global_names(constant)
-    return frozenset(names)
+def global_names(code: types.CodeType) -> frozenset[str]:
+    """The globals that a function's code, or that of a function inside it, reads or writes."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME"))}
+    return frozenset(names).union(*map(global_names, _inner_code(code)))
+
+
+@functools.lru_cache(maxsize=4096)
+def rebinds(code: types.CodeType) -> bool:
+    """Does the code assign a global, or a variable of an enclosing function?"""
+    for i in dis.get_instructions(code):
+        if i.opname == "STORE_GLOBAL" or (i.opname == "STORE_DEREF" and i.argval in code.co_freevars):
+            return True
+    return any(map(rebinds, _inner_code(code)))
+
+
+def _attribute_names(code: types.CodeType) -> frozenset[str]:
+    return frozenset(code.co_names).union(*map(_attribute_names, _inner_code(code)))
+
+
+def _inner_code(code: types.CodeType) -> list[types.CodeType]:
+    return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+
+
+def _is_library(module: str | None) -> bool:
+    return (module or "").partition(".")[0] in _LIBRARIES
 
 
 class Walk:
     """Everything reachable from a function and its arguments that a captured program depends on.
 
     Attributes:
-        slots: places that hold arrays inside modules and stateful objects.
-        captured: bare arrays in closures and globals, by name: they freeze, as in `mx.compile`.
+        slots: places that hold arrays inside modules, containers and objects.
+        captured: bare arrays in closures, globals and classes, by name: they freeze, as in `mx.compile`.
         items: (container, key, value) of everything else: plain attributes, child containers.
         sizes: (container, length), so that a new key is seen.
-        names: (cell or globals dict, name, value) of the bindings that were followed.
+        names: (cell or namespace, name, value) of the bindings that were followed.
+        shared: lists and dicts that methods of classes reach: no copy can take their place.
+        obstacles: why the function cannot be captured; one clause each.
+        alive: what was visited, so that no id is used again while this list lives.
     """
 
     def __init__(self) -> None:
@@ -97,205 +178,173 @@ class Walk:
         self.items: list[tuple[Any, Any, Any]] = []
         self.sizes: list[tuple[Any, int]] = []
         self.names: list[tuple[Any, str, Any]] = []
+        self.shared: list[Any] = []
+        self.obstacles: list[str] = []
+        self.alive: list[Any] = []
         self._paths: dict[int, str] = {}
         self._seen: set[int] = set()
-        self._alive: list[Any] = []
+        self._seen_fixed: set[int] = set()
 
-    def path_of(self, module: object) -> str | None:
-        """The path of a module from the user's point of view: "layers.0.conv1", or "" for the outermost one."""
-        return self._paths.get(id(module))
+    def path_of(self, container: object) -> str | None:
+        """The path of a module or container: "layers.0.conv1", or "" for the outermost one; None if unknown."""
+        return self._paths.get(id(container))
 
-    def function(self, function: Any, prefix: str = "") -> Walk:
-        """Follow a callable: its `__self__`, partial arguments, closure and globals."""
-        function = unwrap(function)
-        if isinstance(function, nn.Module) or is_stateful_object(function):
-            self.value(function, prefix)
-        elif isinstance(function, types.MethodType):
-            self.value(function.__self__, prefix)
-            self.function(function.__func__, prefix)
-        elif isinstance(function, functools.partial):
-            self.function(function.func, prefix)
-            self._child(function.args, prefix)
-            self._child(function.keywords, prefix)
-        elif isinstance(function, types.FunctionType) and self._first_visit(function):
-            for name, holder, value in bindings(function):
-                self._binding(name, holder, value)
-        return self
-
-    def _binding(self, name: str, holder: Any, value: Any) -> None:
-        if isinstance(value, mx.array):
-            self.captured.append((name, value))
-            self.names.append((holder, name, value))
-        elif holds_state(value) or is_stateful_object(value):
-            self.names.append((holder, name, value))
-            self.value(value, name)
-        elif _is_user_callable(value):
-            self.function(value, name)
-
-    def value(self, value: Any, path: str) -> Walk:
-        """Follow a module, a container or a stateful object."""
+    def follow(self, value: Any, path: str = "") -> Walk:
+        """Follow a module, a container, an object or a function, named `path` by the user."""
+        value = unwrap(value)
+        if not self._first_visit(value, self._seen):
+            return self
         if isinstance(value, nn.Module):
-            if self._first_visit(value):
-                self._paths[id(value)] = path
-                self._mapping(value, path)
-                self._mapping(vars(value), path)
-        elif isinstance(value, _CONTAINERS):
-            self._child(value, path)
-        elif is_stateful_object(value) and self._first_visit(value):
+            self._class(type(value))
+            self._mapping(value, path)
             self._mapping(vars(value), path)
+        elif isinstance(value, dict):
+            self._mapping(value, path)
+        elif isinstance(value, (list, tuple)):
+            self._sequence(value, path)
+        elif isinstance(value, types.MethodType):
+            self.follow(value.__self__, path)
+            self.follow(value.__func__, path)
+        elif isinstance(value, functools.partial):
+            self.follow(value.func, path)
+            self.follow(value.args, path)
+            self.follow(value.keywords, path)
+        elif type(value) is types.FunctionType:
+            self._function(value, path)
+        elif isinstance(value, _OPAQUE):
+            self._opaque(value, path)
+        elif is_object(value):
+            self._class(type(value))
+            self._mapping(vars(value), path)
+        elif holds_state(value):
+            self.obstacles.append(
+                f"'{path}', of {type(value).__name__}, holds arrays where a copy cannot be made of it"
+            )
         return self
 
     def _mapping(self, mapping: dict[Any, Any], path: str) -> None:
-        self.sizes.append((mapping, len(mapping)))
+        self._sized(mapping, path)
         for key, value in mapping.items():
             self._entry(mapping, key, value, f"{path}.{key}" if path else str(key))
 
-    def _child(self, container: Any, path: str) -> None:
-        if not self._first_visit(container):
-            return
-        if isinstance(container, dict):
-            self._mapping(container, path)
-            return
-        if isinstance(container, list):
+    def _sequence(self, sequence: list[Any] | tuple[Any, ...], path: str) -> None:
+        self._sized(sequence, path)
+        for index, value in enumerate(sequence):
+            self._entry(sequence, index, value, f"{path}.{index}" if path else str(index))
+
+    def _sized(self, container: Any, path: str) -> None:
+        self._paths.setdefault(id(container), path)
+        if not isinstance(container, tuple):
             self.sizes.append((container, len(container)))
-        for index, value in enumerate(container):
-            self._entry(container, index, value, f"{path}.{index}" if path else str(index))
 
     def _entry(self, container: Any, key: Any, value: Any, path: str) -> None:
         if isinstance(value, mx.array):
             self.slots.append(Slot(container, key, path))
             return
         self.items.append((container, key, value))
-        if isinstance(value, (nn.Module, *_CONTAINERS)):
-            self.value(value, path)
-        elif _is_user_callable(value):
-            self.function(value, path)
+        if isinstance(value, (nn.Module, *CONTAINERS)) or is_function(value) or holds_state(value):
+            self.follow(value, path)
 
-    def _first_visit(self, value: Any) -> bool:
-        if id(value) in self._seen:
-            return False
-        self._seen.add(id(value))
-        self._alive.append(value)
-        return True
-
-
-def _is_user_callable(value: Any) -> bool:
-    plain = unwrap(value)
-    if isinstance(plain, nn.Module):
-        return plain is not value
-    if isinstance(plain, (types.MethodType, functools.partial)):
-        return True
-    return isinstance(plain, types.FunctionType) and not (plain.__module__ or "").startswith("mlx.")
-
-
-class Clone:
-    """A structural copy of what a `Walk` sees, with other arrays in the slots and every function rebound to it.
-
-    Args:
-        replace: (container, key, array) -> the array to put into the copy.
-    """
-
-    def __init__(self, replace: Callable[[Any, Any, mx.array], mx.array]):
-        self._replace = replace
-        self._copies: dict[int, Any] = {}
-        self._originals: dict[int, Any] = {}
-        self._alive: list[Any] = []
-
-    def original(self, container: Any) -> Any:
-        """The live container that a cloned one was copied from, or None for one that the clone made itself."""
-        return self._originals.get(id(container))
-
-    def function(self, function: Any) -> Any:
-        """A callable that does the same on the copies; its original is remembered."""
-        twin = self._function(function)
-        if twin is not function:
-            self._keep(function, twin)
-        return twin
-
-    def _function(self, function: Any) -> Any:
-        function = unwrap(function)
-        if isinstance(function, types.MethodType):
-            return types.MethodType(self.function(function.__func__), self.value(function.__self__))
-        if isinstance(function, functools.partial):
-            return functools.partial(
-                self.function(function.func), *self.value(function.args), **self.value(function.keywords)
-            )
-        if isinstance(function, types.FunctionType):
-            return self._rebound(function)
-        return self.value(function)
-
-    def _rebound(self, function: types.FunctionType) -> types.FunctionType:
-        if id(function) in self._copies:
-            return self._copies[id(function)]
-        if not Walk().function(function).names:
-            return function
-        twin = types.FunctionType(
-            function.__code__,
-            dict(function.__globals__),
-            function.__name__,
-            function.__defaults__,
-            tuple(types.CellType() for _ in function.__closure__ or ()),
-        )
-        twin.__kwdefaults__ = function.__kwdefaults__
-        twin.__qualname__ = function.__qualname__
-        self._keep(function, twin)
-        cells = dict(zip(function.__code__.co_freevars, twin.__closure__ or (), strict=True))
+    def _function(self, function: types.FunctionType, path: str) -> None:
+        for defaults in (function.__defaults__, function.__kwdefaults__):
+            if defaults and holds_state(defaults):
+                self.follow(defaults, path)
         for name, holder, value in bindings(function):
-            new = self.function(value) if _is_user_callable(value) else self.value(value)
-            if isinstance(holder, types.CellType):
-                cells[name].cell_contents = new
+            if isinstance(value, mx.array):
+                self._frozen(name, holder, value)
+            elif isinstance(value, (type, types.ModuleType)):
+                self._namespace(value, function)
+            elif holds_state(value):
+                self.names.append((holder, name, value))
+                self.follow(value, name)
+            elif is_function(value):
+                self.follow(value, name)
+            elif isinstance(value, (dict, list)):
+                self._sized(value, name)
+            elif is_object(value):
+                self._sized(vars(value), name)
+
+    def _frozen(self, name: str, holder: Any, array: mx.array) -> None:
+        self.captured.append((name, array))
+        self.names.append((holder, name, array))
+
+    # What cannot be exchanged for a copy: the code of classes, what modules of Python hold, and opaque callables.
+
+    def _class(self, cls: type) -> None:
+        for base in cls.__mro__:
+            if _is_library(base.__module__) or not self._first_visit(base, self._seen_fixed):
+                continue
+            members = {
+                name: unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
+                for name, member in vars(base).items()
+                if name == "__call__" or not name.startswith("__")
+            }
+            functions = {name: m for name, m in members.items() if type(m) is types.FunctionType}
+            for name, function in functions.items():
+                self._fixed(function, f"{base.__name__}.{name}")
+            read = frozenset[str]().union(*(_attribute_names(f.__code__) for f in functions.values()))
+            for name in read & (members.keys() - functions.keys()):
+                if isinstance(members[name], mx.array):
+                    self._frozen(name, vars(base), members[name])
+                else:
+                    self._refuse_state(members[name], name, base.__name__)
+
+    def _fixed(self, function: types.FunctionType, where: str) -> None:
+        if not self._first_visit(function, self._seen_fixed):
+            return
+        for name, holder, value in bindings(function):
+            if isinstance(value, mx.array):
+                self._frozen(name, holder, value)
+            elif isinstance(value, (type, types.ModuleType)):
+                self._namespace(value, function)
+            elif type(plain := unwrap(value)) is types.FunctionType:
+                if is_function(plain):
+                    self._fixed(plain, where)
+            elif isinstance(value, (dict, list)) and not holds_state(value):
+                self.shared.append(value)
             else:
-                twin.__globals__[name] = new
-        return twin
+                self._refuse_state(value, name, where)
 
-    def value(self, value: Any) -> Any:
-        """A copy of a module, container or stateful object; anything else is shared."""
-        if id(value) in self._copies:
-            return self._copies[id(value)]
-        if isinstance(value, nn.Module):
-            twin = type(value).__new__(type(value))
-            self._keep(value, twin)
-            self._keep(vars(value), vars(twin))
-            for key, item in value.items():
-                dict.__setitem__(twin, key, self._item(value, key, item))
-            for key, item in vars(value).items():
-                vars(twin)[key] = self._item(vars(value), key, item)
-            return twin
-        if isinstance(value, dict):
-            twin = copy.copy(value)
-            self._keep(value, twin)
-            for key, item in value.items():
-                twin[key] = self._item(value, key, item)
-            return twin
-        if isinstance(value, list):
-            twin = copy.copy(value)
-            self._keep(value, twin)
-            twin[:] = [self._item(value, index, item) for index, item in enumerate(value)]
-            return twin
-        if isinstance(value, tuple):
-            items = [self._item(value, index, item) for index, item in enumerate(value)]
-            twin = type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-            return self._keep(value, twin)
-        if is_stateful_object(value):
-            twin = copy.copy(value)
-            self._keep(value, twin)
-            self._keep(vars(value), vars(twin))
-            for key, item in vars(value).items():
-                vars(twin)[key] = self._item(vars(value), key, item)
-            return twin
-        return value
+    def _namespace(self, namespace: Any, function: types.FunctionType) -> None:
+        if _is_library(namespace.__name__ if isinstance(namespace, types.ModuleType) else namespace.__module__):
+            return
+        members = vars(namespace)
+        for name in _attribute_names(function.__code__) & members.keys():
+            member = unwrap(members[name])
+            if isinstance(member, mx.array):
+                self._frozen(name, members, member)
+            elif type(member) is types.FunctionType:
+                if is_function(member):
+                    self._fixed(member, name)
+            elif not isinstance(member, (type, types.ModuleType)):
+                self._refuse_state(member, name, function.__name__)
 
-    def _item(self, container: Any, key: Any, value: Any) -> Any:
-        if isinstance(value, mx.array):
-            return self._replace(container, key, value)
-        if _is_user_callable(value):
-            return self.function(value)
-        if isinstance(value, (nn.Module, *_CONTAINERS)):
-            return self.value(value)
-        return value
+    def _opaque(self, value: Any, path: str) -> None:
+        self._refuse_state(value, path or getattr(value, "__name__", "it"), "")
 
-    def _keep(self, original: Any, twin: Any) -> Any:
-        self._copies[id(original)] = twin
-        self._originals[id(twin)] = original
-        self._alive += [original, twin]
-        return twin
+    def _refuse_state(self, value: Any, name: str, where: str) -> None:
+        value = unwrap(value)
+        if isinstance(value, _OPAQUE):
+            inner = Walk()
+            for referent in gc.get_referents(value):
+                if isinstance(referent, CONTAINERS) or is_function(referent):
+                    inner.follow(referent, name)
+            self.captured += inner.captured
+            self.names += inner.names
+            self.obstacles += inner.obstacles
+            if inner.slots:
+                self.obstacles.append(
+                    f"'{name}' was made outside by mx.compile, nn.value_and_grad or the like and holds arrays such as "
+                    f"'{inner.slots[0].path}'; make it inside the compiled function"
+                )
+        elif holds_state(value):
+            self.obstacles.append(
+                f"'{where}' reads '{name}', which holds arrays, from outside; make it an attribute or an argument"
+            )
+
+    def _first_visit(self, value: Any, seen: set[int]) -> bool:
+        if id(value) in seen:
+            return False
+        seen.add(id(value))
+        self.alive.append(value)
+        return True

@@ -1,0 +1,193 @@
+"""A copy of what a function reads, to run it on without touching a live object; and what the run changed there."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from convjit.errors import TraceError
+from convjit.state import CONTAINERS, Walk, bindings, holds_state, is_function, is_object, rebinds, unwrap
+
+_MISSING = object()
+_ONCE = "a trace would do that only once, not at every call"
+
+
+class Clone:
+    """A structural copy of what a `Walk` follows, with other arrays in it and every function rebound to it.
+
+    Args:
+        replace: (container, key, array) -> the array to put into the copy.
+    """
+
+    def __init__(self, replace: Callable[[Any, Any, mx.array], mx.array]):
+        self._replace = replace
+        self._copies: dict[int, Any] = {}
+        self._originals: dict[int, Any] = {}
+        self._alive: list[Any] = []
+        self._containers: list[tuple[Any, Any, Any]] = []
+        self._tables: set[int] = set()
+        self._globals: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._cells: list[tuple[str, types.CellType, Any]] = []
+
+    def original(self, twin: Any) -> Any:
+        """The live object that `twin` was copied from, or None."""
+        return self._originals.get(id(twin))
+
+    def follow(self, value: Any) -> Any:
+        """A copy of a module, container or object, or a function that does the same on the copies."""
+        value = unwrap(value)
+        if id(value) in self._copies:
+            return self._copies[id(value)]
+        if isinstance(value, nn.Module):
+            twin = self._keep(value, type(value).__new__(type(value)))
+            for key, item in value.items():
+                dict.__setitem__(twin, key, self._item(value, key, item))
+            self._containers.append((value, twin, dict(twin)))
+            return self._with_attributes(value, twin)
+        if isinstance(value, dict):
+            twin = self._keep(value, copy.copy(value))
+            for key, item in value.items():
+                twin[key] = self._item(value, key, item)
+            self._containers.append((value, twin, dict(twin)))
+            self._tables.add(id(value))
+            return twin
+        if isinstance(value, list):
+            twin = self._keep(value, copy.copy(value))
+            twin[:] = [self._item(value, index, item) for index, item in enumerate(value)]
+            self._containers.append((value, twin, list(twin)))
+            return twin
+        if isinstance(value, tuple):
+            return self._tuple(value)
+        if isinstance(value, types.MethodType):
+            return self._keep(value, types.MethodType(self.follow(value.__func__), self.follow(value.__self__)))
+        if isinstance(value, functools.partial):
+            arguments, keywords = self.follow(value.args), self.follow(value.keywords)
+            return self._keep(value, functools.partial(self.follow(value.func), *arguments, **keywords))
+        if type(value) is types.FunctionType:
+            return self._function(value)
+        if is_object(value):
+            return self._with_attributes(value, self._keep(value, copy.copy(value)))
+        return value
+
+    def _item(self, container: Any, key: Any, value: Any) -> Any:
+        if isinstance(value, mx.array):
+            return self._replace(container, key, value)
+        if isinstance(value, (nn.Module, *CONTAINERS)) or is_function(value) or holds_state(value):
+            return self.follow(value)
+        return value
+
+    def _with_attributes(self, value: Any, twin: Any) -> Any:
+        attributes, copies = vars(value), vars(twin)
+        self._keep(attributes, copies)
+        for key, item in attributes.items():
+            copies[key] = self._item(attributes, key, item)
+        self._containers.append((attributes, copies, dict(copies)))
+        return twin
+
+    def _tuple(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        items = [self._item(value, index, item) for index, item in enumerate(value)]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        return self._keep(value, type(value)(*items) if hasattr(value, "_fields") else type(value)(items))
+
+    def _function(self, function: types.FunctionType) -> types.FunctionType:
+        if not _needs_copy(function):
+            return function
+        cells = [self._cell(cell) for cell in function.__closure__ or ()]
+        scope, initial = self._scope(function.__globals__)
+        twin = types.FunctionType(function.__code__, scope, function.__name__, None, tuple(cells))
+        twin.__qualname__ = function.__qualname__
+        vars(twin).update(vars(function))
+        self._keep(function, twin)
+        twin.__defaults__ = function.__defaults__ and self.follow(function.__defaults__)
+        twin.__kwdefaults__ = function.__kwdefaults__ and self.follow(function.__kwdefaults__)
+        for name, holder, value in bindings(function):
+            new = self._replace(holder, name, value) if isinstance(value, mx.array) else self.follow(value)
+            if isinstance(holder, types.CellType):
+                cell = self._copies[id(holder)]
+                cell.cell_contents = new
+                self._cells.append((name, cell, new))
+            else:
+                scope[name] = initial[name] = new
+        return twin
+
+    def _cell(self, cell: types.CellType) -> types.CellType:
+        """The copy of a cell; functions that share a variable go on sharing it."""
+        if id(cell) in self._copies:
+            return self._copies[id(cell)]
+        return self._keep(cell, types.CellType())
+
+    def _scope(self, scope: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The copy of a globals dict, and its contents before the run."""
+        if id(scope) not in self._globals:
+            self._alive.append(scope)
+            self._globals[id(scope)] = (dict(scope), dict(scope))
+        return self._globals[id(scope)]
+
+    def _keep(self, original: Any, twin: Any) -> Any:
+        self._copies[id(original)] = twin
+        self._originals[id(twin)] = original
+        self._alive += [original, twin]
+        return twin
+
+    def written(self, path_of: Callable[[Any], str | None]) -> list[tuple[Any, Any, mx.array]]:
+        """(live container, key, new array) of each array that a run put into the copies.
+
+        Args:
+            path_of: a live container's path from the user's point of view.
+
+        Raises:
+            TraceError: if the run changed the copies in any other way, which a trace would not repeat at every call.
+        """
+        self._refuse_rebound_names()
+        written: list[tuple[Any, Any, mx.array]] = []
+        for original, twin, before in self._containers:
+            if isinstance(twin, list):
+                if len(twin) != len(before):
+                    raise TraceError(f"it changes the length of the list '{path_of(original)}'; {_ONCE}")
+                now, then = dict(enumerate(twin)), dict(enumerate(before))
+            else:
+                now, then = twin, before
+            for key in then.keys() - now.keys():
+                raise TraceError(f"it removes '{_join(path_of(original), key)}'; {_ONCE}")
+            for key, value in now.items():
+                old = then.get(key, _MISSING)
+                if isinstance(value, mx.array) and value is not old:
+                    written.append((original, key, value))
+                elif not _same(value, old) and not (old is _MISSING and self._is_memo(original, value)):
+                    raise TraceError(f"it changes '{_join(path_of(original), key)}'; {_ONCE}")
+        return written
+
+    def _is_memo(self, container: Any, value: Any) -> bool:
+        """Is this a dict that the run added a value without arrays to, as to a table of what was computed before?"""
+        return id(container) in self._tables and not holds_state(value)
+
+    def _refuse_rebound_names(self) -> None:
+        for scope, before in self._globals.values():
+            for name in scope.keys() | before.keys():
+                if not _same(scope.get(name, _MISSING), before.get(name, _MISSING)):
+                    raise TraceError(f"it assigns the global '{name}'; {_ONCE}")
+        for name, cell, before in self._cells:
+            if not _same(cell.cell_contents, before):
+                raise TraceError(f"it assigns '{name}' of an enclosing function; {_ONCE}")
+
+
+def _needs_copy(function: types.FunctionType) -> bool:
+    if not is_function(function):
+        return False
+    walk = Walk().follow(function)
+    return bool(walk.slots or walk.names or walk.sizes) or rebinds(function.__code__)
+
+
+def _join(path: str | None, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _same(value: Any, old: Any) -> bool:
+    return value is old or (type(value) is type(old) and isinstance(value, (bool, int, float, str)) and value == old)
