@@ -39,3 +39,28 @@ func.func @forward(%x: tensor<1x6x3xf32>, %w: tensor<4x3x3xf32>, %v: tensor<f32>
 // CHECK: conv.general %p, %w window <strides = [1], pad = [0] : [0],
 // CHECK: conv.general %q, %w window <strides = [1], pad = [0] : [0],
 // CHECK: conv.general %r, %w5 window <strides = [1], pad = [0] : [0],
+
+// -----
+
+// In a transposed convolution, each padded element brings its gap of zeros along.
+func.func @forward(%x: tensor<1x4x3xf32>, %w: tensor<4x3x3xf32>) -> tensor<1x15x4xf32> {
+  %zero = mlx.constant 0.0 : f64 : tensor<f32>
+  %p = mlx.primitive "Pad"(%x, %zero) [array<i64: 0, 1, 2>, array<i64: 0, 1, 0>, array<i64: 0, 2, 0>] : (tensor<1x4x3xf32>, tensor<f32>) -> tensor<1x7x3xf32>
+  %y = conv.general %p, %w window <strides = [1], pad = [2] : [2], dilation = [1], input_dilation = [2], groups = 1, flip> : (tensor<1x7x3xf32>, tensor<4x3x3xf32>) -> tensor<1x15x4xf32>
+  return %y : tensor<1x15x4xf32>
+}
+// CHECK: conv.general %x, %w window <strides = [1], pad = [4] : [6], dilation = [1], input_dilation = [2], groups = 1, flip> :
+
+// -----
+
+// Neither does a negative amount, which crops, fold, nor padding of the batch.
+func.func @forward(%x: tensor<1x6x3xf32>, %w: tensor<4x3x3xf32>) -> (tensor<1x4x4xf32>, tensor<2x4x4xf32>) {
+  %zero = mlx.constant 0.0 : f64 : tensor<f32>
+  %p = mlx.primitive "Pad"(%x, %zero) [array<i64: 0, 1, 2>, array<i64: 0, 1, 0>, array<i64: 0, -1, 0>] : (tensor<1x6x3xf32>, tensor<f32>) -> tensor<1x6x3xf32>
+  %q = mlx.primitive "Pad"(%x, %zero) [array<i64: 0, 1, 2>, array<i64: 1, 0, 0>, array<i64: 0, 0, 0>] : (tensor<1x6x3xf32>, tensor<f32>) -> tensor<2x6x3xf32>
+  %a = conv.general %p, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x6x3xf32>, tensor<4x3x3xf32>) -> tensor<1x4x4xf32>
+  %b = conv.general %q, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<2x6x3xf32>, tensor<4x3x3xf32>) -> tensor<2x4x4xf32>
+  return %a, %b : tensor<1x4x4xf32>, tensor<2x4x4xf32>
+}
+// CHECK: conv.general %p, %w window <strides = [1], pad = [0] : [0],
+// CHECK: conv.general %q, %w window <strides = [1], pad = [0] : [0],

@@ -114,3 +114,18 @@ func.func @forward(
 }
 // CHECK: mlx.primitive "Multiply"(%a, %sb)
 // CHECK: mlx.primitive "Multiply"(%b, %sb1)
+
+// -----
+
+// ... and a scale that every call brings along.
+func.func @forward(
+    %x: tensor<1x4x4xf32> {mlx.index = 0 : i64, mlx.kind = "input", mlx.name = "x"},
+    %w: tensor<6x1x4xf32> {mlx.index = 1 : i64, mlx.kind = "parameter", mlx.name = "w"},
+    %s: tensor<6xf32> {mlx.index = 2 : i64, mlx.kind = "input", mlx.name = "s"}
+) -> tensor<1x4x6xf32> {
+  %sb = mlx.primitive "Broadcast"(%s) [array<i64: 1, 4, 6>] : (tensor<6xf32>) -> tensor<1x4x6xf32>
+  %a = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x4xf32>, tensor<6x1x4xf32>) -> tensor<1x4x6xf32>
+  %y = mlx.primitive "Multiply"(%a, %sb) [] : (tensor<1x4x6xf32>, tensor<1x4x6xf32>) -> tensor<1x4x6xf32>
+  return %y : tensor<1x4x6xf32>
+}
+// CHECK: mlx.primitive "Multiply"(%a, %sb)

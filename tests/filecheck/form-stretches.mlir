@@ -62,3 +62,16 @@ func.func @forward(%x: tensor<1x4x4xf32>, %w: tensor<4x1x4xf32>) -> (tensor<1x4x
 // CHECK:     %q = mlx.primitive "Sort"(%c)
 // CHECK:     %b, %d = conv.stretch(%p, %w, %q) {
 // CHECK-NOT: conv.stretch
+
+// -----
+
+// A convolution of parameters alone is a stretch of @prepare.
+func.func @prepare(%x: tensor<1x4x4xf32>, %w: tensor<4x1x4xf32>) -> tensor<1x4x4xf32> {
+  %a = conv.fused %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> {
+  ^bb0(%sum: f32):
+    conv.yield %sum : f32
+  } : (tensor<1x4x4xf32>, tensor<4x1x4xf32>) -> tensor<1x4x4xf32>
+  return %a : tensor<1x4x4xf32>
+}
+// CHECK:      func.func @prepare
+// CHECK-NEXT:   %a = conv.stretch(%x, %w) {

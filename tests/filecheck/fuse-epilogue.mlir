@@ -189,3 +189,109 @@ func.func @order(%x: tensor<1x4x4xf32>, %w: tensor<8x1x4xf32>, %r: tensor<1x4x8x
 // CHECK-NEXT: %v = conv.fused %x, %w window <{{.*}}> {
 // CHECK-NEXT: ^{{.*}}(%sum: f32):
 // CHECK-NEXT:   conv.yield %sum : f32
+
+// -----
+
+// Hardswish: sum and clipped sum meet again; NaN passes through both bounds.
+func.func @hardswish(%x: tensor<1x4x8xf32>, %w: tensor<8x1x8xf32>) -> tensor<1x4x8xf32> {
+  %y = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x8xf32>, tensor<8x1x8xf32>) -> tensor<1x4x8xf32>
+  %threec = mlx.constant 3.0 : f64 : tensor<f32>
+  %three = mlx.primitive "Broadcast"(%threec) [array<i64: 1, 4, 8>] : (tensor<f32>) -> tensor<1x4x8xf32>
+  %zeroc = mlx.constant 0.0 : f64 : tensor<f32>
+  %zero = mlx.primitive "Broadcast"(%zeroc) [array<i64: 1, 4, 8>] : (tensor<f32>) -> tensor<1x4x8xf32>
+  %sixc = mlx.constant 6.0 : f64 : tensor<f32>
+  %six = mlx.primitive "Broadcast"(%sixc) [array<i64: 1, 4, 8>] : (tensor<f32>) -> tensor<1x4x8xf32>
+  %a = mlx.primitive "Add"(%y, %three) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %b = mlx.primitive "Maximum"(%a, %zero) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %c = mlx.primitive "Minimum"(%b, %six) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %d = mlx.primitive "Multiply"(%y, %c) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %z = mlx.primitive "Divide"(%d, %six) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  return %z : tensor<1x4x8xf32>
+}
+// CHECK-LABEL: @hardswish
+// CHECK-NEXT: %z = conv.fused
+// CHECK:        [[A:%[^ ]+]] = arith.addf %sum,
+// CHECK:        [[M:%[^ ]+]] = arith.cmpf ugt, [[A]], [[ZERO:%[^ ]+]] :
+// CHECK-NEXT:   [[B:%[^ ]+]] = arith.select [[M]], [[A]], [[ZERO]]
+// CHECK:        [[N:%[^ ]+]] = arith.cmpf ult, [[B]], [[SIX:%[^ ]+]] :
+// CHECK-NEXT:   [[C:%[^ ]+]] = arith.select [[N]], [[B]], [[SIX]]
+// CHECK-NEXT:   [[D:%[^ ]+]] = arith.mulf %sum, [[C]]
+// CHECK-NEXT:   [[Z:%[^ ]+]] = arith.divf [[D]], [[SIX]]
+// CHECK-NEXT:   conv.yield [[Z]]
+// CHECK-NEXT: } {fused = "Add Maximum Minimum Multiply Divide"}
+
+// -----
+
+// Mish: tanh of a softplus, which is LogAddExp with zero.
+func.func @mish(%x: tensor<1x4x8xf32>, %w: tensor<8x1x8xf32>) -> tensor<1x4x8xf32> {
+  %y = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x8xf32>, tensor<8x1x8xf32>) -> tensor<1x4x8xf32>
+  %zeroc = mlx.constant 0.0 : f64 : tensor<f32>
+  %zero = mlx.primitive "Broadcast"(%zeroc) [array<i64: 1, 4, 8>] : (tensor<f32>) -> tensor<1x4x8xf32>
+  %a = mlx.primitive "LogAddExp"(%y, %zero) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %b = mlx.primitive "Tanh"(%a) [] : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %z = mlx.primitive "Multiply"(%y, %b) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  return %z : tensor<1x4x8xf32>
+}
+// CHECK-LABEL: @mish
+// CHECK-NEXT: %z = conv.fused
+// CHECK:        math.log1p
+// CHECK:        [[T:%[^ ]+]] = math.tanh
+// CHECK-NEXT:   [[Z:%[^ ]+]] = arith.mulf %sum, [[T]]
+// CHECK-NEXT:   conv.yield [[Z]]
+// CHECK-NEXT: } {fused = "LogAddExp Tanh Multiply"}
+
+// -----
+
+// GELU, the fast one: a sigmoid of the scaled sum.
+func.func @gelu_fast(%x: tensor<1x4x8xf32>, %w: tensor<8x1x8xf32>) -> tensor<1x4x8xf32> {
+  %y = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x8xf32>, tensor<8x1x8xf32>) -> tensor<1x4x8xf32>
+  %kc = mlx.constant 1.702 : f64 : tensor<f32>
+  %k = mlx.primitive "Broadcast"(%kc) [array<i64: 1, 4, 8>] : (tensor<f32>) -> tensor<1x4x8xf32>
+  %a = mlx.primitive "Multiply"(%y, %k) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %b = mlx.primitive "Sigmoid"(%a) [] : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %z = mlx.primitive "Multiply"(%y, %b) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  return %z : tensor<1x4x8xf32>
+}
+// CHECK-LABEL: @gelu_fast
+// CHECK-NEXT: %z = conv.fused
+// CHECK:        arith.mulf %sum,
+// CHECK:        [[S:%[^ ]+]] = arith.divf
+// CHECK-NEXT:   [[Z:%[^ ]+]] = arith.mulf %sum, [[S]]
+// CHECK-NEXT:   conv.yield [[Z]]
+// CHECK-NEXT: } {fused = "Multiply Sigmoid Multiply"}
+
+// -----
+
+// Two convolutions that are added: the first takes the sum, the second is its extra, and no kernel is written twice.
+func.func @two(%x: tensor<1x4x8xf32>, %w: tensor<8x1x8xf32>) -> tensor<1x4x8xf32> {
+  %y = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x8xf32>, tensor<8x1x8xf32>) -> tensor<1x4x8xf32>
+  %v = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x8xf32>, tensor<8x1x8xf32>) -> tensor<1x4x8xf32>
+  %a = mlx.primitive "Add"(%y, %v) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %z = mlx.primitive "Tanh"(%a) [] : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  return %z : tensor<1x4x8xf32>
+}
+// CHECK-LABEL: @two
+// CHECK-NEXT: %v = conv.fused %x, %w window <{{.*}}> {
+// CHECK-NEXT: ^{{.*}}(%sum: f32):
+// CHECK-NEXT:   conv.yield %sum
+// CHECK:      %z = conv.fused %x, %w window <{{.*}}> extras(%v : tensor<1x4x8xf32>) {
+// CHECK:      } {fused = "Add Tanh"}
+// CHECK-NOT:  conv.fused
+
+// -----
+
+// A kernel has at most four results: the ops that would make more stay plain.
+func.func @many(%x: tensor<1x4x8xf32>, %w: tensor<8x1x8xf32>) -> (tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4x8xf32>) {
+  %y = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x8xf32>, tensor<8x1x8xf32>) -> tensor<1x4x8xf32>
+  %a = mlx.primitive "Exp"(%y) [] : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %b = mlx.primitive "Sin"(%y) [] : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %c = mlx.primitive "Cos"(%y) [] : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %d = mlx.primitive "Tanh"(%y) [] : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %e = mlx.primitive "Tan"(%y) [] : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  return %a, %b, %c, %d, %e : tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4x8xf32>, tensor<1x4x8xf32>
+}
+// CHECK-LABEL: @many
+// CHECK-NEXT: %y, %a, %b, %c = conv.fused
+// CHECK:      } {fused = "Exp Sin Cos"}
+// CHECK-NEXT: %d = mlx.primitive "Tanh"(%y)
+// CHECK-NEXT: %e = mlx.primitive "Tan"(%y)

@@ -67,3 +67,31 @@ func.func @forward(
 // CHECK-NOT: @prepare
 // CHECK:     func.func @forward(%x: {{.*}}, %m: {{.*}} {mlx.index = 1 : i64, mlx.kind = "state", {{.*}}}, %g: {{.*}} {mlx.index = 2 : i64, mlx.kind = "parameter", {{.*}}})
 // CHECK:     "Negative"(%m)
+
+// -----
+
+// A weight is packed once a version; one that is an argument of the call is packed in the call.
+func.func @forward(
+    %x: tensor<1x4x4xf32> {mlx.index = 0 : i64, mlx.kind = "input", mlx.name = "x"},
+    %v: tensor<4x1x4xf32> {mlx.index = 1 : i64, mlx.kind = "input", mlx.name = "v"},
+    %w: tensor<4x1x4xf32> {mlx.index = 2 : i64, mlx.kind = "parameter", mlx.name = "w"}
+) -> tensor<1x4x4xf32> {
+  %p = conv.pack %v window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> schedule <"some.c"> : tensor<4x1x4xf32> -> !conv.packed<tensor<4x1x4xf32>>
+  %a = conv.fused %x, %p window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> schedule <"some.c"> {
+  ^bb0(%sum: f32):
+    conv.yield %sum : f32
+  } : (tensor<1x4x4xf32>, !conv.packed<tensor<4x1x4xf32>>) -> tensor<1x4x4xf32>
+  %q = conv.pack %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> schedule <"some.c"> : tensor<4x1x4xf32> -> !conv.packed<tensor<4x1x4xf32>>
+  %b = conv.fused %a, %q window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> schedule <"some.c"> {
+  ^bb0(%sum: f32):
+    conv.yield %sum : f32
+  } : (tensor<1x4x4xf32>, !conv.packed<tensor<4x1x4xf32>>) -> tensor<1x4x4xf32>
+  return %b : tensor<1x4x4xf32>
+}
+// CHECK:      func.func @prepare(%w: tensor<4x1x4xf32> {{{.*}}}) -> !conv.packed<tensor<4x1x4xf32>> {
+// CHECK-NEXT:   %q = conv.pack %w
+// CHECK-NEXT:   func.return %q
+// CHECK:      func.func @forward(%x: tensor<1x4x4xf32> {{{.*}}}, %v: tensor<4x1x4xf32> {{{.*}}}, %q: !conv.packed<tensor<4x1x4xf32>> {mlx.index = 0 : i64, mlx.kind = "prepared"})
+// CHECK-NEXT:   %p = conv.pack %v
+// CHECK-NEXT:   conv.fused %x, %p
+// CHECK:        conv.fused %a, %q

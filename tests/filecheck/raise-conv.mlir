@@ -48,3 +48,13 @@ func.func @forward(%d: tensor<1x4x2xf64>, %wd: tensor<2x3x2xf64>, %e: tensor<0x4
 // CHECK: "Convolution"(%d, %wd)
 // CHECK-NEXT: "Convolution"(%e, %w)
 // CHECK-NEXT: "Convolution"(%s, %w)
+
+// -----
+
+// A convolution that a backend refused stays what MLX traced, and keeps the reason.
+func.func @forward(%x: tensor<1x4x4x4xf32>, %w: tensor<4x1x1x4xf32>) -> tensor<1x4x4x4xf32> {
+  %y = mlx.primitive "Convolution"(%x, %w) [array<i64: 1, 1>, array<i64: 0, 0>, array<i64: 0, 0>, array<i64: 1, 1>, array<i64: 1, 1>, 1 : i64, false] {refused = "too small"} : (tensor<1x4x4x4xf32>, tensor<4x1x1x4xf32>) -> tensor<1x4x4x4xf32>
+  return %y : tensor<1x4x4x4xf32>
+}
+// CHECK-NOT: conv.general
+// CHECK: "Convolution"(%x, %w) {{.*}} {refused = "too small", layer = "conv"} :
