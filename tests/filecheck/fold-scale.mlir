@@ -76,7 +76,7 @@ func.func @forward(
     %s: tensor<6xf32> {mlx.index = 2 : i64, mlx.kind = "state", mlx.name = "s"},
     %t: tensor<6xf32> {mlx.index = 3 : i64, mlx.kind = "parameter", mlx.name = "t"},
     %u: tensor<4x1xf32> {mlx.index = 4 : i64, mlx.kind = "parameter", mlx.name = "u"}
-) -> (tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>) {
+) -> (tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>) {
   %sb = mlx.primitive "Broadcast"(%s) [array<i64: 1, 4, 6>] : (tensor<6xf32>) -> tensor<1x4x6xf32>
   %tb = mlx.primitive "Broadcast"(%t) [array<i64: 1, 4, 6>] : (tensor<6xf32>) -> tensor<1x4x6xf32>
   %ub = mlx.primitive "Broadcast"(%u) [array<i64: 1, 4, 6>] : (tensor<4x1xf32>) -> tensor<1x4x6xf32>
@@ -85,12 +85,16 @@ func.func @forward(
   %w1 = mlx.primitive "Slice"(%w) [array<i64: 0, 0, 0>, array<i64: 6, 1, 3>, array<i64: 1, 1, 1>] : (tensor<6x1x4xf32>) -> tensor<6x1x3xf32>
   %b = conv.general %a1, %w1 window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 2> : (tensor<1x4x6xf32>, tensor<6x1x3xf32>) -> tensor<1x4x6xf32>
   %b1 = mlx.primitive "Multiply"(%b, %tb) [] : (tensor<1x4x6xf32>, tensor<1x4x6xf32>) -> tensor<1x4x6xf32>
+  %d = conv.general %a1, %w1 window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 2> : (tensor<1x4x6xf32>, tensor<6x1x3xf32>) -> tensor<1x4x6xf32>
+  %ds = mlx.primitive "Sort"(%d) [1 : i64] : (tensor<1x4x6xf32>) -> tensor<1x4x6xf32>
+  %d1 = mlx.primitive "Multiply"(%d, %tb) [] : (tensor<1x4x6xf32>, tensor<1x4x6xf32>) -> tensor<1x4x6xf32>
   %c = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x4xf32>, tensor<6x1x4xf32>) -> tensor<1x4x6xf32>
   %c1 = mlx.primitive "Multiply"(%c, %ub) [] : (tensor<1x4x6xf32>, tensor<1x4x6xf32>) -> tensor<1x4x6xf32>
-  return %a1, %b, %b1, %c1 : tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>
+  return %a1, %b, %b1, %ds, %d1, %c1 : tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>
 }
 // CHECK: mlx.primitive "Multiply"(%a, %sb)
 // CHECK: mlx.primitive "Multiply"(%b, %tb)
+// CHECK: mlx.primitive "Multiply"(%d, %tb)
 // CHECK: mlx.primitive "Multiply"(%c, %ub)
 
 // -----
