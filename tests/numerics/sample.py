@@ -13,7 +13,7 @@ from convjit.kernel import Epilogue, Extra, Instruction, Kernel
 
 
 def random_geometry(rng: np.random.Generator) -> Geometry:
-    """Any rank, stride, dilation, padding (negative too), grouping and batch; odd channels; one in seven pointwise."""
+    """Any rank, stride, dilation, padding (negative too), groups and batch; odd channels; many pointwise, depthwise."""
     while True:
         rank = int(rng.integers(1, 4))
 
@@ -23,6 +23,8 @@ def random_geometry(rng: np.random.Generator) -> Geometry:
         pointwise, transposed = rng.random() < 0.15, rng.random() < 0.35
         groups = int(rng.choice([1, 1, 1, 2, 3, 5]))
         in_group, out_group = int(rng.choice([1, 2, 3, 5, 8, 17])), int(rng.choice([1, 2, 3, 8, 16, 17, 33, 40, 64]))
+        if rng.random() < 0.25:  # depthwise
+            groups, in_group, out_group = int(rng.choice([3, 16, 17, 37, 64])), 1, 1
         window = Window(
             strides=draw(1, 3),
             pad_lo=draw(-1, 3),

@@ -12,8 +12,9 @@ from math import prod
 import mlx.core as mx
 
 from convjit.backends import BackendError, Call, Runner, Stretch
-from convjit.backends.cpu import direct, packing, toolchain
+from convjit.backends.cpu import depthwise, direct, packing, toolchain
 from convjit.backends.cpu.runtime import Runtime
+from convjit.backends.cpu.source import Source
 from convjit.backends.cpu.stretch import StretchRunner
 from convjit.backends.cpu.toolchain import Toolchain
 from convjit.emit.c import C
@@ -60,13 +61,13 @@ class CpuBackend:
             return f"an image of {prod(geometry.out_shape)} elements is too large for the CPU kernels"
         if prod(geometry.window.input_dilation) > _MAX_PHASES:
             return f"input dilation {geometry.window.input_dilation} is too large for the CPU kernels"
-        return schedules.direct(kernel, self._toolchain.lanes, self._toolchain.registers)
+        return schedules.choose(kernel, self._toolchain.lanes, self._toolchain.registers)
 
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         return packing.pack(window, schedule, weight, self._runtime)
 
     def source(self, kernel: Kernel, schedule: Schedule) -> str:
-        return direct.source(kernel.any_batch(), schedule).text
+        return _source(kernel, schedule).text
 
     def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
         _ = self._runtime
@@ -92,7 +93,7 @@ class CpuBackend:
         key = _key(kernel, schedule)
         if found := self._code.get(key):
             return found
-        source = direct.source(kernel.any_batch(), schedule)
+        source = _source(kernel, schedule)
         try:
             library = ctypes.CDLL(str(self._toolchain.build(source.text)))
         except (BackendError, OSError) as error:
@@ -102,6 +103,11 @@ class CpuBackend:
         with self._lock:
             self._libraries.append(library)
             return self._code.setdefault(key, (address, source.scratch_bytes))
+
+
+def _source(kernel: Kernel, schedule: Schedule) -> Source:
+    template = depthwise if schedule.template == "cpu/depthwise.c" else direct
+    return template.source(kernel.any_batch(), schedule)
 
 
 def _key(kernel: Kernel, schedule: Schedule) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
 
 from convjit.backends.cpu.packing import Packing, int_choice, packing
-from convjit.emit.c import C, functions_used
-from convjit.emit.epilogue import statements
+from convjit.backends.cpu.source import Source, common_variables, name_of
 from convjit.emit.render import render
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -16,17 +14,6 @@ from convjit.schedule.nest import Nest, nest
 
 MAX_CHAIN = 4600
 """Terms in one chain of additions: beyond that, single precision loses digits that a user would miss."""
-
-_C_TYPES = {"f32": "float", "f16": "half", "bf16": "half"}
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The text of a kernel, the name of its function, and how much scratch memory each of its threads needs."""
-
-    text: str
-    name: str
-    scratch_bytes: int
 
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
@@ -39,22 +26,10 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     scratch_size = _scratch_size(loops, row_block, column_block)
     copies = loops.reads_outside or kernel.dtype != "f32"
     scratch_bytes = ceil(prod(scratch_size) * geometry.in_channels * 4 / 64) * 64 if copies else 0
-    lines, values = statements(kernel.epilogue, ["sum", *(f"e{n}" for n in range(len(kernel.extras)))], C)
     longest = max(map(len, packed.taps)) * geometry.in_channels // window.groups
-    shape = f"{_by(geometry.in_size)}x{geometry.in_channels}_{_by(geometry.kernel)}x{geometry.out_channels}"
-    name = f"conv{geometry.rank}d_{shape}"
     text = render(
         "cpu/direct.c",
-        title=_title(kernel),
-        name=name,
-        dtype=kernel.dtype,
-        c_type=_C_TYPES[kernel.dtype],
-        dtypes={kernel.dtype, *(e.dtype for e in kernel.extras), *kernel.result_dtypes, *_types(kernel)},
-        functions=functions_used(lines),
-        in_size=loops.in_size,
-        out_size=loops.out_size,
-        in_channels=geometry.in_channels,
-        out_channels=geometry.out_channels,
+        **common_variables(kernel, loops),
         groups=window.groups,
         stride=[axis.stride for axis in loops.phases[0]],
         period=[axis.period for axis in loops.phases[0]],
@@ -72,42 +47,9 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         scratch_bytes=scratch_bytes,
         chain=2048 if longest > MAX_CHAIN else 0,
         phases=_phases(kernel, loops, packed, scratch_size if copies else loops.in_size, copies),
-        extras=[_extra(number, kernel, loops) for number in range(len(kernel.extras))],
-        results=[
-            {"dtype": dtype, "c_type": _C_TYPES[dtype], "value": value}
-            for dtype, value in zip(kernel.result_dtypes, values, strict=True)
-        ],
-        statements=lines,
         share_channels=prod(geometry.weight_shape) > prod(geometry.in_shape[1:]),
     )
-    return Source(text, name, scratch_bytes)
-
-
-def _by(extents: tuple[int, ...]) -> str:
-    return "x".join(map(str, extents))
-
-
-def _title(kernel: Kernel) -> str:
-    geometry, window = kernel.geometry, kernel.geometry.window
-    facts = [
-        f"{geometry.rank}D convolution of {kernel.dtype}: {_by(geometry.in_size)} x {geometry.in_channels} channels",
-        f"-> {_by(geometry.out_size)} x {geometry.out_channels},",
-        f"kernel {_by(geometry.kernel)}, stride {_by(window.strides)},",
-        f"padding {window.pad_lo} and {window.pad_hi}",
-    ]
-    if max(window.kernel_dilation) > 1:
-        facts.append(f"kernel dilation {_by(window.kernel_dilation)}")
-    if window.transposed:
-        facts.append(f"input dilation {_by(window.input_dilation)}")
-    if window.groups > 1:
-        facts.append(f"{window.groups} groups")
-    if window.flip:
-        facts.append("flipped")
-    return " ".join(facts)
-
-
-def _types(kernel: Kernel) -> set[str]:
-    return {instruction.type for instruction in kernel.epilogue.instructions}
+    return Source(text, name_of(kernel), scratch_bytes)
 
 
 def _scratch_size(loops: Nest, row_block: int, column_block: int) -> tuple[int, int, int]:
@@ -167,18 +109,3 @@ def _phases(
             )
         weights += len(taps) * groups * packed.group_width * channels // groups
     return table
-
-
-def _extra(number: int, kernel: Kernel, loops: Nest) -> dict[str, str]:
-    """How the epilogue reads an extra at output (d, h, w) and channel o: a step of 0 along each broadcast axis."""
-    extra, axes = kernel.extras[number], loops.extras[number]
-    channels = extra.shape[-1]
-    steps = {"d": axes[1] * axes[2] * channels, "h": axes[2] * channels, "w": channels, "o": 1}
-    varying = [
-        f"{axis} * {steps[axis]}" if steps[axis] > 1 else axis
-        for axis, extent in zip("dhwo", (*axes, channels), strict=True)
-        if extent > 1
-    ]
-    address = " + ".join([f"of->extra{number}", *varying])
-    load = f"load_{extra.dtype}({address}, count)" if channels > 1 else f"splat_{extra.dtype}({address})"
-    return {"c_type": _C_TYPES[extra.dtype], "load": load}

@@ -27,6 +27,7 @@ class Packing:
 
     Attributes:
         taps: for each phase, where its taps lie in the flattened kernel.
+        groups: how many groups are packed apart; 1 for a depthwise kernel, whose vectors run across its groups.
         block_width: outputs in a block.
         last_width: outputs in the last block of a group, those that only fill up a vector included.
         group_width: outputs of all blocks of a group.
@@ -34,6 +35,7 @@ class Packing:
     """
 
     taps: tuple[tuple[int, ...], ...]
+    groups: int
     block_width: int
     last_width: int
     group_width: int
@@ -43,12 +45,14 @@ class Packing:
 def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
     """How a kernel with this window and schedule reads a weight of shape (O, *kernel, C / groups)."""
     out_channels, *kernel, group_channels = weight
+    taps = tuple(tuple(kernel_elements(phase, tuple(kernel))) for phase in phases(window, tuple(kernel)))
+    if schedule.template == "cpu/depthwise.c":
+        return Packing(taps, 1, out_channels, out_channels, out_channels, sum(map(len, taps)) * out_channels)
     lanes, vectors = int_choice(schedule, "lanes"), int_choice(schedule, "vectors")
     needed = ceil(out_channels / window.groups / lanes)
     last = (needed - 1) % vectors + 1
-    taps = tuple(tuple(kernel_elements(phase, tuple(kernel))) for phase in phases(window, tuple(kernel)))
     floats = sum(map(len, taps)) * window.groups * needed * lanes * group_channels
-    return Packing(taps, vectors * lanes, last * lanes, needed * lanes, floats)
+    return Packing(taps, window.groups, vectors * lanes, last * lanes, needed * lanes, floats)
 
 
 def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime) -> mx.array:
@@ -67,8 +71,8 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
         phases=len(phase_taps),
         kernel_taps=prod(kernel),
         channels=group_channels,
-        groups=window.groups,
-        group_outputs=out_channels // window.groups,
+        groups=order.groups,
+        group_outputs=out_channels // order.groups,
         block_width=order.block_width,
         last_width=order.last_width,
     )

@@ -1,0 +1,92 @@
+"""What the texts of all CPU kernels have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from convjit.emit.c import C, functions_used
+from convjit.emit.epilogue import statements
+from convjit.kernel import Kernel
+from convjit.schedule.nest import Nest
+
+C_TYPES = {"f32": "float", "f16": "half", "bf16": "half"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The text of a kernel, the name of its function, and how much scratch memory each of its threads needs."""
+
+    text: str
+    name: str
+    scratch_bytes: int
+
+
+def name_of(kernel: Kernel) -> str:
+    """The name of a kernel's function, as profilers show it."""
+    geometry = kernel.geometry
+    shape = f"{_by(geometry.in_size)}x{geometry.in_channels}_{_by(geometry.kernel)}x{geometry.out_channels}"
+    return f"conv{geometry.rank}d_{shape}"
+
+
+def common_variables(kernel: Kernel, loops: Nest) -> dict[str, Any]:
+    """The template variables that describe a kernel and its epilogue."""
+    geometry = kernel.geometry
+    lines, values = statements(kernel.epilogue, ["sum", *(f"e{n}" for n in range(len(kernel.extras)))], C)
+    types = {instruction.type for instruction in kernel.epilogue.instructions}
+    return {
+        "title": title_of(kernel),
+        "name": name_of(kernel),
+        "dtype": kernel.dtype,
+        "c_type": C_TYPES[kernel.dtype],
+        "dtypes": {kernel.dtype, *(e.dtype for e in kernel.extras), *kernel.result_dtypes, *types},
+        "functions": functions_used(lines),
+        "in_size": loops.in_size,
+        "out_size": loops.out_size,
+        "in_channels": geometry.in_channels,
+        "out_channels": geometry.out_channels,
+        "extras": [_extra(number, kernel, loops) for number in range(len(kernel.extras))],
+        "results": [
+            {"dtype": dtype, "c_type": C_TYPES[dtype], "value": value}
+            for dtype, value in zip(kernel.result_dtypes, values, strict=True)
+        ],
+        "statements": lines,
+    }
+
+
+def _by(extents: tuple[int, ...]) -> str:
+    return "x".join(map(str, extents))
+
+
+def title_of(kernel: Kernel) -> str:
+    geometry, window = kernel.geometry, kernel.geometry.window
+    facts = [
+        f"{geometry.rank}D convolution of {kernel.dtype}: {_by(geometry.in_size)} x {geometry.in_channels} channels",
+        f"-> {_by(geometry.out_size)} x {geometry.out_channels},",
+        f"kernel {_by(geometry.kernel)}, stride {_by(window.strides)},",
+        f"padding {window.pad_lo} and {window.pad_hi}",
+    ]
+    if max(window.kernel_dilation) > 1:
+        facts.append(f"kernel dilation {_by(window.kernel_dilation)}")
+    if window.transposed:
+        facts.append(f"input dilation {_by(window.input_dilation)}")
+    if window.groups > 1:
+        facts.append(f"{window.groups} groups")
+    if window.flip:
+        facts.append("flipped")
+    return " ".join(facts)
+
+
+def _extra(number: int, kernel: Kernel, loops: Nest) -> dict[str, str]:
+    """How the epilogue reads an extra at output (d, h, w) and channel o: a step of 0 along each broadcast axis."""
+    extra, axes = kernel.extras[number], loops.extras[number]
+    channels = extra.shape[-1]
+    steps = {"d": axes[1] * axes[2] * channels, "h": axes[2] * channels, "w": channels, "o": 1}
+    varying = [
+        f"{axis} * {steps[axis]}" if steps[axis] > 1 else axis
+        for axis, extent in zip("dhwo", (*axes, channels), strict=True)
+        if extent > 1
+    ]
+    address = " + ".join([f"of->extra{number}", *varying])
+    load = f"load_{extra.dtype}({address}, count)" if channels > 1 else f"splat_{extra.dtype}({address})"
+    return {"c_type": C_TYPES[extra.dtype], "load": load}
