@@ -62,6 +62,7 @@ def test_weights_are_folded_and_packed_once(resnet):
 
 
 def test_a_block_as_text(golden):
+    """What runs in every call; `@prepare` is left to the tests of fold-scale."""
     module = traced(Bottleneck(16, 4, 1), (1, 4, 4, 16))
     passes.run(module, f"{passes.OPTIMIZE},hoist-prepare,form-stretches")
-    golden("bottleneck.mlir", str(module) + "\n")
+    golden("bottleneck.mlir", str(function(module, "forward")) + "\n")
