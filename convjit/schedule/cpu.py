@@ -69,17 +69,18 @@ def _tile(kernel: Kernel, loops: Nest, lanes: int, registers: int) -> tuple[int,
 
 
 def _tiles(height: int, width: int, max_vectors: int, registers: int) -> Iterator[tuple[int, int, int]]:
-    """Tiles that fit into the registers: sums, a weight for each vector, and one input element."""
+    """Tiles that fit into the registers: sums, a weight for each vector, an input element, and one to spare."""
     for vectors in range(1, max_vectors + 1):
-        pixels = (registers - 1 - vectors) // vectors
+        pixels = (registers - 2 - vectors) // vectors
         for columns in range(min(width, pixels), 0, -1):
             for rows in range(1, min(height, pixels // columns) + 1):
                 yield rows, columns, vectors
 
 
 def _tile_cycles(pixels: int, vectors: int) -> float:
-    """Of one term of a tile: a multiply-add for each sum (no faster than its latency allows), loads beside it."""
-    return max(pixels * vectors, 8) + 1.0 * vectors + 0.2 * pixels + 1.5
+    """Of one term of a tile: multiply-adds or loads, whichever takes longer, no less than the latency of a sum."""
+    loads = pixels + vectors
+    return max(pixels * vectors, loads, 8) + 0.2 * loads + 0.8 * vectors + 1.5
 
 
 def _block(kernel: Kernel, loops: Nest, tile_rows: int, tile_columns: int) -> tuple[int, int]:
