@@ -95,7 +95,8 @@ def capture(
 
     with _capture_in_progress(), _random_state_kept():
         _probe(function, args, kwargs, walk)
-        tape = record(on_tracers, [*inputs, *(s.get() for s in walk.slots)])
+        # MLX refuses to trace a function that captures one of its inputs: new arrays stand for them.
+        tape = record(on_tracers, [mx.zeros(a.shape, a.dtype) for a in (*inputs, *(s.get() for s in walk.slots))])
     names, _ = argument_paths(args, kwargs, parameter_names(function))
     state = {(id(s.container), s.key) for s in result["written"]}
     arguments = [Argument(name, "input") for name in names] + [

@@ -205,6 +205,20 @@ def test_one_array_for_everything():
     assert num_kernels(fast) == 3
 
 
+def test_an_input_that_is_captured_too():
+    """The same array arrives as an argument, in a closure, as a parameter and as another argument."""
+    x, conv = image(4, 3, 3, 3), small_conv()
+    conv.weight = x
+
+    def plain(a, b):
+        return nn.relu(conv(a)) + mx.conv2d(a, x, padding=1) * mx.conv2d(b, conv.weight, padding=1)
+
+    fast = fast_of(plain)
+    for other in (x, image(4, 3, 3, 3), x):
+        assert_close(fast(x, other), plain(x, other))
+        assert_close(fast(other, other), plain(other, other))
+
+
 def test_results_inside_larger_lazy_programs():
     net, x = Net(), image()
     fast = fast_of(net)
