@@ -16,19 +16,18 @@ storage a folded scale could overflow the weight, so there it stays an f32 epilo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import Float32Type, ModuleOp, TensorType
-from xdsl.dialects.func import FuncOp
-from xdsl.ir import Operation, SSAValue
+from xdsl.dialects.builtin import Float32Type, ModuleOp
+from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from convjit.ir.conv import GeneralOp
-from convjit.ir.mlx import ConstantOp, PrimitiveOp, is_primitive
+from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import shape_of
-from convjit.passes.values import forward_of, source_of_broadcast, static_values
+from convjit.passes.values import element_type, forward_of, source_of_broadcast, static_values
+from convjit.passes.vectors import Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,95 +68,47 @@ def _is_channel_vector(value: SSAValue, conv: GeneralOp, static: set[SSAValue]) 
     return all(n == 1 for n in outer) and last in (1, conv.geometry.out_channels)
 
 
-class _Vectors:
-    """Appends f32 ops on vectors of one element an output channel before `anchor`."""
-
-    def __init__(self, anchor: Operation, channels: int):
-        self._anchor = anchor
-        self._channels = channels
-
-    def op(self, name: str, operands: list[SSAValue], shape: tuple[int, ...], *arguments: object) -> SSAValue:
-        result = TensorType(Float32Type(), shape)
-        op = PrimitiveOp(name, operands, [result], arguments)
-        block = self._anchor.parent_block()
-        assert block is not None
-        block.insert_op_before(op, self._anchor)
-        return op.results[0]
-
-    def combine(self, name: str, x: SSAValue, y: SSAValue) -> SSAValue:
-        return self.op(name, [x, y], (self._channels,))
-
-    def ones(self) -> SSAValue:
-        one = ConstantOp(1.0, TensorType(Float32Type(), ()))
-        block = self._anchor.parent_block()
-        assert block is not None
-        block.insert_op_before(one, self._anchor)
-        return self.op("Broadcast", [one.output], (self._channels,), (self._channels,))
-
-    def vector(self, value: SSAValue) -> SSAValue:
-        """A broadcast channel vector or scalar as (O,)."""
-        source = source_of_broadcast(value)
-        size = 1 if not shape_of(source.type) else shape_of(source.type)[-1]
-        if len(shape_of(source.type)) != 1:
-            source = self.op("Reshape", [source], (size,), (size,))
-        if size == self._channels:
-            return source
-        return self.op("Broadcast", [source], (self._channels,), (self._channels,))
-
-
-def _fold(conv: GeneralOp, links: list[_Link]) -> None:
-    channels = conv.geometry.out_channels
-    last = links[-1].op
-    vectors = _Vectors(last, channels)
+def _scale_and_bias(links: list[_Link], vectors: Vectors) -> tuple[SSAValue, SSAValue | None]:
+    """The chain as one multiplication and, perhaps, one addition."""
     scale: SSAValue | None = None
     bias: SSAValue | None = None
     for link in links:
-        vector = vectors.vector(link.vector)
+        vector = vectors.of(link.vector)
         if link.name in ("Multiply", "Divide"):
-            if scale is None and link.name == "Divide":
-                scale = vectors.combine("Divide", vectors.ones(), vector)
+            bias = None if bias is None else vectors.combined(link.name, bias, vector)
+            if scale is None:
+                scale = vector if link.name == "Multiply" else vectors.inverse(vector)
             else:
-                scale = vector if scale is None else vectors.combine(link.name, scale, vector)
-            bias = None if bias is None else vectors.combine(link.name, bias, vector)
+                scale = vectors.combined(link.name, scale, vector)
         elif bias is None:
-            bias = vector if link.name == "Add" else vectors.op("Negative", [vector], (channels,))
+            bias = vector if link.name == "Add" else vectors.combined("Negative", vector)
         else:
-            bias = vectors.combine(link.name, bias, vector)
+            bias = vectors.combined(link.name, bias, vector)
     assert scale is not None
-    weight_shape = shape_of(conv.weight.type)
-    column = vectors.op(
-        "Reshape", [scale], (channels, *(1 for _ in weight_shape[1:])), (channels,) + (1,) * (len(weight_shape) - 1)
-    )
-    wide = vectors.op("Broadcast", [column], weight_shape, weight_shape)
-    weight = vectors.op("Multiply", [conv.weight, wide], weight_shape)
+    return scale, bias
+
+
+def _fold(conv: GeneralOp, links: list[_Link]) -> SSAValue:
+    """Replace a convolution and its chain; returns the new end of the chain."""
+    last = links[-1].op
+    vectors = Vectors(last, conv.geometry.out_channels)
+    scale, bias = _scale_and_bias(links, vectors)
+    weight = vectors.scaled_weight(conv.weight, scale)
     new = GeneralOp(conv.input, weight, conv.window.data, conv.result.type, conv.layer)
     new.location = conv.location
-    block = last.parent_block()
-    assert block is not None
-    block.insert_op_before(new, last)
-    result: SSAValue = new.result
+    result = vectors.insert(new)
     if bias is not None:
-        shape = shape_of(conv.result.type)
-        result = vectors.op("Add", [result, vectors.op("Broadcast", [bias], shape, shape)], shape)
+        if bias.name_hint is None and conv.weight.name_hint is not None:
+            bias.name_hint = conv.weight.name_hint.replace("weight", "bias")
+        shape = shape_of(result.type)
+        wide = vectors.primitive("Broadcast", [bias], shape, shape)
+        result = vectors.primitive("Add", [result, wide], shape)
+    result.name_hint = last.results[0].name_hint
     last.results[0].replace_all_uses_with(result)
     for link in reversed(links):
         Rewriter.erase_op(link.op)
     Rewriter.erase_op(conv)
-
-
-def _folds(function: FuncOp) -> list[tuple[GeneralOp, list[_Link]]]:
-    static = static_values(function)
-    found: list[tuple[GeneralOp, list[_Link]]] = []
-    for op in function.body.block.ops:
-        if isinstance(op, GeneralOp) and op.weight in static and _is_f32(op.result.type):
-            links = _chain(op, static)
-            if links:
-                found.append((op, links))
-    return found
-
-
-def _is_f32(type_: Any) -> bool:
-    return isinstance(type_.get_element_type(), Float32Type)
+    return result
 
 
 @dataclass(frozen=True)
@@ -168,5 +119,13 @@ class FoldScalePass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
-            for conv, links in _folds(function):
-                _fold(conv, links)
+            static = static_values(function)
+            for conv in [o for o in function.body.block.ops if isinstance(o, GeneralOp)]:
+                if conv.weight not in static or not isinstance(element_type(conv.result), Float32Type):
+                    continue
+                links = _chain(conv, static)
+                if links:
+                    of_parameters = conv.input in static
+                    result = _fold(conv, links)
+                    if of_parameters:
+                        static.add(result)

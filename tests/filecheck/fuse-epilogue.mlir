@@ -295,3 +295,18 @@ func.func @many(%x: tensor<1x4x8xf32>, %w: tensor<8x1x8xf32>) -> (tensor<1x4x8xf
 // CHECK:      } {fused = "Exp Sin Cos"}
 // CHECK-NEXT: %d = mlx.primitive "Tanh"(%y)
 // CHECK-NEXT: %e = mlx.primitive "Tan"(%y)
+
+// -----
+
+// A constant is what its casts make of it: 0.1 by way of f16.
+func.func @cast_constant(%x: tensor<1x4x8xf32>, %w: tensor<8x1x8xf32>) -> tensor<1x4x8xf32> {
+  %y = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x8xf32>, tensor<8x1x8xf32>) -> tensor<1x4x8xf32>
+  %k = mlx.constant 0.1 : f64 : tensor<f32>
+  %h = mlx.primitive "AsType"(%k) [f16] : (tensor<f32>) -> tensor<f16>
+  %f = mlx.primitive "AsType"(%h) [f32] : (tensor<f16>) -> tensor<f32>
+  %b = mlx.primitive "Broadcast"(%f) [array<i64: 1, 4, 8>] : (tensor<f32>) -> tensor<1x4x8xf32>
+  %z = mlx.primitive "Add"(%y, %b) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  return %z : tensor<1x4x8xf32>
+}
+// CHECK-LABEL: @cast_constant
+// CHECK:        arith.constant 0.0999755859 : f32

@@ -247,6 +247,8 @@ class _Builder:
             a, b = (int(pool[int(rng.integers(len(pool)))]) for _ in range(2))
             if rng.random() < 0.3:
                 b = self.extra(self.value(y))
+            elif rng.random() < 0.2:
+                b = self.step(lambda v: mx.max(v, axis=1, keepdims=True), b)
             if rng.random() < 0.3:
                 a = pool[-1]
             value = self.elementwise(a, b)

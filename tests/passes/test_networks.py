@@ -112,3 +112,22 @@ def test_batch_norm_behind_half_storage_stays_in_float32(dtype):
     np.testing.assert_allclose(np.array(got.astype(mx.float32)), want, rtol=1e-2, atol=1e-4)
     (op,) = (o for o in module.walk() if isinstance(o, FusedOp))
     assert len(op.extras) == 1
+
+
+def test_a_scale_that_is_a_scaled_convolution_of_parameters():
+    """Both convolutions fold: the second one's scale is what the first one became."""
+    keys = mx.random.split(mx.random.key(5), 4)
+    x, p = mx.random.normal((1, 3, 3, 3), key=keys[0]), mx.random.normal((1, 1, 1, 4), key=keys[1])
+    v, w = mx.random.normal((6, 1, 1, 4), key=keys[2]), mx.random.normal((6, 3, 3, 3), key=keys[3])
+
+    def function(x: mx.array, p: mx.array, v: mx.array, w: mx.array) -> mx.array:
+        scale = mx.conv2d(p, v) * 3.0
+        return scale * mx.conv2d(x, w)
+
+    arrays = [x, p, v, w]
+    arguments = [Argument("x", "input"), *(Argument(name, "parameter") for name in "pvw")]
+    module = traced(function, arrays, arguments)
+    passes.run(module, passes.pipeline_for("simulator"))
+    module.verify()
+    assert_close(reference.run(module, arrays)[0], function(*arrays), 1e-4, "scaled")
+    assert fused(module) == {"v": "", "w": ""}
