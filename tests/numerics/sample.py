@@ -66,6 +66,8 @@ def random_kernel(rng: np.random.Generator, dtype: str = "f32") -> Kernel:
     for number, extra in enumerate(extras, 1):
         operand = number if extra.dtype == "f32" else add("arith.extf", number)
         value = add("arith.mulf" if number == 1 else "arith.addf", value, operand)
+    for _ in range(int(rng.choice([0, 0, 9]))):  # some templates treat long epilogues in another way
+        value = add("arith.addf", value, add("arith.constant", attribute=-0.0))
     relu = add("arith.maximumf", value, add("arith.constant", attribute=0.0))
     results = [relu, value] if rng.random() < 0.4 else [relu]
     if dtype != "f32":
