@@ -51,13 +51,15 @@ class PrimitiveOp(IRDLOperation):
         result_types: Sequence[Attribute],
         arguments: Sequence[object] = (),
     ):
-        super().__init__(
-            operands=[inputs],
+        # IRDLOperation's own constructor matches values with definitions, which doubles the time of a trace.
+        Operation.__init__(
+            self,
+            operands=inputs,
+            result_types=result_types,
             properties={
                 "primitive": StringAttr(primitive),
                 "arguments": ArrayAttr([to_attribute(a) for a in arguments]),
             },
-            result_types=[result_types],
         )
 
     @property

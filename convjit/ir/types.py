@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import mlx.core as mx
@@ -44,6 +45,7 @@ TYPE_OF_DTYPE: dict[mx.Dtype, TypeAttribute] = {
 DTYPE_OF_TYPE = {t: d for d, t in TYPE_OF_DTYPE.items()}
 
 
+@lru_cache(maxsize=1024)
 def tensor_type(shape: tuple[int, ...], dtype: mx.Dtype) -> TensorType[Any]:
     """The IR type of an array."""
     return TensorType(TYPE_OF_DTYPE[dtype], shape)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import Float32Type, TensorType
+import mlx.core as mx
 from xdsl.ir import Operation, SSAValue
 
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
-from convjit.ir.types import shape_of
+from convjit.ir.types import shape_of, tensor_type
 from convjit.passes.values import source_of_broadcast
 
 
@@ -24,7 +24,7 @@ class Vectors:
         return op.results[0]
 
     def primitive(self, name: str, operands: list[SSAValue], shape: tuple[int, ...], *arguments: object) -> SSAValue:
-        return self.insert(PrimitiveOp(name, operands, [TensorType(Float32Type(), shape)], arguments))
+        return self.insert(PrimitiveOp(name, operands, [tensor_type(shape, mx.float32)], arguments))
 
     def of(self, value: SSAValue) -> SSAValue:
         """The vector, or the scalar repeated, behind a broadcast."""
@@ -41,7 +41,7 @@ class Vectors:
         return self.primitive(name, list(vectors), (self._channels,))
 
     def inverse(self, vector: SSAValue) -> SSAValue:
-        one = self.insert(ConstantOp(1.0, TensorType(Float32Type(), ())))
+        one = self.insert(ConstantOp(1.0, tensor_type((), mx.float32)))
         return self.combined("Divide", self.repeated(one), vector)
 
     def scaled_weight(self, weight: SSAValue, scale: SSAValue) -> SSAValue:
