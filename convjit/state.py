@@ -146,8 +146,10 @@ def rebinds(code: types.CodeType) -> bool:
     return any(map(rebinds, _inner_code(code)))
 
 
+@functools.lru_cache(maxsize=4096)
 def _attribute_names(code: types.CodeType) -> frozenset[str]:
-    return frozenset(code.co_names).union(*map(_attribute_names, _inner_code(code)))
+    names = {i.argval for i in dis.get_instructions(code) if i.opname.endswith(("_ATTR", "_METHOD"))}
+    return frozenset(names).union(*map(_attribute_names, _inner_code(code)))
 
 
 def _inner_code(code: types.CodeType) -> list[types.CodeType]:

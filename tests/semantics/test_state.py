@@ -264,6 +264,45 @@ def test_global_container_of_modules():
         assert_close(fast(x), uses_a_table(x))
 
 
+class Settings:
+    conv = small_conv(43)
+    mean = image(3, seed=44)
+
+
+NAMESPACE = types.ModuleType("a_module_of_the_users")
+NAMESPACE.conv, NAMESPACE.mean = small_conv(45), image(3, seed=46)
+
+
+def reads_a_module(x):
+    return nn.relu(NAMESPACE.conv(x))
+
+
+def reads_a_class(x):
+    return nn.relu(Settings.conv(x))
+
+
+def reads_constants(x):
+    conv = GLOBAL_CONV
+    return nn.relu(conv(x - NAMESPACE.mean - Settings.mean))
+
+
+@pytest.mark.parametrize("plain", [reads_a_module, reads_a_class, reads_constants])
+def test_namespaces(plain):
+    """Weights behind a class or a module of Python cannot be exchanged for tracers: plain MLX, with the reason."""
+    x = image()
+    conv = {reads_a_module: NAMESPACE.conv, reads_a_class: Settings.conv}.get(plain, GLOBAL_CONV)
+    fast = convjit.compile(plain, fallback="quiet")
+    for _ in range(2):
+        assert_close(fast(x), plain(x))
+        conv.weight = conv.weight * 1.5
+    actual = nn.value_and_grad(conv, lambda m: fast(x).square().sum())(conv)
+    assert_gradients(actual, nn.value_and_grad(conv, lambda m: plain(x).square().sum())(conv))
+    if plain is reads_constants:
+        assert {name for name, _, _ in convjit.inspect.explain(fast).captured} == {"mean"}
+    else:
+        assert "reads 'conv', which holds arrays, from outside" in reasons(fast)
+
+
 def test_closure_cell_rebound_to_another_module():
     conv, x = small_conv(), image()
 
