@@ -5,6 +5,10 @@ class TraceError(ValueError):
     """A function that cannot be captured; the message says what stands in the way."""
 
 
+class PipelineError(ValueError):
+    """A `pipeline=` that cannot be read, names no pass or option of ours, or whose own passes fail."""
+
+
 class CompileError(RuntimeError):
     """Raised with `fallback="error"` instead of running a function as plain MLX."""
 

@@ -68,7 +68,7 @@ def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | 
         folder: where to dump the IR behind every pass, or None.
 
     Raises:
-        ValueError: for a pipeline that cannot be read or run.
+        PipelineError: for a pipeline that cannot be read or run.
         BackendError: if the backend refuses a kernel that no convolution of the user's function stands for.
     """
     spec = passes.pipeline_for(backend, pipeline)

@@ -7,7 +7,10 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from convjit.errors import PipelineError
+
 if TYPE_CHECKING:
+    from xdsl.context import Context
     from xdsl.dialects.builtin import ModuleOp
     from xdsl.passes import ModulePass
 
@@ -75,10 +78,10 @@ def run(module: ModuleOp, pipeline: str, after: Callable[[ModulePass, ModuleOp],
         after: called behind every pass with the pass and the module, for dumps and checks.
 
     Raises:
-        ValueError: for a pipeline that cannot be read, an unknown pass or option, and invalid IR behind a pass.
+        PipelineError: for a pipeline that cannot be read, an unknown pass or option, and a pass from elsewhere that
+            raises or leaves invalid IR.
     """
     from xdsl.context import Context
-    from xdsl.utils.exceptions import VerifyException
 
     passes = _parsed(pipeline)
     own = get_all_passes()
@@ -89,14 +92,24 @@ def run(module: ModuleOp, pipeline: str, after: Callable[[ModulePass, ModuleOp],
         for name, dialect in Universe.get_multiverse().all_dialects.items():
             context.register_dialect(name, dialect)
     for pass_ in passes:
-        pass_.apply(context, module)
-        if pass_.name not in own:
-            try:
-                module.verify()
-            except VerifyException as e:
-                raise ValueError(f"invalid IR behind the pass {pass_.name!r}: {e}") from e
+        if pass_.name in own:
+            pass_.apply(context, module)
+        else:
+            _run_foreign(pass_, context, module)
         if after is not None:
             after(pass_, module)
+
+
+def _run_foreign(pass_: ModulePass, context: Context, module: ModuleOp) -> None:
+    from xdsl.utils.exceptions import VerifyException
+
+    try:
+        pass_.apply(context, module)
+        module.verify()
+    except VerifyException as e:
+        raise PipelineError(f"invalid IR behind the pass {pass_.name!r}: {e}") from e
+    except Exception as e:
+        raise PipelineError(f"the pass {pass_.name!r} raised {type(e).__name__}: {e}") from e
 
 
 def _parsed(pipeline: str) -> list[ModulePass]:
@@ -106,7 +119,7 @@ def _parsed(pipeline: str) -> list[ModulePass]:
     try:
         specs = list(parse_pipeline(pipeline))
     except ArgSpecParseError as e:
-        raise ValueError(f"cannot read the pipeline {pipeline!r}: {e}") from e
+        raise PipelineError(f"cannot read the pipeline {pipeline!r}: {e}") from e
     known: dict[str, Callable[[], type[ModulePass]]] = get_all_passes()
     known.update((name, lambda pass_=pass_: pass_) for name, pass_ in _registered.items())
     if any(spec.name not in known for spec in specs):
@@ -116,12 +129,12 @@ def _parsed(pipeline: str) -> list[ModulePass]:
     passes: list[ModulePass] = []
     for spec in specs:
         if spec.name not in known:
-            raise ValueError(
+            raise PipelineError(
                 f"unknown pass {spec.name!r} in the pipeline {pipeline!r}: convjit has "
                 f"{', '.join(get_all_passes())}; a pass of your own needs convjit.passes.register"
             )
         try:
             passes.append(known[spec.name]().from_spec(spec))
         except ValueError as e:
-            raise ValueError(f"pass {spec.name!r} in the pipeline {pipeline!r}: {e}") from e
+            raise PipelineError(f"pass {spec.name!r} in the pipeline {pipeline!r}: {e}") from e
     return passes

@@ -20,6 +20,7 @@ from xdsl.utils.exceptions import VerifyException
 import convjit
 from convjit import passes
 from convjit.backends import registry
+from convjit.errors import PipelineError
 from convjit.ir.conv import GeneralOp
 
 FILECHECK = Path(__file__).parents[1] / "filecheck"
@@ -133,7 +134,7 @@ def test_without_passes_everything_stays_plain(net):
     ],
 )
 def test_mistakes_are_named(pipeline, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(PipelineError, match=said):
         passes.run(ModuleOp([]), pipeline)
 
 
@@ -152,8 +153,22 @@ def test_a_foreign_pass_that_breaks_the_ir_is_named():
         with pytest.raises(VerifyException):
             op.verify()
 
-    with pytest.raises(ValueError, match="invalid IR behind the pass 'break-it'"):
+    with pytest.raises(PipelineError, match="invalid IR behind the pass 'break-it'"):
         passes.run(ModuleOp([]), "break-it")
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_foreign_pass_that_raises_is_named():
+    @passes.register
+    @dataclass(frozen=True)
+    class RaisePass(ModulePass):
+        name = "raise-it"
+
+        def apply(self, ctx: Context, op: ModuleOp) -> None:
+            raise KeyError("lost")
+
+    with pytest.raises(PipelineError, match="the pass 'raise-it' raised KeyError: 'lost'"):
+        passes.run(ModuleOp([]), "raise-it")
 
 
 @pytest.mark.usefixtures("registered")
