@@ -149,8 +149,6 @@ def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapsh
         return Entry(snapshot, ["runs as plain MLX: inputs= and outputs= are not compiled yet; leave them out"])
     if backend is None:
         return Entry(snapshot, ["runs as plain MLX: the default device is a GPU that is not Metal"])
-    if any(0 in a.shape for a in call.arguments.arrays):
-        return Entry(snapshot, ["runs as plain MLX: an input array is empty"])
     try:
         captured = capture(call.function, call.args, call.kwargs, call.walk, call.arguments.arrays)
     except TracerCaptured:

@@ -38,7 +38,9 @@ def _plain(op: PrimitiveOp) -> Row:
         shapes = describe(
             Geometry.of_shapes(shape_of(op.operands[0].type), shape_of(op.operands[1].type), window_of(op))
         )
-        note = _text(op, "refused") or "its dtype is neither float32, float16 nor bfloat16"
+        empty = 0 in shape_of(op.operands[0].type)
+        unsupported = "its batch is empty" if empty else "its dtype is neither float32, float16 nor bfloat16"
+        note = _text(op, "refused") or unsupported
     except GeometryError as e:
         shapes, note = "", str(e)
     return Row(_text(op, "layer") or "conv", shapes, "", PLAIN, note)

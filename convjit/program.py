@@ -137,6 +137,8 @@ def _function(op: FuncOp, backend: Backend, kernels: dict[FusedOp, Kernel]) -> F
     block = op.body.block
     numbers: dict[SSAValue, int] = {value: n for n, value in enumerate(block.args)}
     initial: list[Any] = [None] * len(numbers)
+    arguments = arguments_of(op)
+    prepared: set[SSAValue] = {v for v, a in zip(block.args, arguments, strict=True) if a.kind == "prepared"}
     plan: list[tuple[Operation, Run]] = []
     for inner in block.ops:
         if isinstance(inner, ReturnOp):
@@ -147,10 +149,9 @@ def _function(op: FuncOp, backend: Backend, kernels: dict[FusedOp, Kernel]) -> F
         if isinstance(inner, ConstantOp):
             initial[-1] = mx.array(inner.python_value, dtype_of(inner.output.type))
         else:
-            plan.append((inner, _run(inner, backend, kernels)))
+            plan.append((inner, _run(inner, backend, kernels, prepared)))
     last = block.last_op
     assert isinstance(last, ReturnOp)
-    arguments = arguments_of(op)
     results = [numbers[v] for v in last.arguments]
     owned = {n for n, a in enumerate(arguments) if a.kind in ("prepared", "constant")}
     owned |= {n for n, value in enumerate(initial) if value is not None}
@@ -170,14 +171,14 @@ def _function(op: FuncOp, backend: Backend, kernels: dict[FusedOp, Kernel]) -> F
     return Function(arguments, initial, steps, results, [n in owned for n in results])
 
 
-def _run(op: Operation, backend: Backend, kernels: dict[FusedOp, Kernel]) -> Run:
+def _run(op: Operation, backend: Backend, kernels: dict[FusedOp, Kernel], prepared: set[SSAValue]) -> Run:
     if isinstance(op, PrimitiveOp):
         return _replayed(op)
     if isinstance(op, PackOp):
         window, schedule = op.window.data, op.schedule.data
         return lambda inputs: [backend.pack(window, schedule, inputs[0])]
     if isinstance(op, StretchOp):
-        return backend.load(_stretch(op, kernels))
+        return backend.load(_stretch(op, kernels, prepared))
     raise ValueError(f"{op.name} cannot run: the pipeline left it unscheduled")
 
 
@@ -194,7 +195,7 @@ def _replayed(op: PrimitiveOp) -> Run:
     return run
 
 
-def _stretch(op: StretchOp, kernels: dict[FusedOp, Kernel]) -> Stretch:
+def _stretch(op: StretchOp, kernels: dict[FusedOp, Kernel], prepared: set[SSAValue]) -> Stretch:
     block = op.body.block
     numbers: dict[SSAValue, int] = {value: n for n, value in enumerate(block.args)}
     calls: list[Call] = []
@@ -214,4 +215,5 @@ def _stretch(op: StretchOp, kernels: dict[FusedOp, Kernel]) -> Stretch:
                 tuple(numbers[v] for v in inner.outputs),
             )
         )
-    return Stretch(len(block.args), tuple(calls), outputs)
+    ours = frozenset(number for number, value in enumerate(op.inputs) if value in prepared)
+    return Stretch(len(block.args), tuple(calls), outputs, ours)

@@ -32,6 +32,8 @@ class Stretch:
     num_inputs: int
     calls: tuple[Call, ...]
     outputs: tuple[int, ...]
+    prepared: frozenset[int] = frozenset()
+    """Inputs that the program itself made and keeps, such as packed weights: nobody writes into them."""
 
 
 Runner = Callable[[Sequence[mx.array]], list[mx.array]]

@@ -1,8 +1,8 @@
 """The emitted Metal text of whole networks, executed on the host against float64."""
 
 import pytest
-from benchmarks.metal_text import check_network
 
+from benchmarks.metal_text import check_network
 from examples.models import SMALL, ready
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from math import prod
+from operator import is_
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -57,6 +59,8 @@ class StretchRunner:
         self._outputs = stretch.outputs
         self._num_inputs = stretch.num_inputs
         self._input_bytes = _input_bytes(stretch)
+        self._prepared = sorted(stretch.prepared)
+        self._changing = [n for n in range(stretch.num_inputs) if n not in stretch.prepared]
         self._made = list(dict.fromkeys(v for v in stretch.outputs if v >= stretch.num_inputs))
         results = {v: (call.kernel, n) for call in stretch.calls for n, v in enumerate(call.results)}
         self._allocators = [
@@ -81,15 +85,19 @@ class StretchRunner:
                 self._threads = runtime.threads
             step.kernel, step.places, step.num_places = address, table, len(table)
             step.threads, step.batch = threads, call.kernel.geometry.batch
+        self._kept: _Kept | None = None
 
     def __call__(self, inputs: Sequence[mx.array]) -> list[mx.array]:
-        for number, (array, size) in enumerate(zip(inputs, self._input_bytes, strict=True)):
-            if size is not None and array.nbytes != size:
-                raise ValueError(f"input {number} of a stretch holds {size} bytes, got shape {array.shape}")
-        held = [borrow(array) for array in inputs]
+        kept = self._kept
+        if kept is None or not all(map(is_, map(inputs.__getitem__, self._prepared), kept.inputs)):
+            kept = self._kept = self._keep(inputs)
+        arrays = type(kept.addresses).from_buffer_copy(kept.addresses)
+        held = [self._borrow(number, inputs[number]) for number in self._changing]
+        for number, (address, _) in zip(self._changing, held, strict=True):
+            arrays[number] = address
         made = [allocate() for allocate in self._allocators]
-        count = len(held) + len(made)
-        arrays = (ctypes.c_void_p * count)(*(address for address, _ in held), *(address for address, _ in made))
+        for number, (address, _) in enumerate(made, self._num_inputs):
+            arrays[number] = address
         failed = self._runtime.run(
             self._steps, len(self._steps), arrays, self._arena_bytes, self._scratch_bytes, self._threads
         )
@@ -97,6 +105,34 @@ class StretchRunner:
             raise MemoryError(f"no memory for the {self._arena_bytes} bytes of intermediate results of a stretch")
         values = {value: finished() for value, (_, finished) in zip(self._made, made, strict=True)}
         return [values[v] if v in values else inputs[v] for v in self._outputs]
+
+    def _borrow(self, number: int, array: mx.array) -> tuple[int, object]:
+        size = self._input_bytes[number]
+        if size is not None and array.nbytes != size:
+            raise ValueError(f"input {number} of a stretch holds {size} bytes, got shape {array.shape}")
+        return borrow(array)
+
+    def _keep(self, inputs: Sequence[mx.array]) -> _Kept:
+        addresses = (ctypes.c_void_p * (self._num_inputs + len(self._made)))()
+        held: list[object] = []
+        for number in self._prepared:
+            addresses[number], holder = self._borrow(number, inputs[number])
+            held.append(holder)
+        return _Kept([inputs[number] for number in self._prepared], addresses, held)
+
+
+class _Kept(NamedTuple):
+    """The prepared inputs of the last call: as nobody writes into them, their addresses are looked up once.
+
+    Attributes:
+        inputs: the arrays.
+        addresses: a table of all arrays of a call with the prepared ones filled in.
+        held: what keeps the elements where they are.
+    """
+
+    inputs: list[mx.array]
+    addresses: ctypes.Array[ctypes.c_void_p]
+    held: list[object]
 
 
 def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dict[int, int], int]:
