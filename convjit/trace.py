@@ -13,6 +13,7 @@ and `mlx.index` counts the arguments as they are traced: inputs, then slots, the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -152,7 +153,7 @@ def to_module(
     block = function.body.block
     values: dict[str, SSAValue] = {}
     for id_, argument, value in zip(ids, all_arguments, block.args, strict=True):
-        if SSAValue.is_valid_name(argument.name):
+        if _is_readable(argument.name):
             value.name_hint = argument.name
         values[id_] = value
     for id_, array in scalars.items():
@@ -171,6 +172,11 @@ def to_module(
             values[name] = result
     block.add_op(ReturnOp(*(values[name] for name, *_ in tape.outputs)))
     return ModuleOp([function]), list(captured.values())
+
+
+def _is_readable(name: str) -> bool:
+    """Can xDSL read this name of a value again? It strips a number at the end, to put another one there."""
+    return bool(SSAValue.is_valid_name(name)) and name.isascii() and not re.search(r"_\d+_\d+$", name)
 
 
 def _number(scalar: mx.array) -> float | int | bool:
