@@ -64,7 +64,8 @@ def compile(
         backend: "cpu", "metal" or "simulator"; by default what MLX's default device calls for.
         fallback: what to do where something cannot be compiled: "warn" once and run plain MLX, raise an "error", or
             stay "quiet".
-        pipeline: the passes to run, as one spec string; by default `convjit.passes.PIPELINE`.
+        pipeline: the passes up to fused convolutions, as one spec string; by default `convjit.passes.OPTIMIZE`. It may
+            name passes of your own (`convjit.passes.register`); a mistake in it is a `PipelineError` at the first call.
         inputs, outputs: state as in `mx.compile`; a function with such state runs as plain MLX for now.
 
     Example:

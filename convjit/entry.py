@@ -13,7 +13,7 @@ from convjit import dump, trees
 from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
 from convjit.compile import Options
-from convjit.errors import CompileError, TraceError
+from convjit.errors import CompileError, PipelineError, TraceError
 from convjit.guard import Arguments, Snapshot, any_tracer
 from convjit.lower import Lowered, lower
 from convjit.program import Program, build
@@ -161,6 +161,8 @@ def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapsh
         return entry
     try:
         return _compile(call.name, captured, options, registry.get(backend), snapshot)
+    except PipelineError:
+        raise
     except (BackendError, UnknownPrimitive) as e:
         return Entry(snapshot, [f"runs as plain MLX: {e}"])
     except Exception as e:

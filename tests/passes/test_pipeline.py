@@ -138,6 +138,14 @@ def test_mistakes_are_named(pipeline, said):
         passes.run(ModuleOp([]), pipeline)
 
 
+@pytest.mark.parametrize("fallback", ["warn", "error", "quiet"])
+def test_a_mistake_is_no_reason_to_fall_back(net, fallback):
+    model, x = net
+    fast = convjit.compile(model, backend="simulator", fallback=fallback, pipeline="raise-conf")
+    with pytest.raises(PipelineError, match="raise-conf"):
+        fast(x)
+
+
 @pytest.mark.usefixtures("registered")
 def test_a_foreign_pass_that_breaks_the_ir_is_named():
     @passes.register
