@@ -20,9 +20,11 @@ from convjit import trees
 from convjit.checked import checked_convolutions
 from convjit.clone import Clone
 from convjit.errors import TraceError
-from convjit.guard import any_tracer, argument_paths, data_pointer, descriptor, parameter_names, read_arguments
+from convjit.guard import argument_paths, parameter_names, read_arguments
 from convjit.state import Slot, Walk, holds_state, is_state
 from convjit.trace import Argument, Tape, record
+from convjit.tracers import any_tracer
+from convjit.words import data_pointer, descriptor
 
 _thread = threading.local()
 
@@ -156,10 +158,10 @@ class _Session:
         self._kwargs = {name: self._argument(kwargs[name]) for name in sorted(kwargs)}
         self._before = read_arguments(self._args, self._kwargs)
         writable = [*(tracers or ()), *self._handles.values()]
-        self._words = [(array, descriptor(array).value) for array in writable]
+        self._words = [(array, descriptor(array)) for array in writable]
 
     def run(self) -> Any:
-        live = [(array, copy.copy(array), descriptor(array).value) for _, array in self._walk.captured]
+        live = [(array, copy.copy(array), descriptor(array)) for _, array in self._walk.captured]
         shared = [(container, copy.copy(container)) for container in self._walk.shared]
         try:
             with checked_convolutions(lambda module: self._walk.path_of(self._clone.original(module))):
@@ -190,7 +192,7 @@ class _Session:
         return value
 
     def refuse_in_place_writes(self) -> None:
-        if any(descriptor(array).value != word for array, word in self._words):
+        if any(descriptor(array) != word for array, word in self._words):
             raise TraceError(
                 "it writes in place into an array that it did not make (x[...] = or x += on an argument, a parameter "
                 "or a captured array); work on a copy, such as `x = x + 0`"
@@ -219,7 +221,7 @@ def _split(tracers: Sequence[mx.array], num_slots: int) -> tuple[Iterator[mx.arr
 def _restored_arrays(live: list[tuple[mx.array, mx.array, int]]) -> Iterator[mx.array]:
     """Undo writes into live arrays that no copy could stand for; yields those."""
     for array, held, word in live:
-        if descriptor(array).value != word:
+        if descriptor(array) != word:
             array[...] = held
             yield array
 

@@ -15,8 +15,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.errors import CompileError, FallbackWarning
-from convjit.guard import Arguments, Snapshot, any_tracer, argument_paths, parameter_names, read_arguments
+from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
 from convjit.state import Walk
+from convjit.tracers import any_tracer
 
 if TYPE_CHECKING:
     from convjit.entry import Entry

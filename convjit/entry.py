@@ -14,12 +14,13 @@ from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
 from convjit.compile import Options
 from convjit.errors import CompileError, PipelineError, TraceError
-from convjit.guard import Arguments, Snapshot, any_tracer
+from convjit.guard import Arguments, Snapshot
 from convjit.lower import Lowered, lower
 from convjit.program import Program, build
 from convjit.progress import kernel_progress
 from convjit.replay import UnknownPrimitive
 from convjit.state import Walk
+from convjit.tracers import any_tracer
 
 
 class Bound(NamedTuple):
@@ -58,6 +59,8 @@ class Entry:
             "ready" to run; "tracer" if a transformation is under way; "other" if the entry is not for this state.
         """
         snapshot = self.snapshot
+        if snapshot.unchanged():
+            return "ready"
         if not snapshot.same_structure():
             return "other"
         captured = snapshot.changed_captured()
@@ -67,7 +70,7 @@ class Entry:
             changed = snapshot.changed_slots()
         except (KeyError, IndexError):
             return "other"
-        return self._take_over(changed) if changed else "ready"
+        return self._take_over(changed)
 
     def _take_over(self, changed: Sequence[int]) -> Literal["ready", "tracer", "other"]:
         with self._lock:
@@ -81,11 +84,12 @@ class Entry:
             if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(now, old, strict=True)):
                 return "other"
             mx.eval(now)
+            held = snapshot.copies()
             arrays = [slot.get() for slot in snapshot.slots]
             prepare = any(self._is_parameter(n) and not snapshot.same_data(n) for n in changed)
             self.bind(arrays, prepare=prepare)
             # Last: until then, other threads see the change and wait for the lock instead of running on old weights.
-            snapshot.hold(arrays)
+            snapshot.hold(arrays, held)
         return "ready"
 
     def _is_parameter(self, slot: int) -> bool:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import inspect as python_inspect
 import struct
-import threading
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from operator import getitem, is_
+from operator import is_
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.state import Slot, Walk, is_function, is_state, unwrap
+from convjit.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, Words, data_pointer, descriptor
 
 # --- arguments -----------------------------------------------------------------------------------------------
 
@@ -118,54 +117,6 @@ def parameter_names(function: Callable[..., Any]) -> list[str]:
         return []
 
 
-# --- descriptors ---------------------------------------------------------------------------------------------
-
-_DESCRIPTOR_OFFSET = 24
-"""Where a nanobind `mx.array` object keeps the pointer to its descriptor, on CPython's usual object layout."""
-
-
-def _descriptor_at(array: mx.array) -> ctypes.c_uint64:
-    return ctypes.c_uint64.from_address(id(array) + _DESCRIPTOR_OFFSET)
-
-
-def _descriptors_work() -> bool:
-    """Does the word really follow the array's contents on this interpreter and this MLX?"""
-    a, other = mx.array([1.0, 2.0]), mx.array([1.0, 2.0])
-    held = copy.copy(a)
-    before = _descriptor_at(a).value
-    if before != _descriptor_at(held).value or before == _descriptor_at(other).value:
-        return False
-    a[0] = 3.0
-    return _descriptor_at(a).value != before and _descriptor_at(held).value == before
-
-
-_HAS_DESCRIPTORS = _descriptors_work()
-
-
-class _DataPointer:
-    """Stands in for a descriptor word where those cannot be read: the address of the array's data."""
-
-    def __init__(self, array: mx.array):
-        self._array = array
-
-    @property
-    def value(self) -> int:
-        return data_pointer(self._array)
-
-
-def descriptor(array: mx.array) -> ctypes.c_uint64 | _DataPointer:
-    """A word (`.value`) that changes whenever the contents of `array` are replaced, as long as they are held."""
-    return _descriptor_at(array) if _HAS_DESCRIPTORS else _DataPointer(array)
-
-
-def data_pointer(array: mx.array) -> int:
-    """The address of the data of an evaluated array; its own identity where it has no readable buffer."""
-    try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        return id(array)
-
-
 # --- structure and weights -----------------------------------------------------------------------------------
 
 
@@ -174,52 +125,56 @@ class Snapshot:
 
     def __init__(self, walk: Walk):
         self.slots: list[Slot] = walk.slots
-        self._containers = [s.container for s in walk.slots]
-        self._keys = [s.key for s in walk.slots]
+        self.path_of = walk.path_of  # holds the walk, and with it all that was visited: no id is used again
         self.arrays: list[mx.array] = []
         self._held: list[mx.array] = []
-        self._words: list[Any] = []
-        self._word_values: list[int] = []
-        self.hold([s.get() for s in walk.slots])
-        self._item_containers = [c for c, _, _ in walk.items]
-        self._item_keys = [k for _, k, _ in walk.items]
-        self._item_values = [v for _, _, v in walk.items]
-        self._sized = [c for c, _ in walk.sizes]
-        self._sizes = [n for _, n in walk.sizes]
+        self._items = walk.items
+        self._sizes = walk.sizes
         self._names = walk.names
-        self.path_of = walk.path_of  # holds the walk, and with it all that was visited: no id is used again
-        self._captured = [(descriptor(a), descriptor(a).value, a, copy.copy(a)) for _, a in walk.captured]
+        self._captured = [(copy.copy(a), a) for _, a in walk.captured]
+        containers = {id(c): c for c in (*(s.container for s in walk.slots), *(c for c, _, _ in walk.items))}
+        self._dicts = [c for c in containers.values() if isinstance(c, dict)]
+        self._lists = [(c, list(c)) for c in containers.values() if isinstance(c, list)]
+        self._only_sized = [(c, n) for c, n in walk.sizes if id(c) not in containers]
+        self._words: Words | None = None
+        self.hold([s.get() for s in walk.slots], self.copies())
 
-    def hold(self, arrays: Sequence[mx.array]) -> None:
-        """Take these arrays, one a slot, as the state to compare with."""
-        self.arrays = list(arrays)
-        self._held = [copy.copy(a) for a in self.arrays]
-        self._words = [descriptor(a) for a in self.arrays]
-        self._word_values = [w.value for w in self._words]
+    def copies(self) -> list[mx.array]:
+        """Copies of what the slots hold now, which no write in place reaches."""
+        return [copy.copy(s.get()) for s in self.slots]
+
+    def hold(self, arrays: list[mx.array], held: list[mx.array]) -> None:
+        """Take these arrays, one a slot, as the state to compare with; `held` are copies of them made before."""
+        self.arrays, self._held = arrays, held
+        self._lists = [(c, list(c)) for c, _ in self._lists]
+        if not (HAVE_DESCRIPTORS and HAVE_VERSIONS):
+            return
+        frozen, captured = [a for a, _ in self._captured], [a for _, a in self._captured]
+        words = Words([*arrays, *captured], [*held, *frozen], self._dicts)
+        # Only now: had a slot changed before the versions of the dicts were read, nobody would ever see it.
+        current = all(s.get() is a for s, a in zip(self.slots, arrays, strict=True)) and self.same_structure()
+        self._words = words if current else None
+
+    def unchanged(self) -> bool:
+        """Is everything what it was? A quick yes for most calls; after a no, the other methods tell what changed."""
+        return (
+            self._words is not None
+            and self._words.unchanged()
+            and all(len(c) == len(old) and all(map(is_, c, old)) for c, old in self._lists)
+            and all(len(c) == n for c, n in self._only_sized)
+            and all(_bound(holder, name) is value for holder, name, value in self._names)
+        )
 
     def same_structure(self) -> bool:
         """Are all containers, attributes and bindings what they were?"""
-        if list(map(len, self._sized)) != self._sizes:
-            return False
         try:
-            same = all(map(is_, map(getitem, self._item_containers, self._item_keys), self._item_values))
-            if not same and not self._same_items():
-                return False
-            return all(_bound(holder, name) is value for holder, name, value in self._names if not _is_array(value))
+            return (
+                all(len(c) == n for c, n in self._sizes)
+                and all(c[k] is old or _same_constant(c[k], old) for c, k, old in self._items)
+                and all(_bound(holder, name) is value for holder, name, value in self._names if not _is_array(value))
+            )
         except (KeyError, IndexError):
             return False
-
-    def _same_items(self) -> bool:
-        for index, (container, key, old) in enumerate(
-            zip(self._item_containers, self._item_keys, self._item_values, strict=True)
-        ):
-            new = container[key]
-            if new is old:
-                continue
-            if not _same_constant(new, old):
-                return False
-            self._item_values[index] = new
-        return True
 
     def changed_slots(self) -> list[int]:
         """The indices of the slots whose array was replaced or rewritten in place.
@@ -227,13 +182,10 @@ class Snapshot:
         Raises:
             KeyError, IndexError: if a slot is gone.
         """
-        now: list[Any] = list(map(getitem, self._containers, self._keys))
-        if all(map(is_, now, self.arrays)) and [w.value for w in self._words] == self._word_values:
-            return []
         return [
-            index
-            for index, array in enumerate(now)
-            if array is not self.arrays[index] or self._words[index].value != self._word_values[index]
+            number
+            for number, (slot, old, held) in enumerate(zip(self.slots, self.arrays, self._held, strict=True))
+            if slot.get() is not old or descriptor(old) != descriptor(held)
         ]
 
     def same_data(self, index: int) -> bool:
@@ -242,7 +194,7 @@ class Snapshot:
 
     def changed_captured(self) -> list[mx.array]:
         """Bare captured arrays that are not what they were: they stay frozen, but a tracer among them matters."""
-        changed = [a for word, value, a, _ in self._captured if word.value != value]
+        changed = [array for frozen, array in self._captured if descriptor(array) != descriptor(frozen)]
         for holder, name, old in self._names:
             new = _bound(holder, name)
             if _is_array(old) and new is not old and isinstance(new, mx.array):
@@ -270,50 +222,3 @@ def _bound(holder: Any, name: str) -> object:
         except ValueError:
             return None
     return holder.get(name)
-
-
-# --- tracers -------------------------------------------------------------------------------------------------
-
-
-class TracerProbe:
-    """Is an array a tracer of grad, vmap, jvp, compile or export? 1 us an array, without evaluating it.
-
-    A compiled identity re-enters Python only when its input is a tracer (or when compilation is off, so a hit is
-    confirmed by the slow way: a tracer cannot be evaluated).
-    """
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-
-    def __call__(self, arrays: Iterable[mx.array]) -> bool:
-        return any(map(self._is_tracer, arrays))
-
-    def _is_tracer(self, array: mx.array) -> bool:
-        local = self._local
-        if not hasattr(local, "identity"):
-            local.warm = set()
-            local.hit = False
-            local.identity = mx.compile(self._identity, shapeless=True)
-        kind = (array.ndim, array.dtype)
-        if kind not in local.warm:
-            local.identity(mx.zeros((1,) * array.ndim, array.dtype))
-            local.warm.add(kind)
-        local.hit = False
-        local.identity(array)
-        return local.hit and _refuses_evaluation(array)
-
-    def _identity(self, array: mx.array) -> mx.array:
-        self._local.hit = True
-        return array
-
-
-def _refuses_evaluation(array: mx.array) -> bool:
-    try:
-        mx.async_eval(mx.stop_gradient(array))
-    except ValueError:
-        return True
-    return False
-
-
-any_tracer: Callable[[Iterable[mx.array]], bool] = TracerProbe()
-"""Is there a tracer among these arrays?"""

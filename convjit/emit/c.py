@@ -88,10 +88,7 @@ C = Language(
         "arith.truncf.f16": "round_f16({0})",
         "arith.truncf.bf16": "round_bf16({0})",
         **{f"arith.cmpf.{predicate}": text for predicate, text in _COMPARISONS.items()},
-        **{
-            f"math.{name}": f"vec_{name}({{0}})"
-            for name in _FUNCTIONS
-        },
+        **{f"math.{name}": f"vec_{name}({{0}})" for name in _FUNCTIONS},
         "math.absf": "vec_abs({0})",
         "math.rsqrt": "1.0f / vec_sqrt({0})",
         "math.powf": "vec_pow({0}, {1})",

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -348,4 +349,14 @@ void cj_pack(const cj_packing *packing, int threads)
     run_on(pack_share, packing, shared ? threads : 1);
     if (shared)
         leave_pool();
+}
+
+/* Are these words of memory what they were? Python asks it about the weights and modules of a program at every call;
+ * loads that do not wait for each other find out much faster than a loop in Python. */
+int cj_same_words(const uint64_t *const *addresses, const uint64_t *expected, int count)
+{
+    uint64_t difference = 0;
+    for (int i = 0; i < count; i++)
+        difference |= *addresses[i] ^ expected[i];
+    return difference == 0;
 }

@@ -6,6 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
+from convjit import words
 from convjit.backends import BackendError
 from convjit.backends.cpu.toolchain import Toolchain
 
@@ -55,7 +56,8 @@ class Runtime:
 
     def __init__(self, toolchain: Toolchain):
         text = Path(__file__).with_name("runtime.c").read_text()
-        library = ctypes.CDLL(str(toolchain.build(text)))
+        path = str(toolchain.build(text))
+        library = ctypes.CDLL(path)
         self.threads = _threads()
         self.run = library.cj_run
         self.run.argtypes = [
@@ -65,6 +67,9 @@ class Runtime:
         self.pack = library.cj_pack
         self.pack.argtypes = [ctypes.POINTER(PackingOrder), ctypes.c_int]
         self.pack.restype = None
+        same_words = ctypes.PyDLL(path).cj_same_words  # keeps the interpreter's lock: it reads Python's own objects
+        same_words.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+        words.compare_by(same_words)
 
 
 def _threads() -> int:

@@ -1,0 +1,52 @@
+"""Is an array a tracer of grad, vmap, jvp, compile or export? 1 us an array, without evaluating it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+import mlx.core as mx
+
+
+class _Probe:
+    """A compiled identity re-enters Python only when its input is a tracer.
+
+    It also does when compilation is off or there is no compiler, so a hit is confirmed by the slow way: a tracer
+    cannot be evaluated.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def __call__(self, arrays: Iterable[mx.array]) -> bool:
+        return any(map(self._is_tracer, arrays))
+
+    def _is_tracer(self, array: mx.array) -> bool:
+        local = self._local
+        if not hasattr(local, "identity"):
+            local.warm = set()
+            local.hit = False
+            local.identity = mx.compile(self._identity, shapeless=True)
+        kind = (array.ndim, array.dtype)
+        if kind not in local.warm:
+            local.identity(mx.zeros((1,) * array.ndim, array.dtype))
+            local.warm.add(kind)
+        local.hit = False
+        local.identity(array)
+        return local.hit and _refuses_evaluation(array)
+
+    def _identity(self, array: mx.array) -> mx.array:
+        self._local.hit = True
+        return array
+
+
+def _refuses_evaluation(array: mx.array) -> bool:
+    try:
+        mx.async_eval(mx.stop_gradient(array))
+    except ValueError:
+        return True
+    return False
+
+
+any_tracer: Callable[[Iterable[mx.array]], bool] = _Probe()
+"""Is there a tracer among these arrays?"""
