@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
@@ -15,10 +16,13 @@ from convjit.capture import Capture, TracerCaptured, capture
 from convjit.compile import Options
 from convjit.errors import CompileError, PipelineError, TraceError
 from convjit.guard import Arguments, Snapshot
+from convjit.kernel import Kernel
 from convjit.lower import Lowered, lower
 from convjit.program import Program, build
 from convjit.progress import kernel_progress
+from convjit.proof import prove
 from convjit.replay import UnknownPrimitive
+from convjit.schedule import Schedule
 from convjit.state import Walk
 from convjit.tracers import any_tracer
 
@@ -177,17 +181,32 @@ def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapsh
 
 def _compile(name: str, captured: Capture, options: Options, backend: Backend, snapshot: Snapshot) -> Entry:
     folder = dump.folder_for(name)
-    lowered = lower(captured, backend.name, options.pipeline, folder)
+    lowered, kernels = _trusted(name, captured, options, backend, folder)
     entry = Entry(snapshot, lowered.refusals())
     entry.captured, entry.lowered, entry.backend = captured, lowered, backend
-    if not any(True for _ in lowered.kernels()):
+    if not kernels:
         why = entry.reasons or ["it has no convolution"]
         entry.reasons = [f"runs as plain MLX: {'; '.join(why)}"]
         return entry
     if folder is not None:
         dump.write_sources(folder, lowered.sources(backend))
         dump.write_parameters(folder, captured)
-    with kernel_progress(name) as progress:
-        entry.program = build(lowered.module, backend, lowered.constants, progress)
+    entry.program = build(lowered.module, backend, lowered.constants)
     entry.bind(snapshot.arrays, prepare=True)
     return entry
+
+
+def _trusted(
+    name: str, captured: Capture, options: Options, backend: Backend, folder: Path | None
+) -> tuple[Lowered, list[tuple[str, Kernel, Schedule]]]:
+    """The capture as scheduled IR whose kernels are compiled and have proven themselves; the others stay plain MLX."""
+    refused: dict[str, str] = {}
+    while True:
+        lowered = lower(captured, backend.name, options.pipeline, folder, refused)
+        kernels = list(lowered.kernels())
+        with kernel_progress(name) as progress:
+            backend.compile([(kernel, schedule) for _, kernel, schedule in kernels], progress)
+        failures = prove(backend, kernels) if backend.needs_proof else {}
+        if not failures:
+            return lowered, kernels
+        refused = {**lowered.refused, **failures}

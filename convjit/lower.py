@@ -58,7 +58,9 @@ class Lowered:
         return [f"{row.layer} stays plain MLX: {row.note}" for row in rows(self.module) if row.kernel == PLAIN]
 
 
-def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | None) -> Lowered:
+def lower(
+    captured: Capture, backend: str, pipeline: str | None, folder: Path | None, refused: dict[str, str]
+) -> Lowered:
     """Run the pipeline over a capture.
 
     Args:
@@ -66,13 +68,14 @@ def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | 
         backend: the backend's name, for the `schedule` pass.
         pipeline: the passes up to `fuse-epilogue`, as one spec string, or None for `passes.OPTIMIZE`.
         folder: where to dump the IR behind every pass, or None.
+        refused: layer -> why it must stay plain MLX.
 
     Raises:
         PipelineError: for a pipeline that cannot be read or run.
         BackendError: if the backend refuses a kernel that no convolution of the user's function stands for.
     """
     spec = passes.pipeline_for(backend, pipeline)
-    refused: dict[str, str] = {}
+    refused = dict(refused)
     while True:
         module, constants = _traced(captured, refused)
         try:

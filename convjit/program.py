@@ -108,10 +108,8 @@ class Program:
         )
 
 
-def build(
-    module: ModuleOp, backend: Backend, constants: list[mx.array], progress: Callable[[int, int], None]
-) -> Program:
-    """A program from a scheduled module; its kernels are compiled here, in parallel.
+def build(module: ModuleOp, backend: Backend, constants: list[mx.array]) -> Program:
+    """A program from a scheduled module, whose kernels are compiled.
 
     Raises:
         BackendError: if a kernel cannot be compiled.
@@ -119,7 +117,6 @@ def build(
     """
     functions = {op.sym_name.data: op for op in module.body.block.ops if isinstance(op, FuncOp)}
     kernels = {op: kernel_of(op) for op in module.walk() if isinstance(op, FusedOp)}
-    backend.compile([(kernel, _schedule(op)) for op, kernel in kernels.items()], progress)
     prepare = functions.get("prepare")
     return Program(
         None if prepare is None else _function(prepare, backend, kernels),

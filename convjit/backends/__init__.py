@@ -34,6 +34,8 @@ class Stretch:
     outputs: tuple[int, ...]
     prepared: frozenset[int] = frozenset()
     """Inputs that the program itself made and keeps, such as packed weights: nobody writes into them."""
+    poisoned: bool = False
+    """Are outputs to hold NaN before the kernels write them? For proofs: what is not written shows."""
 
 
 Runner = Callable[[Sequence[mx.array]], list[mx.array]]
@@ -48,6 +50,8 @@ class Backend(Protocol):
     """A way to run kernels. One instance a process; every method may be called from any thread."""
 
     name: str
+    needs_proof: bool
+    """Do kernels run on hardware, and so have to prove themselves there (`convjit.proof`)?"""
 
     def fingerprint(self) -> str:
         """What compiled artefacts depend on beyond their text: compiler, flags, CPU or device, versions."""

@@ -27,6 +27,7 @@ class MetalBackend:
     """Kernels for Apple GPUs. Without a Metal device everything works but evaluating a result."""
 
     name = "metal"
+    needs_proof = True
 
     def fingerprint(self) -> str:
         device = mx.device_info() if mx.metal.is_available() else {}
@@ -55,7 +56,7 @@ class MetalBackend:
         shapes = [(g.in_shape, kernel.dtype), (g.weight_shape, kernel.dtype)]
         shapes += [(e.shape, e.dtype) for e in kernel.extras]
         inputs = [mx.zeros(shape, DTYPE[dtype]) for shape, dtype in shapes]
-        launch = _launcher(kernel, schedule)
+        launch = _launcher(kernel, schedule, False)
         return simulator.capture(lambda *arrays: launch(arrays), *inputs).launches[0].text
 
     def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
@@ -64,7 +65,7 @@ class MetalBackend:
 
     def load(self, stretch: Stretch) -> Runner:
         """Issue the kernels of `stretch`; nothing is evaluated."""
-        steps = [(call, _launcher(call.kernel, call.schedule)) for call in stretch.calls]
+        steps = [(call, _launcher(call.kernel, call.schedule, stretch.poisoned)) for call in stretch.calls]
 
         def run(inputs: Sequence[mx.array]) -> list[mx.array]:
             values = dict(enumerate(inputs))
@@ -76,7 +77,7 @@ class MetalBackend:
         return run
 
 
-def _launcher(kernel: Kernel, schedule: Schedule) -> Callable[[Sequence[mx.array]], list[mx.array]]:
+def _launcher(kernel: Kernel, schedule: Schedule, poisoned: bool) -> Callable[[Sequence[mx.array]], list[mx.array]]:
     """A function of the kernel's arrays (input, packed weight, extras) that issues it."""
     metal_kernel = _metal_kernel(metal_text(kernel, schedule))
     grid, threadgroup = launch_size(kernel.geometry, schedule)
@@ -90,6 +91,7 @@ def _launcher(kernel: Kernel, schedule: Schedule) -> Callable[[Sequence[mx.array
             threadgroup=threadgroup,
             output_shapes=shapes,
             output_dtypes=dtypes,
+            init_value=float("nan") if poisoned else None,
         )
 
     return launch

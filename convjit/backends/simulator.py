@@ -15,6 +15,7 @@ class SimulatorBackend(MetalBackend):
     """As `MetalBackend`, but `load` gives a runner whose results are evaluated, by `convjit.simulator`."""
 
     name = "simulator"
+    needs_proof = False
 
     def fingerprint(self) -> str:
         return f"simulated {super().fingerprint()}"

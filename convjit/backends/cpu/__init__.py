@@ -35,6 +35,7 @@ class CpuBackend:
     """Runs kernels as compiled C; see `convjit.backends.Backend`."""
 
     name = "cpu"
+    needs_proof = True
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -67,6 +67,11 @@ class StretchRunner:
             allocator(kernel.geometry.out_shape, kernel.result_dtypes[n])
             for kernel, n in (results[value] for value in self._made)
         ]
+        self._poisoned = stretch.poisoned
+        self._made_bytes = [
+            prod(kernel.geometry.out_shape) * DTYPES[kernel.result_dtypes[n]]
+            for kernel, n in (results[value] for value in self._made)
+        ]
         bases, offsets, self._arena_bytes = _lay_out(stretch, self._made)
         self._steps = (Step * len(stretch.calls))()
         self._tables: list[object] = []  # keeps alive what the steps point to
@@ -98,6 +103,9 @@ class StretchRunner:
         made = [allocate() for allocate in self._allocators]
         for number, (address, _) in enumerate(made, self._num_inputs):
             arrays[number] = address
+        if self._poisoned:
+            for (address, _), size in zip(made, self._made_bytes, strict=True):
+                ctypes.memset(address, 0xFF, size)
         failed = self._runtime.run(
             self._steps, len(self._steps), arrays, self._arena_bytes, self._scratch_bytes, self._threads
         )
