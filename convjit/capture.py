@@ -21,7 +21,7 @@ from convjit.checked import checked_convolutions
 from convjit.clone import Clone
 from convjit.errors import TraceError
 from convjit.guard import argument_paths, parameter_names, read_arguments
-from convjit.state import Slot, Walk, holds_state, is_state
+from convjit.state import Slot, Walk, child_path, holds_state, is_state
 from convjit.trace import Argument, Tape, record
 from convjit.tracers import any_tracer
 from convjit.words import data_pointer, descriptor
@@ -203,15 +203,12 @@ class _Session:
         after = read_arguments(self._args, self._kwargs)
         if after.key != self._before.key or any(map(operator.is_not, after.arrays, self._before.arrays)):
             raise TraceError("it changes a list or dict among its arguments; return the new values instead")
+        path_of = self._walk.path_of
         live = {(id(s.container), s.key): s for s in self._walk.slots}
         return [
-            (live.get((id(container), key)) or Slot(container, key, self._path(container, key)), array)
-            for container, key, array in self._clone.written(self._walk.path_of)
+            (live.get((id(container), key)) or Slot(container, key, child_path(path_of(container), key)), array)
+            for container, key, array in self._clone.written(path_of)
         ]
-
-    def _path(self, container: Any, key: Any) -> str:
-        path = self._walk.path_of(container)
-        return f"{path}.{key}" if path else str(key)
 
 
 def _split(tracers: Sequence[mx.array], num_slots: int) -> tuple[Iterator[mx.array], Sequence[mx.array]]:

@@ -11,8 +11,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from convjit import trees
 from convjit.errors import TraceError
-from convjit.state import CONTAINERS, Walk, bindings, holds_state, is_function, is_object, rebinds, unwrap
+from convjit.state import CONTAINERS, Walk, bindings, child_path, holds_state, is_function, is_object, rebinds, unwrap
 
 _MISSING = object()
 _ONCE = "a trace would do that only once, not at every call"
@@ -94,7 +95,7 @@ class Clone:
         items = [self._item(value, index, item) for index, item in enumerate(value)]
         if all(new is old for new, old in zip(items, value, strict=True)):
             return value
-        return self._keep(value, type(value)(*items) if hasattr(value, "_fields") else type(value)(items))
+        return self._keep(value, trees.like(value, items))
 
     def _function(self, function: types.FunctionType) -> types.FunctionType:
         if not _needs_copy(function):
@@ -155,13 +156,13 @@ class Clone:
             else:
                 now, then = twin, before
             for key in then.keys() - now.keys():
-                raise TraceError(f"it removes '{_join(path_of(original), key)}'; {_ONCE}")
+                raise TraceError(f"it removes '{child_path(path_of(original), key)}'; {_ONCE}")
             for key, value in now.items():
                 old = then.get(key, _MISSING)
                 if isinstance(value, mx.array) and value is not old:
                     written.append((original, key, value))
                 elif not _same(value, old) and not (old is _MISSING and self._is_memo(original, value)):
-                    raise TraceError(f"it changes '{_join(path_of(original), key)}'; {_ONCE}")
+                    raise TraceError(f"it changes '{child_path(path_of(original), key)}'; {_ONCE}")
         return written
 
     def _is_memo(self, container: Any, value: Any) -> bool:
@@ -183,10 +184,6 @@ def _needs_copy(function: types.FunctionType) -> bool:
         return False
     walk = Walk().follow(function)
     return bool(walk.slots or walk.names or walk.sizes) or rebinds(function.__code__)
-
-
-def _join(path: str | None, key: Any) -> str:
-    return f"{path}.{key}" if path else str(key)
 
 
 def _same(value: Any, old: Any) -> bool:

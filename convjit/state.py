@@ -44,6 +44,11 @@ class Slot:
         return self.container[self.key]
 
 
+def child_path(path: str | None, key: Any) -> str:
+    """The path of what a container at `path` holds under `key`; the outermost container has the path ""."""
+    return f"{path}.{key}" if path else str(key)
+
+
 def unwrap(function: Any) -> Any:
     """The function behind the wrappers of `convjit.compile`."""
     while hasattr(type(function), "__convjit_plain__"):
@@ -227,12 +232,12 @@ class Walk:
     def _mapping(self, mapping: dict[Any, Any], path: str) -> None:
         self._sized(mapping, path)
         for key, value in mapping.items():
-            self._entry(mapping, key, value, f"{path}.{key}" if path else str(key))
+            self._entry(mapping, key, value, child_path(path, key))
 
     def _sequence(self, sequence: list[Any] | tuple[Any, ...], path: str) -> None:
         self._sized(sequence, path)
         for index, value in enumerate(sequence):
-            self._entry(sequence, index, value, f"{path}.{index}" if path else str(index))
+            self._entry(sequence, index, value, child_path(path, index))
 
     def _sized(self, container: Any, path: str) -> None:
         self._paths.setdefault(id(container), path)
