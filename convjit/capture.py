@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import operator
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,24 +22,8 @@ from convjit.errors import TraceError
 from convjit.guard import argument_paths, parameter_names, read_arguments
 from convjit.state import Slot, Walk, child_path, holds_state, is_state
 from convjit.trace import Argument, Tape, record
-from convjit.tracers import any_tracer
+from convjit.tracers import any_tracer, capture_in_progress
 from convjit.words import data_pointer, descriptor
-
-_thread = threading.local()
-
-
-def capturing() -> bool:
-    """Is this thread inside a capture? Compiled functions run plain there, so that the outermost one sees it all."""
-    return getattr(_thread, "depth", 0) > 0
-
-
-@contextmanager
-def _capture_in_progress() -> Generator[None]:
-    _thread.depth = getattr(_thread, "depth", 0) + 1
-    try:
-        yield
-    finally:
-        _thread.depth -= 1
 
 
 class TracerCaptured(Exception):
@@ -95,7 +78,7 @@ def capture(
         result.update(outputs=outputs, written=[slot for slot, _ in written])
         return arrays + [array for _, array in written]
 
-    with _capture_in_progress(), _random_state_kept():
+    with capture_in_progress(), _random_state_kept():
         _probe(function, args, kwargs, walk)
         # MLX refuses to trace a function that captures one of its inputs: new arrays stand for them.
         tape = record(on_tracers, [mx.zeros(a.shape, a.dtype) for a in (*inputs, *(s.get() for s in walk.slots))])

@@ -17,7 +17,7 @@ import mlx.nn as nn
 from convjit.errors import CompileError, FallbackWarning
 from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
 from convjit.state import Walk
-from convjit.tracers import any_tracer
+from convjit.tracers import any_tracer, capturing
 
 if TYPE_CHECKING:
     from convjit.entry import Entry
@@ -139,7 +139,7 @@ class Compiled:
         return getattr(self._function, "__qualname__", type(self._function).__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if _disabled or _capturing():
+        if _disabled or capturing():
             return self._function(*args, **kwargs)
         arguments = read_arguments(args, kwargs)
         if any_tracer(arguments.arrays):
@@ -219,13 +219,6 @@ class Compiled:
         if self._options.fallback == "warn" and not self._warned:
             self._warned = True
             warnings.warn(message, FallbackWarning, stacklevel=5)
-
-
-def _capturing() -> bool:
-    import sys
-
-    capture = sys.modules.get("convjit.capture")
-    return capture is not None and capture.capturing()
 
 
 def _default_backend() -> str | None:

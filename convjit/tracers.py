@@ -1,9 +1,10 @@
-"""Is an array a tracer of grad, vmap, jvp, compile or export? 1 us an array, without evaluating it."""
+"""Is a transformation under way: grad, vmap, jvp, compile, export, or a capture of our own?"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 
 import mlx.core as mx
 
@@ -49,4 +50,21 @@ def _refuses_evaluation(array: mx.array) -> bool:
 
 
 any_tracer: Callable[[Iterable[mx.array]], bool] = _Probe()
-"""Is there a tracer among these arrays?"""
+"""Is there a tracer among these arrays? 1 us an array, without evaluating it."""
+
+_thread = threading.local()
+
+
+def capturing() -> bool:
+    """Is this thread inside a capture? Compiled functions run plain there, so that the outermost one sees it all."""
+    return getattr(_thread, "depth", 0) > 0
+
+
+@contextmanager
+def capture_in_progress() -> Generator[None]:
+    """While this is entered, `capturing` is true in this thread."""
+    _thread.depth = getattr(_thread, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _thread.depth -= 1
