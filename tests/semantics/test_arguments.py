@@ -98,7 +98,7 @@ def test_hashable_constants(value):
     assert all(pair == (value, value) for pair in Seen.pairs)
 
 
-@pytest.mark.parametrize("value", [{1, 2}, np.ones(3), bytearray(b"1"), [{1}], {"a": np.ones(2)}, slice(0, 1)])
+@pytest.mark.parametrize("value", [{1, 2}, np.ones(3), bytearray(b"1"), [{1}], {"a": np.ones(2)}])
 def test_unhashable_arguments_raise(value):
     fast = convjit.compile(lambda x, value: CONV(x))
     with pytest.raises(TypeError, match=r"convjit.compile: an argument of type .* is neither an array"):
