@@ -9,6 +9,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import mlx.core as mx
@@ -94,16 +95,14 @@ def compile(
     return Compiled(function, options)
 
 
+@dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one compiled function."""
+    """The options of one compiled function; `explicit_state` tells whether `inputs` or `outputs` was given."""
 
-    __slots__ = ("backend", "explicit_state", "fallback", "pipeline")
-
-    def __init__(self, backend: str | None, fallback: Fallback, pipeline: str | None, explicit_state: bool):
-        self.backend = backend
-        self.fallback: Fallback = fallback
-        self.pipeline = pipeline
-        self.explicit_state = explicit_state
+    backend: str | None
+    fallback: Fallback
+    pipeline: str | None
+    explicit_state: bool
 
 
 class Compiled:
@@ -222,6 +221,7 @@ class Compiled:
 
 
 def _default_backend() -> str | None:
+    """The backend for MLX's default device, read at every call; None for a GPU that is not Metal."""
     if mx.default_device().type == mx.DeviceType.cpu:
         return "cpu"
     return "metal" if mx.metal.is_available() else None

@@ -1,4 +1,4 @@
-"""Backends by name, and the one that a call should use."""
+"""Backends by name."""
 
 from __future__ import annotations
 
@@ -33,10 +33,3 @@ def get(name: str) -> Backend:
 
         return SimulatorBackend()
     raise BackendError(f"there is no backend {name!r}; convjit has {', '.join(map(repr, NAMES))}")
-
-
-def default_name() -> str | None:
-    """The backend for MLX's default device, read at every call; None for a GPU that is not Metal."""
-    if mx.default_device().type == mx.DeviceType.cpu:
-        return "cpu"
-    return "metal" if mx.metal.is_available() else None
