@@ -12,8 +12,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit import trees
+from convjit.bindings import bindings, rebinds
 from convjit.errors import TraceError
-from convjit.state import CONTAINERS, Walk, bindings, child_path, holds_state, is_function, is_object, rebinds, unwrap
+from convjit.state import Walk, child_path, holds_state, is_followed, is_function, is_object, unwrap
 
 _MISSING = object()
 _ONCE = "a trace would do that only once, not at every call"
@@ -79,7 +80,7 @@ class Clone:
     def _item(self, container: Any, key: Any, value: Any) -> Any:
         if isinstance(value, mx.array):
             return self._replace(container, key, value)
-        if isinstance(value, (nn.Module, *CONTAINERS)) or is_function(value) or holds_state(value):
+        if is_followed(value):
             return self.follow(value)
         return value
 

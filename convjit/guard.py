@@ -1,4 +1,4 @@
-"""What may have changed since a program was built: arguments, weights, structure, tracers. Runs at every call."""
+"""What may have changed since a program was built: arguments, weights, structure. Runs at every call."""
 
 from __future__ import annotations
 

@@ -6,17 +6,18 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import gc
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+
+from convjit.bindings import attribute_names, bindings, cells
 
 CONTAINERS = (dict, list, tuple)
 
@@ -96,13 +97,18 @@ def holds_state(value: object) -> bool:
     return False
 
 
+def is_followed(value: object) -> bool:
+    """Does a walk, and a clone, go on into a value that it finds in a container?"""
+    return isinstance(value, (nn.Module, *CONTAINERS)) or is_function(value) or holds_state(value)
+
+
 def _items(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, (list, tuple)):
         return value
     if type(value) is types.FunctionType:
-        return [content for _, _, content in _cells(value)]
+        return [content for _, _, content in cells(value)]
     if isinstance(value, types.MethodType):
         return (value.__self__,)
     if isinstance(value, functools.partial):
@@ -117,48 +123,6 @@ def _items(value: Any) -> Iterable[Any]:
 def _slot_names(cls: type) -> tuple[str, ...]:
     names = (vars(base).get("__slots__", ()) for base in cls.__mro__ if not _is_library(base.__module__))
     return tuple(name for given in names for name in ((given,) if isinstance(given, str) else given))
-
-
-def bindings(function: types.FunctionType) -> Iterator[tuple[str, Any, Any]]:
-    """The names a function takes from outside: (name, the cell or the globals dict, the value)."""
-    yield from _cells(function)
-    for name in global_names(function.__code__):
-        if name in function.__globals__:
-            yield name, function.__globals__, function.__globals__[name]
-
-
-def _cells(function: types.FunctionType) -> Iterator[tuple[str, Any, Any]]:
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell, cell.cell_contents
-        except ValueError:  # a cell that is not filled yet
-            continue
-
-
-@functools.lru_cache(maxsize=4096)
-def global_names(code: types.CodeType) -> frozenset[str]:
-    """The globals that a function's code, or that of a function inside it, reads or writes."""
-    names = {i.argval for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME"))}
-    return frozenset(names).union(*map(global_names, _inner_code(code)))
-
-
-@functools.lru_cache(maxsize=4096)
-def rebinds(code: types.CodeType) -> bool:
-    """Does the code assign a global, or a variable of an enclosing function?"""
-    for i in dis.get_instructions(code):
-        if i.opname == "STORE_GLOBAL" or (i.opname == "STORE_DEREF" and i.argval in code.co_freevars):
-            return True
-    return any(map(rebinds, _inner_code(code)))
-
-
-@functools.lru_cache(maxsize=4096)
-def _attribute_names(code: types.CodeType) -> frozenset[str]:
-    names = {i.argval for i in dis.get_instructions(code) if i.opname.endswith(("_ATTR", "_METHOD"))}
-    return frozenset(names).union(*map(_attribute_names, _inner_code(code)))
-
-
-def _inner_code(code: types.CodeType) -> list[types.CodeType]:
-    return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
 
 
 def _is_library(module: str | None) -> bool:
@@ -249,7 +213,7 @@ class Walk:
             self.slots.append(Slot(container, key, path))
             return
         self.items.append((container, key, value))
-        if isinstance(value, (nn.Module, *CONTAINERS)) or is_function(value) or holds_state(value):
+        if is_followed(value):
             self.follow(value, path)
 
     def _function(self, function: types.FunctionType, path: str) -> None:
@@ -289,7 +253,7 @@ class Walk:
             functions = {name: m for name, m in members.items() if type(m) is types.FunctionType}
             for name, function in functions.items():
                 self._fixed(function, f"{base.__name__}.{name}")
-            read = frozenset[str]().union(*(_attribute_names(f.__code__) for f in functions.values()))
+            read = frozenset[str]().union(*(attribute_names(f.__code__) for f in functions.values()))
             for name in read & (members.keys() - functions.keys()):
                 if isinstance(members[name], mx.array):
                     self._frozen(name, vars(base), members[name])
@@ -316,7 +280,7 @@ class Walk:
         if _is_library(namespace.__name__ if isinstance(namespace, types.ModuleType) else namespace.__module__):
             return
         members = vars(namespace)
-        for name in _attribute_names(function.__code__) & members.keys():
+        for name in attribute_names(function.__code__) & members.keys():
             member = unwrap(members[name])
             if isinstance(member, mx.array):
                 self._frozen(name, members, member)
