@@ -12,7 +12,7 @@ from convjit.geometry import Geometry, GeometryError
 from convjit.inspect import PLAIN, Row
 from convjit.ir.conv import FusedOp, StretchOp, YieldOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
-from convjit.ir.types import shape_of
+from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import is_elementwise
 from convjit.passes.raise_conv import window_of
 from convjit.schedule import Schedule
@@ -100,8 +100,7 @@ def _users(value: SSAValue) -> Iterator[Operation]:
 
 
 def _why_not(user: PrimitiveOp) -> str:
-    elements = [v.type.get_element_type() for v in user.operands]  # pyright: ignore
-    result = user.results[0].type.get_element_type()  # pyright: ignore
-    if is_elementwise(user.primitive.data, user.python_arguments, elements, result):
+    elements = [element_type(v) for v in user.operands]
+    if is_elementwise(user.primitive.data, user.python_arguments, elements, element_type(user.results[0])):
         return "another operand depends on this convolution or cannot be read by a kernel"
     return "not elementwise"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import FloatAttr, IntegerAttr, TensorType
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr
 from xdsl.ir import Operation, SSAValue
 
 from convjit.ir.conv import FusedOp, YieldOp
-from convjit.ir.types import shape_of
+from convjit.ir.types import element_type, shape_of
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel
 
 _PREDICATES = (
@@ -20,13 +20,12 @@ def kernel_of(op: FusedOp) -> Kernel:
     """The kernel that a fused convolution asks for."""
     geometry = op.geometry
     rank = len(geometry.out_shape)
-    extras = tuple(Extra((1,) * (rank - len(shape_of(e.type))) + shape_of(e.type), _element_type(e)) for e in op.extras)
-    return Kernel(geometry, _element_type(op.input), extras, _epilogue(op), tuple(map(_element_type, op.outputs)))
+    extras = tuple(Extra((1,) * (rank - len(shape_of(e.type))) + shape_of(e.type), _dtype(e)) for e in op.extras)
+    return Kernel(geometry, _dtype(op.input), extras, _epilogue(op), tuple(map(_dtype, op.outputs)))
 
 
-def _element_type(value: SSAValue) -> str:
-    assert isinstance(value.type, TensorType)
-    return str(value.type.get_element_type())
+def _dtype(value: SSAValue) -> str:
+    return str(element_type(value))
 
 
 def _epilogue(op: FusedOp) -> Epilogue:

@@ -35,7 +35,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.ir.attributes import PackedType, ScheduleAttr, WindowAttr
-from convjit.ir.types import shape_of
+from convjit.ir.types import element_type, shape_of
 
 
 def weight_type(type_: Attribute) -> TensorType[Any]:
@@ -175,21 +175,17 @@ class FusedOp(IRDLOperation):
         if not isinstance(block.args[0].type, Float32Type):
             raise VerifyException(f"the sum is f32, got {block.args[0].type}")
         for arg, extra in zip(block.args[1:], self.extras, strict=True):
-            type_ = extra.type
-            assert isinstance(type_, TensorType)
-            if arg.type != type_.get_element_type():
-                raise VerifyException(f"an extra of type {type_} does not give elements of type {arg.type}")
-            shape = type_.get_shape()
+            if arg.type != element_type(extra):
+                raise VerifyException(f"an extra of type {extra.type} does not give elements of type {arg.type}")
+            shape = shape_of(extra.type)
             out = geometry.out_shape[len(geometry.out_shape) - len(shape) :]
             if len(shape) > len(geometry.out_shape) or any(s not in (1, o) for s, o in zip(shape, out, strict=True)):
                 raise VerifyException(
                     f"an extra of shape {list(shape)} does not broadcast to {list(geometry.out_shape)}"
                 )
         terminator = block.last_op
-        if not isinstance(terminator, YieldOp) or [v.type for v in terminator.arguments] != [
-            r.type.get_element_type()  # pyright: ignore[reportAttributeAccessIssue]
-            for r in self.outputs
-        ]:
+        elements = [element_type(r) for r in self.outputs]
+        if not isinstance(terminator, YieldOp) or [v.type for v in terminator.arguments] != elements:
             raise VerifyException("expected a conv.yield of one element for each result")
 
 

@@ -22,7 +22,7 @@ from xdsl.dialects.builtin import (
     TensorType,
     UnitAttr,
 )
-from xdsl.ir import Attribute, TypeAttribute
+from xdsl.ir import Attribute, SSAValue, TypeAttribute
 
 _UNSIGNED = Signedness.UNSIGNED
 
@@ -54,6 +54,12 @@ def tensor_type(shape: tuple[int, ...], dtype: mx.Dtype) -> TensorType[Any]:
 def shape_of(type_: Attribute) -> tuple[int, ...]:
     assert isinstance(type_, TensorType)
     return type_.get_shape()
+
+
+def element_type(value: SSAValue) -> Attribute:
+    """The type of a tensor's elements."""
+    assert isinstance(value.type, TensorType)
+    return value.type.get_element_type()
 
 
 def dtype_of(type_: Attribute) -> mx.Dtype:

@@ -8,9 +8,9 @@ from xdsl.ir import Operation, SSAValue
 
 from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp
-from convjit.ir.types import shape_of
+from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
-from convjit.passes.values import constant_of, element_type, source_of_broadcast, users
+from convjit.passes.values import constant_of, source_of_broadcast, users
 
 
 @dataclass(slots=True)

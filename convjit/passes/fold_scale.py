@@ -25,8 +25,8 @@ from xdsl.rewriter import Rewriter
 
 from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
-from convjit.ir.types import shape_of
-from convjit.passes.values import element_type, forward_of, source_of_broadcast, static_values
+from convjit.ir.types import element_type, shape_of
+from convjit.passes.values import forward_of, source_of_broadcast, static_values
 from convjit.passes.vectors import Vectors
 
 

@@ -26,11 +26,13 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import ModuleOp, StringAttr, f32, i1
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
 
 from convjit.ir.conv import FusedOp, GeneralOp, YieldOp
+from convjit.ir.types import element_type
 from convjit.passes.dag import Dag, maximal_dag
 from convjit.passes.elementwise import HALF_TYPES, LOWERINGS, Scalars
-from convjit.passes.values import constant_of, element_type, erase_dead_ops, forward_of, source_of_broadcast
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, source_of_broadcast
 
 
 def _region(dag: Dag, results: list[SSAValue]) -> Region:
@@ -60,10 +62,7 @@ def _region(dag: Dag, results: list[SSAValue]) -> Region:
         for r in results
     ]
     block.add_op(YieldOp(*yielded))
-    for op in reversed(list(block.ops)):
-        if op.results and not op.results[0].uses:
-            op.detach()
-            op.erase()
+    erase_dead_ops(block)
     return Region(block)
 
 
@@ -102,8 +101,7 @@ def _fuse(dag: Dag) -> None:
         result.name_hint = old.name_hint
         old.replace_all_uses_with(result)
     for op in [*reversed(dag.ops), conv]:
-        op.detach()
-        op.erase()
+        Rewriter.erase_op(op)
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class FuseEpiloguePass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
-            erase_dead_ops(function)
+            erase_dead_ops(function.body.block)
             for conv in [o for o in function.body.block.ops if isinstance(o, GeneralOp)]:
                 _fuse(maximal_dag(conv, self.max_extras, self.max_results))
-            erase_dead_ops(function)
+            erase_dead_ops(function.body.block)

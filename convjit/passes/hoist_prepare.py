@@ -30,6 +30,7 @@ from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, Integ
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
 
 from convjit.ir.conv import weight_type
 from convjit.ir.mlx import ConstantOp, is_primitive
@@ -104,8 +105,7 @@ def _move(function: FuncOp, crossing: list[SSAValue], stays: set[Operation]) -> 
         value.replace_all_uses_with(argument)
     for op in reversed(ops):
         if op not in stays:
-            op.detach()
-            op.erase()
+            Rewriter.erase_op(op)
     return prepare
 
 
@@ -139,7 +139,7 @@ class HoistPreparePass(ModulePass):
         for function in forward_of(op):
             if function.arg_attrs is None:
                 continue
-            erase_dead_ops(function)
+            erase_dead_ops(function.body.block)
             crossing, stays = _crossing(function, static_values(function))
             if crossing:
                 op.body.block.insert_op_before(_move(function, crossing, stays), function)

@@ -23,7 +23,7 @@ from xdsl.rewriter import Rewriter
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
-from convjit.ir.types import shape_of
+from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.values import argument_attribute, forward_of
 
@@ -57,7 +57,7 @@ def _layer(weight: SSAValue) -> str:
 
 def _geometry(op: PrimitiveOp) -> Geometry | None:
     x, w = op.operands
-    types = {v.type.get_element_type() for v in (x, w, op.results[0])}  # pyright: ignore
+    types = {element_type(v) for v in (x, w, op.results[0])}
     if len(types) != 1 or types.pop() not in FLOAT_TYPES or 0 in shape_of(x.type):
         return None
     try:

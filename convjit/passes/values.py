@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import mlx.core as mx
-from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
+from xdsl.ir import Block, BlockArgument, Operation, SSAValue
+from xdsl.rewriter import Rewriter
 
 from convjit.ir.mlx import ConstantOp, is_primitive
 from convjit.ir.types import dtype_of
@@ -66,20 +67,13 @@ def constant_of(value: SSAValue) -> float | bool | None:
     return number if isinstance(number, bool) else float(number)
 
 
-def element_type(value: SSAValue) -> Attribute:
-    """The type of a tensor's elements."""
-    assert isinstance(value.type, TensorType)
-    return value.type.get_element_type()
-
-
 def users(value: SSAValue) -> set[Operation]:
     """The ops that read `value`."""
     return {use.operation for use in value.uses}
 
 
-def erase_dead_ops(function: FuncOp) -> None:
-    """Erase the ops of `function` whose results nothing needs."""
-    for op in reversed(list(function.body.block.ops)):
+def erase_dead_ops(block: Block) -> None:
+    """Erase the ops of `block` whose results nothing needs."""
+    for op in reversed(list(block.ops)):
         if op.results and not any(r.uses for r in op.results):
-            op.detach()
-            op.erase()
+            Rewriter.erase_op(op)
