@@ -14,7 +14,7 @@ from convjit.ir.conv import FusedOp, StretchOp, YieldOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import is_elementwise
-from convjit.passes.raise_conv import window_of
+from convjit.passes.raise_conv import geometry_of
 from convjit.schedule import Schedule
 
 
@@ -35,9 +35,7 @@ def _compiled(op: FusedOp) -> Row:
 
 def _plain(op: PrimitiveOp) -> Row:
     try:
-        shapes = describe(
-            Geometry.of_shapes(shape_of(op.operands[0].type), shape_of(op.operands[1].type), window_of(op))
-        )
+        shapes = describe(geometry_of(op))
         empty = 0 in shape_of(op.operands[0].type)
         unsupported = "its batch is empty" if empty else "its dtype is neither float32, float16 nor bfloat16"
         note = _text(op, "refused") or unsupported

@@ -16,7 +16,7 @@ class GeometryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How a convolution walks its input: the arguments of MLX's `Convolution`, one entry a spatial axis.
+    """How a convolution walks its input: the arguments of MLX's `Convolution`, in its order; one entry a spatial axis.
 
     A transposed convolution has its stride in `input_dilation` (zeros between input elements), `flip` set (the
     kernel is mirrored) and its output padding inside `pad_hi`. Padding is in elements of the dilated input.

@@ -7,6 +7,7 @@ packed weight means the same weight; a stretch is its kernels in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import mlx.core as mx
@@ -131,16 +132,7 @@ def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
 
 
 def _convolve(x: Array, w: Array, window: Window) -> Array:
-    return mx.conv_general(
-        x,
-        w,
-        stride=window.strides,
-        padding=(window.pad_lo, window.pad_hi),
-        kernel_dilation=window.kernel_dilation,
-        input_dilation=window.input_dilation,
-        groups=window.groups,
-        flip=window.flip,
-    )
+    return replay.call("Convolution", astuple(window), [x, w], [])[0]
 
 
 def _scalar(op: Operation, operands: list[Any]) -> Array:

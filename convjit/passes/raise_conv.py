@@ -30,8 +30,13 @@ from convjit.passes.values import argument_attribute, forward_of
 
 def window_of(op: PrimitiveOp) -> Window:
     """The window in the arguments of a `Convolution`."""
-    strides, pad_lo, pad_hi, kernel_dilation, input_dilation, groups, flip = op.python_arguments
-    return Window(strides, pad_lo, pad_hi, kernel_dilation, input_dilation, groups, flip)
+    return Window(*op.python_arguments)
+
+
+def geometry_of(op: PrimitiveOp) -> Geometry:
+    """The geometry of a `Convolution`; raises GeometryError if there is none."""
+    x, w = op.operands
+    return Geometry.of_shapes(shape_of(x.type), shape_of(w.type), window_of(op))
 
 
 def named_convolutions(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
@@ -55,16 +60,15 @@ def _layer(weight: SSAValue) -> str:
     return name.removesuffix(".weight") if name != "weight" else "conv"
 
 
-def _geometry(op: PrimitiveOp) -> Geometry | None:
+def _can_be_raised(op: PrimitiveOp) -> bool:
     x, w = op.operands
     types = {element_type(v) for v in (x, w, op.results[0])}
     if len(types) != 1 or types.pop() not in FLOAT_TYPES or 0 in shape_of(x.type):
-        return None
+        return False
     try:
-        geometry = Geometry.of_shapes(shape_of(x.type), shape_of(w.type), window_of(op))
+        return geometry_of(op).out_shape == shape_of(op.results[0].type)
     except GeometryError:
-        return None
-    return geometry if geometry.out_shape == shape_of(op.results[0].type) else None
+        return False
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class RaiseConvPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for layer, conv in list(named_convolutions(op)):
             conv.attributes["layer"] = StringAttr(layer)
-            if "refused" in conv.attributes or _geometry(conv) is None:
+            if "refused" in conv.attributes or not _can_be_raised(conv):
                 continue
             x, w = conv.operands
             new = GeneralOp(x, w, window_of(conv), conv.results[0].type, StringAttr(layer))
