@@ -9,12 +9,12 @@ from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
 from convjit.geometry import Geometry, GeometryError
-from convjit.inspect import PLAIN, Row
 from convjit.ir.conv import FusedOp, StretchOp, YieldOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import is_elementwise
 from convjit.passes.raise_conv import geometry_of
+from convjit.report import PLAIN, Row
 from convjit.schedule import Schedule
 
 

@@ -9,17 +9,15 @@ All of them speak of the signature that was compiled last; call the function onc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from convjit.report import PLAIN, Explanation
 
 if TYPE_CHECKING:
     from convjit.compile import Compiled
     from convjit.entry import Entry
     from convjit.kernel import Kernel
     from convjit.schedule import Schedule
-
-PLAIN = "plain MLX"
-"""The kernel of a convolution that is not ours."""
 
 STAGES = ("traced", "raised", "fused", "scheduled")
 """The stages of the IR that have a name of their own; any pass of the pipeline names the IR behind it, too."""
@@ -72,60 +70,6 @@ def kernels(fast: Any) -> list[tuple[str, Kernel, Schedule]]:
     entry = _compiled_entry(fast)
     assert entry.lowered is not None
     return list(entry.lowered.kernels())
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One convolution of the user's program.
-
-    Attributes:
-        layer: the module's path, or the weight's name.
-        convolution: its shapes and window, in words.
-        fused: the MLX ops that its kernel does as well.
-        kernel: the template and its choices, or "plain MLX".
-        note: why it is not compiled, or what ends its epilogue.
-    """
-
-    layer: str
-    convolution: str
-    fused: str
-    kernel: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What `explain` returns: `str` is a table.
-
-    Attributes:
-        name: the compiled function.
-        backend: the backend's name, or "plain MLX".
-        rows: one for each convolution of the program, in order.
-        reasons: what runs as plain MLX, and why.
-        captured: (name, shape, bytes) of arrays that the program froze.
-    """
-
-    name: str
-    backend: str
-    rows: tuple[Row, ...]
-    reasons: tuple[str, ...]
-    captured: tuple[tuple[str, tuple[int, ...], int], ...]
-
-    def __str__(self) -> str:
-        lines = [f"{self.name}: {self._summary()}"]
-        if self.rows:
-            cells = [["layer", "convolution", "fused into it", "kernel", "note"]]
-            cells += [[r.layer, r.convolution, r.fused, r.kernel, r.note] for r in self.rows]
-            widths = [max(len(c[n]) for c in cells) for n in range(5)]
-            cells.insert(1, ["-" * w for w in widths])
-            lines += ["  ".join(text.ljust(w) for text, w in zip(c, widths, strict=True)).rstrip() for c in cells]
-        lines += [f"not compiled: {reason}" for reason in self.reasons]
-        lines += [f"frozen: {name} {shape}, {size:,} bytes" for name, shape, size in self.captured]
-        return "\n".join(lines)
-
-    def _summary(self) -> str:
-        ours = sum(r.kernel != PLAIN for r in self.rows)
-        return f"{ours} of {len(self.rows)} convolutions on {self.backend} kernels"
 
 
 def explain(fast: Any) -> Explanation:

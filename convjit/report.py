@@ -1,0 +1,64 @@
+"""What `inspect.explain` tells of a compiled function, as plain values that print as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PLAIN = "plain MLX"
+"""The kernel of a convolution that is not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One convolution of the user's program.
+
+    Attributes:
+        layer: the module's path, or the weight's name.
+        convolution: its shapes and window, in words.
+        fused: the MLX ops that its kernel does as well.
+        kernel: the template and its choices, or "plain MLX".
+        note: why it is not compiled, or what ends its epilogue.
+    """
+
+    layer: str
+    convolution: str
+    fused: str
+    kernel: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What `explain` returns: `str` is a table.
+
+    Attributes:
+        name: the compiled function.
+        backend: the backend's name, or "plain MLX".
+        rows: one for each convolution of the program, in order.
+        reasons: what runs as plain MLX, and why.
+        captured: (name, shape, bytes) of arrays that the program froze.
+    """
+
+    name: str
+    backend: str
+    rows: tuple[Row, ...]
+    reasons: tuple[str, ...]
+    captured: tuple[tuple[str, tuple[int, ...], int], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self._summary()}"]
+        if self.rows:
+            cells = [["layer", "convolution", "fused into it", "kernel", "note"]]
+            cells += [[r.layer, r.convolution, r.fused, r.kernel, r.note] for r in self.rows]
+            widths = [max(len(c[n]) for c in cells) for n in range(5)]
+            cells.insert(1, ["-" * w for w in widths])
+            lines += ["  ".join(text.ljust(w) for text, w in zip(c, widths, strict=True)).rstrip() for c in cells]
+        lines += [f"not compiled: {reason}" for reason in self.reasons]
+        lines += [f"frozen: {name} {shape}, {size:,} bytes" for name, shape, size in self.captured]
+        return "\n".join(lines)
+
+    def _summary(self) -> str:
+        if self.backend == PLAIN:
+            return PLAIN
+        ours = sum(r.kernel != PLAIN for r in self.rows)
+        return f"{ours} of {len(self.rows)} convolutions on {self.backend} kernels"
