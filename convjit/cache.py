@@ -55,27 +55,35 @@ def artefact(key: str, suffix: str, make: Callable[[Path], None]) -> Path:
         make: writes the content to the path that it is given. What it raises is passed on.
 
     Warns:
-        RuntimeWarning: if the folder cannot be written to; the files of this process then go to a private one.
+        RuntimeWarning: if the folder cannot be written to, or its disk is full; the files of
+            this process then go to a private one.
     """
     chosen = folder()
+    home = Path(key[:2], key)
     root = _private_folders.get(chosen, chosen)
-    if found := _lookup(root / key[:2] / key, suffix):
+    if found := _lookup(root / home, suffix):
         return found
+    with tempfile.TemporaryDirectory(prefix="convjit-") as scratch:
+        made = Path(scratch, f"new{suffix}")
+        make(made)
+        try:
+            _prune_once(root)
+            return _publish(made, root / home)
+        except OSError as error:
+            return _publish(made, _private_folder(chosen, error) / home)
+
+
+def _publish(made: Path, home: Path) -> Path:
+    """A copy of `made` in the folder of a key, under the name that tells its content; whole or not at all."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix="new-", dir=home)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        temporary = _new_file(root / key[:2] / key, suffix)
-    except OSError as error:
-        root = _private_folder(chosen, error)
-        if found := _lookup(root / key[:2] / key, suffix):
-            return found
-        temporary = _new_file(root / key[:2] / key, suffix)
-    _prune_once(root)
-    try:
-        make(temporary)
-        finished = temporary.with_name(_digest(temporary) + suffix)
-        os.replace(temporary, finished)
+        shutil.copyfile(made, temporary)
+        return temporary.replace(home / (_digest(made) + made.suffix))
     finally:
         temporary.unlink(missing_ok=True)
-    return finished
 
 
 def _lookup(home: Path, suffix: str) -> Path | None:
@@ -104,13 +112,6 @@ def _touch(path: Path) -> None:
     """Mark as used now, for `_prune_once`. A folder that is only readable needs no marks."""
     with contextlib.suppress(OSError):
         os.utime(path)
-
-
-def _new_file(home: Path, suffix: str) -> Path:
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix="new-", suffix=suffix, dir=home)
-    os.close(handle)
-    return Path(name)
 
 
 def _private_folder(denied: Path, error: OSError) -> Path:

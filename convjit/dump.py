@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +18,25 @@ _SAFE = re.compile(r"[^\w.-]+")
 
 
 def folder_for(name: str) -> Path | None:
-    """A new, numbered folder for one program, or None where nothing is to be dumped."""
-    top = os.environ.get("CONVJIT_DUMP")
-    if not top:
+    """A new, numbered folder for one program, or None where nothing is to be dumped.
+
+    Warns:
+        RuntimeWarning: if the folder cannot be made; the program is then compiled without.
+    """
+    chosen = os.environ.get("CONVJIT_DUMP")
+    if not chosen:
         return None
+    top = Path(chosen).expanduser()
     number = 1
-    while True:
-        existing = list(Path(top).glob(f"{number:03}-*"))
-        folder = Path(top) / f"{number:03}-{safe_name(name)}"
-        if not existing:
-            folder.mkdir(parents=True, exist_ok=True)
-            return folder
+    while list(top.glob(f"{number:03}-*")):
         number += 1
+    folder = top / f"{number:03}-{safe_name(name)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        warnings.warn(f"CONVJIT_DUMP: cannot write to {top} ({error.strerror})", RuntimeWarning, stacklevel=2)
+        return None
+    return folder
 
 
 def write_sources(folder: Path, sources: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -91,6 +92,21 @@ def test_unusable_folder_warns_once_and_works(monkeypatch: pytest.MonkeyPatch, t
         assert cache.artefact(cache.content_key("x"), ".so", writer("content", calls)) == first
         cache.artefact(cache.content_key("y"), ".so", writer("other"))
     assert len(calls) == 1
+
+
+def test_full_disk_warns_once_and_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def full(source: Path, target: Path) -> None:
+        if target.is_relative_to(tmp_path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(cache.shutil, "copyfile", full)
+    with pytest.warns(RuntimeWarning, match=r"cache \(No space left on device\)"):
+        first = cache.artefact(cache.content_key("x"), ".so", writer("content"))
+    calls: list[int] = []
+    assert cache.artefact(cache.content_key("x"), ".so", writer("content", calls)) == first
+    assert first.read_text() == "content" and not calls
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_private_folder_goes_with_its_process(tmp_path: Path):

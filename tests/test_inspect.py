@@ -220,3 +220,13 @@ def test_dump(tmp_path, monkeypatch):
     assert "parameter layers.0.weight  (4, 3, 3, 3)" in parameters and parameters.startswith(
         "input     x  (2, 6, 6, 3)"
     )
+
+
+def test_a_dump_that_cannot_be_written(tmp_path, monkeypatch):
+    """The program is compiled all the same."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CONVJIT_DUMP", str(tmp_path / "file" / "dump"))
+    fast = convjit.compile(Block(), fallback="error")
+    with pytest.warns(RuntimeWarning, match=r"CONVJIT_DUMP: cannot write to .*dump \(Not a directory\)"):
+        fast(X)
+    assert convjit.inspect.explain(fast).backend == "cpu"

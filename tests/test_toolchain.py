@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shlex
 import subprocess
 import sys
 import time
@@ -21,6 +22,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVJIT_CACHE_DIR", str(tmp_path / "cache"))
 
 
+THE_COMPILER = shlex.join(toolchain._compiler())
+
+
 def compiler(folder: Path, script: str) -> str:
     path = folder / "my-cc"
     path.write_text(f"#!/bin/sh\n{script}\n")
@@ -37,7 +41,7 @@ def test_the_compiler_knows_this_cpu():
 
 def test_the_probe_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     log = tmp_path / "log"
-    monkeypatch.setenv("CONVJIT_CC", compiler(tmp_path, f'echo run >> {log}; exec cc "$@"'))
+    monkeypatch.setenv("CONVJIT_CC", compiler(tmp_path, f'echo run >> {log}; exec {THE_COMPILER} "$@"'))
     first = toolchain.find()
     assert toolchain.find() == first
     assert log.read_text().count("run") == 1
@@ -77,6 +81,12 @@ def test_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
         toolchain.find()
 
 
+def test_variable_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CONVJIT_CC", "'cc")
+    with pytest.raises(BackendError, match=r"cannot read CONVJIT_CC=.*No closing quotation"):
+        toolchain.find()
+
+
 def test_compiler_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CONVJIT_CC", compiler(tmp_path, "echo 'no licence found' >&2; exit 3"))
     with pytest.raises(BackendError, match=r"(?s)exit status 3.*my-cc.*no licence found.*CONVJIT_CC"):
@@ -85,7 +95,7 @@ def test_compiler_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_compiler_that_fails_later_names_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The probe works, compiling does not: a broken installation."""
-    script = 'case "$*" in *-shared*) echo "ld: not found" >&2; exit 1;; *) exec cc "$@";; esac'
+    script = f'case "$*" in *-shared*) echo "ld: not found" >&2; exit 1;; *) exec {THE_COMPILER} "$@";; esac'
     monkeypatch.setenv("CONVJIT_CC", compiler(tmp_path, script))
     geometry = Geometry.of_shapes((1, 8, 3), (4, 3, 3), plain_window(1))
     kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
@@ -99,14 +109,18 @@ def test_compiler_that_fails_later_names_the_kernel(tmp_path: Path, monkeypatch:
 def test_compiler_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CONVJIT_CC", compiler(tmp_path, "sleep 50 & sleep 50"))
     monkeypatch.setattr(toolchain, "TIMEOUT", 0.2)
+    monkeypatch.setattr(toolchain, "_stopped", {})
     start = time.monotonic()
     with pytest.raises(BackendError, match=r"my-cc.*was stopped after 0.2 seconds"):
         toolchain.find()
     assert time.monotonic() - start < 20
+    monkeypatch.setattr(toolchain, "TIMEOUT", 1000)
+    with pytest.raises(BackendError, match=r"my-cc.*was stopped after 0.2 seconds"):
+        toolchain.find()
 
 
 def test_compiler_flags_in_the_variable(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CONVJIT_CC", "cc -DMEANING=42")
+    monkeypatch.setenv("CONVJIT_CC", f"{THE_COMPILER} -DMEANING=42")
     library = toolchain.find().build("int meaning(void) { return MEANING; }")
     assert ctypes.CDLL(str(library)).meaning() == 42
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
 from convjit import simulator
-from convjit.backends import Runner, Stretch
+from convjit.backends import BackendError, Runner, Stretch
 from convjit.backends.metal import MetalBackend, at_least_1d
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+from convjit.simulator.compiler import runtime
 
 
 class SimulatorBackend(MetalBackend):
@@ -19,6 +22,18 @@ class SimulatorBackend(MetalBackend):
 
     def fingerprint(self) -> str:
         return f"simulated {super().fingerprint()}"
+
+    def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
+        """Make sure of a C++ compiler; kernels are compiled when they run for the first time.
+
+        Raises:
+            BackendError: if there is none that works.
+        """
+        try:
+            runtime()
+        except simulator.CompileError as error:
+            raise BackendError(f"the simulator cannot run: {error}") from error
+        super().compile(work, progress)
 
     def load(self, stretch: Stretch) -> Runner:
         """Run the kernels of `stretch` on the host.

@@ -32,13 +32,25 @@ def compiler() -> tuple[str, ...]:
         CompileError: if there is none.
     """
     if chosen := os.environ.get("CONVJIT_CXX"):
-        return tuple(shlex.split(chosen))
+        command = tuple(shlex.split(chosen))
+        if shutil.which(command[0]) is None:
+            raise CompileError(f"CONVJIT_CXX is {chosen!r}, but there is no program {command[0]!r}")
+        return command
     for name in ("c++", "clang++", "g++"):
         if path := shutil.which(name):
             return (path,)
     if find_spec("ziglang"):
         return (sys.executable, "-m", "ziglang", "c++")
     raise CompileError("no C++ compiler found: install one (pip install ziglang will do) or set CONVJIT_CXX")
+
+
+def runtime() -> Path:
+    """The object file that every kernel is linked with.
+
+    Raises:
+        CompileError: if there is no C++ compiler that works.
+    """
+    return artefact(content_key("simulator runtime", *_identity()), ".o", _compile_runtime)
 
 
 def library(source: str, kernel_text: str) -> ctypes.CDLL:
@@ -70,8 +82,7 @@ def _identity() -> tuple[str, ...]:
 
 
 def _compile(source: str, kernel_text: str, path: Path) -> None:
-    runtime = artefact(content_key("simulator runtime", *_identity()), ".o", _compile_runtime)
-    command = [*compiler(), *_FLAGS, *_KERNEL_FLAGS, "-shared", "-o", str(path), str(runtime), "-x", "c++", "-"]
+    command = [*compiler(), *_FLAGS, *_KERNEL_FLAGS, "-shared", "-o", str(path), str(runtime()), "-x", "c++", "-"]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompileError(_explain(done.stderr, kernel_text))
@@ -81,7 +92,7 @@ def _compile_runtime(path: Path) -> None:
     command = [*compiler(), *_FLAGS, "-I", str(_HERE / "include"), "-c", str(_HERE / "runtime.cpp"), "-o", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CompileError(f"{shlex.join(command)} failed:\n{done.stderr}")
+        raise CompileError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")
 
 
 def _explain(diagnostics: str, kernel_text: str) -> str:

@@ -75,7 +75,7 @@ class Runtime:
 def _threads() -> int:
     """`CONVJIT_NUM_THREADS`, or as many as there are CPUs for this process."""
     chosen = os.environ.get("CONVJIT_NUM_THREADS")
-    if chosen is not None:
+    if chosen:
         if not chosen.isdigit() or int(chosen) < 1:
             raise BackendError(f"CONVJIT_NUM_THREADS must be a positive number, got {chosen!r}")
         return int(chosen)

@@ -25,6 +25,9 @@ denormals."""
 TIMEOUT = 60.0
 """Seconds. A kernel takes a tenth of one; zig builds its own libraries once, in four."""
 
+_stopped: dict[str, str] = {}
+"""Compilers that hung, and what was said then: nobody waits for the same one twice in a process."""
+
 _HELP = "install a C compiler (gcc or clang), run `pip install ziglang`, or set CONVJIT_CC to a compiler that works"
 
 
@@ -90,7 +93,11 @@ def find() -> Toolchain:
 
 def _compiler() -> tuple[str, ...]:
     """The command that runs the compiler, its first word an absolute path."""
-    if chosen := shlex.split(os.environ.get("CONVJIT_CC", "")):
+    try:
+        chosen = shlex.split(os.environ.get("CONVJIT_CC", ""))
+    except ValueError as error:
+        raise BackendError(f"cannot read CONVJIT_CC={os.environ['CONVJIT_CC']!r}: {error}; {_HELP}") from error
+    if chosen:
         program = shutil.which(chosen[0])
         if program is None:
             raise BackendError(f"CONVJIT_CC is {shlex.join(chosen)!r}, but there is no program {chosen[0]!r}; {_HELP}")
@@ -147,8 +154,10 @@ def _run(command: Sequence[str]) -> str:
     """The output of a compiler.
 
     Raises:
-        BackendError: if it cannot be started, fails, or takes longer than `TIMEOUT`.
+        BackendError: if it cannot be started, fails, or takes longer than `TIMEOUT`, now or earlier.
     """
+    if command[0] in _stopped:
+        raise BackendError(_stopped[command[0]])
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -161,7 +170,8 @@ def _run(command: Sequence[str]) -> str:
         os.killpg(process.pid, signal.SIGKILL)  # the compiler's own children too
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
-            raise BackendError(f"{shlex.join(command)} was stopped after {TIMEOUT:g} seconds; {_HELP}") from None
+            _stopped[command[0]] = f"{shlex.join(command)} was stopped after {TIMEOUT:g} seconds; {_HELP}"
+            raise BackendError(_stopped[command[0]]) from None
         raise
     if process.returncode:
         complaint = "\n".join(errors.decode(errors="replace").splitlines()[:10]) or "it printed no error"
