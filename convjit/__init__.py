@@ -1,7 +1,19 @@
-"""convjit: a JIT compiler for convolutions in MLX."""
+"""convjit: a JIT compiler for convolutions in MLX.
 
-from convjit import inspect
+    fast = convjit.compile(model)                   # or a function, or as a decorator
+    y = fast(x)                                     # same calls, same results
+    print(convjit.inspect.explain(fast))            # what was fused into what, and what was not and why
+
+Names:
+    compile: a function or an `nn.Module` -> one that runs its convolutions on generated kernels.
+    disable, enable: plain MLX for every compiled function, and back.
+    inspect: IR by stage, kernel sources, explanations.
+    passes: the pipeline, and how passes of your own join it (`passes.register`).
+    FallbackWarning, CompileError, PipelineError: what stays plain MLX; the same as an error; a mistake in `pipeline=`.
+"""
+
+from convjit import inspect, passes
 from convjit.compile import compile, disable, enable
-from convjit.errors import CompileError, FallbackWarning
+from convjit.errors import CompileError, FallbackWarning, PipelineError
 
-__all__ = ["CompileError", "FallbackWarning", "compile", "disable", "enable", "inspect"]
+__all__ = ["CompileError", "FallbackWarning", "PipelineError", "compile", "disable", "enable", "inspect", "passes"]
