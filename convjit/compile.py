@@ -9,21 +9,19 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.errors import CompileError, FallbackWarning
 from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
+from convjit.options import Fallback, Options
 from convjit.state import Walk
 from convjit.tracers import any_tracer, capturing
 
 if TYPE_CHECKING:
     from convjit.entry import Entry
-
-Fallback = Literal["warn", "error", "quiet"]
 
 _MAX_SIGNATURES = 256
 """Signatures kept by one compiled function; the oldest one goes."""
@@ -93,16 +91,6 @@ def compile(
     if isinstance(function, type):
         return _compile_class(function, options)
     return Compiled(function, options)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of one compiled function; `explicit_state` tells whether `inputs` or `outputs` was given."""
-
-    backend: str | None
-    fallback: Fallback
-    pipeline: str | None
-    explicit_state: bool
 
 
 class Compiled:

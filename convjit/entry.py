@@ -13,11 +13,11 @@ import mlx.core as mx
 from convjit import dump, trees
 from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
-from convjit.compile import Options
 from convjit.errors import CompileError, PipelineError, TraceError
 from convjit.guard import Arguments, Snapshot
 from convjit.kernel import Kernel
 from convjit.lower import Lowered, lower
+from convjit.options import Options
 from convjit.program import Program, build
 from convjit.progress import kernel_progress
 from convjit.proof import prove

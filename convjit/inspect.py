@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from convjit.passes import STAGES
 from convjit.report import PLAIN, Explanation
 
 if TYPE_CHECKING:
@@ -19,11 +20,8 @@ if TYPE_CHECKING:
     from convjit.kernel import Kernel
     from convjit.schedule import Schedule
 
-STAGES = ("traced", "raised", "fused", "scheduled")
-"""The stages of the IR that have a name of their own; any pass of the pipeline names the IR behind it, too."""
 
-
-def ir(fast: Any, stage: str = "scheduled") -> str:
+def ir(fast: Any, stage: str = STAGES[-1]) -> str:
     """The IR of the last compiled signature, as text.
 
     Args:

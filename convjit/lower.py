@@ -15,11 +15,12 @@ from convjit.backends import Backend, BackendError
 from convjit.capture import Capture
 from convjit.emit.region import kernel_of
 from convjit.explain import rows
-from convjit.inspect import PLAIN, STAGES
 from convjit.ir.conv import FusedOp
 from convjit.kernel import Kernel
+from convjit.passes import STAGES
 from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.schedule import Refused
+from convjit.report import PLAIN
 from convjit.schedule import Schedule
 from convjit.trace import to_module
 

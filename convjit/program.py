@@ -15,13 +15,13 @@ from xdsl.ir import Operation, SSAValue
 from convjit import replay
 from convjit.backends import Backend, Call, Stretch
 from convjit.emit.region import kernel_of
+from convjit.ir.arguments import FunctionArgument, arguments_of
 from convjit.ir.attributes import PackedType
 from convjit.ir.conv import FusedOp, PackOp, StretchOp, YieldOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import dtype_of, shape_of
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.trace import ForwardArgument, arguments_of
 
 Run = Callable[[list[mx.array]], Sequence[mx.array]]
 
@@ -49,7 +49,7 @@ class Function:
         shared: which results are arguments or constants that this program owns: each call returns a new handle.
     """
 
-    arguments: list[ForwardArgument]
+    arguments: list[FunctionArgument]
     initial: list[Any]
     steps: list[Step]
     results: list[int]

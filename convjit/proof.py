@@ -163,8 +163,9 @@ def _bounds(
     nearby = [sums, sums - tolerance * magnitudes, sums + tolerance * magnitudes]
     with np.errstate(all="ignore"):
         values = np.stack([_evaluate(epilogue, [s, *extras])[result] for s in nearby])
-    slack = tolerance * (1 + np.abs(values).max(0))
-    return values.min(0) - slack, values.max(0) + slack
+        slack = tolerance * (1 + np.abs(values).max(0))
+        low, high = values.min(0), values.max(0)
+        return np.where(np.isinf(low), low, low - slack), np.where(np.isinf(high), high, high + slack)
 
 
 def _lanes(function: Callable[[float], float]) -> Callable[[Array], Array]:
@@ -182,7 +183,8 @@ _OPS: dict[str, Callable[..., Array]] = {
     "arith.xori": np.logical_xor,
     "arith.select": np.where,
     "arith.extf": np.asarray,
-    "arith.truncf": np.asarray,
+    "arith.maximumf": np.maximum,
+    "arith.minimumf": np.minimum,
     "arith.uitofp": lambda x: x.astype(np.float64),
     "math.absf": np.abs,
     "math.ceil": np.ceil,
@@ -213,6 +215,12 @@ _RELATIONS: dict[str, Callable[[Array, Array], npt.NDArray[np.bool_]]] = {
 }
 
 
+def _rounded(values: Array, dtype: str) -> Array:
+    """To the nearest number of a storage type."""
+    as_mlx = mx.array(values.astype(np.float32)).astype(_DTYPES[dtype])
+    return _as_numpy(as_mlx).astype(np.float64)
+
+
 def _evaluate(epilogue: Epilogue, inputs: Sequence[Array]) -> list[Array]:
     values: list[npt.NDArray[Any]] = list(inputs)
     for instruction in epilogue.instructions:
@@ -223,9 +231,13 @@ def _evaluate(epilogue: Epilogue, inputs: Sequence[Array]) -> list[Array]:
 def _value(instruction: Instruction, operands: list[Array]) -> npt.NDArray[Any]:
     if instruction.op == "arith.constant":
         return np.asarray(instruction.attribute, bool if instruction.type == "i1" else np.float64)
+    if instruction.op == "arith.truncf":
+        return _rounded(operands[0], instruction.type)
     if instruction.op != "arith.cmpf":
         return _OPS[instruction.op](*operands)
     predicate = str(instruction.attribute)
+    if predicate in ("true", "false"):
+        return np.full(operands[0].shape, predicate == "true")
     unordered = functools.reduce(np.logical_or, map(np.isnan, operands))
     if predicate in ("ord", "uno"):
         return unordered if predicate == "uno" else ~unordered

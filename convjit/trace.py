@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import mlx.core as mx
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, IntegerAttr, ModuleOp, StringAttr, i64
+from xdsl.dialects.builtin import ArrayAttr, FunctionType, ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import SSAValue
 
 from convjit import replay
 from convjit.errors import TraceError
+from convjit.ir.arguments import argument_attributes
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
-from convjit.ir.types import from_attribute, tensor_type
+from convjit.ir.types import tensor_type
 
 Kind = Literal["input", "parameter", "state", "constant"]
 
@@ -148,7 +149,7 @@ def to_module(
     function = FuncOp(
         "forward",
         FunctionType.from_lists(types, [tensor_type(shape, dtype) for _, shape, dtype in tape.outputs]),
-        arg_attrs=ArrayAttr([_argument_attributes(n, a) for n, a in enumerate(all_arguments)]),
+        arg_attrs=ArrayAttr([argument_attributes(n, a.kind, a.name) for n, a in enumerate(all_arguments)]),
     )
     block = function.body.block
     values: dict[str, SSAValue] = {}
@@ -183,39 +184,3 @@ def _number(scalar: mx.array) -> float | int | bool:
     value = scalar.item()
     assert isinstance(value, (float, int, bool))
     return value
-
-
-def _argument_attributes(index: int, argument: Argument) -> DictionaryAttr:
-    return DictionaryAttr(
-        {
-            "mlx.index": IntegerAttr(index, i64),
-            "mlx.kind": StringAttr(argument.kind),
-            "mlx.name": StringAttr(argument.name),
-        }
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardArgument:
-    """Where an argument of a function in the IR comes from: `index` counts traced arguments, or prepared results."""
-
-    index: int
-    kind: str
-    name: str
-
-
-def arguments_of(function: FuncOp) -> list[ForwardArgument]:
-    """The arguments of `@forward` or `@prepare`, read back from their attributes."""
-    result: list[ForwardArgument] = []
-    for attributes in function.arg_attrs or ():
-        assert isinstance(attributes, DictionaryAttr)
-        data: dict[str, Attribute] = dict(attributes.data)
-        name = data.get("mlx.name")
-        result.append(
-            ForwardArgument(
-                from_attribute(data["mlx.index"]),
-                from_attribute(data["mlx.kind"]),
-                "" if name is None else from_attribute(name),
-            )
-        )
-    return result

@@ -18,10 +18,10 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from convjit import replay
 from convjit.geometry import Window
+from convjit.ir.arguments import arguments_of
 from convjit.ir.conv import FusedOp, GeneralOp, PackOp, StretchOp, YieldOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of
-from convjit.trace import arguments_of
 
 Array = mx.array
 

@@ -20,6 +20,8 @@ OPTIMIZE = "raise-conv,fold-pad,fold-scale,fuse-epilogue"
 LOWER = "schedule{backend=BACKEND},hoist-prepare,form-stretches"
 """The passes that follow in any case: from fused convolutions to what a backend runs."""
 
+STAGES = ("traced", "raised", "fused", "scheduled")
+"""The stages of the IR that have a name of their own; any pass of the pipeline names the IR behind it, too."""
 
 _CLASSES = {
     "raise-conv": "RaiseConvPass",
@@ -54,7 +56,12 @@ def register(pass_: type[ModulePass]) -> type[ModulePass]:
 
 
 def pipeline_for(backend: str, optimize: str | None = None) -> str:
-    """The whole pipeline as one spec string, for a backend by name."""
+    """The whole pipeline as one spec string.
+
+    Args:
+        backend: the backend's name, which the `schedule` pass asks: "cpu", "metal" or "simulator".
+        optimize: what stands in for `OPTIMIZE`; may be empty.
+    """
     passes = OPTIMIZE if optimize is None else optimize
     return ",".join(part for part in (passes, LOWER.replace("BACKEND", backend)) if part)
 

@@ -26,12 +26,13 @@ from dataclasses import dataclass
 from math import prod
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, IntegerAttr, ModuleOp, StringAttr, i64
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
+from convjit.ir.arguments import argument_attributes
 from convjit.ir.conv import weight_type
 from convjit.ir.mlx import ConstantOp, is_primitive
 from convjit.passes.values import erase_dead_ops, forward_of, static_values
@@ -114,9 +115,7 @@ def _drop_unused_arguments(function: FuncOp, prepared: int) -> None:
     block = function.body.block
     assert function.arg_attrs is not None
     attributes = list(function.arg_attrs.data)
-    attributes += [
-        DictionaryAttr({"mlx.index": IntegerAttr(n, i64), "mlx.kind": StringAttr("prepared")}) for n in range(prepared)
-    ]
+    attributes += [argument_attributes(n, "prepared") for n in range(prepared)]
     kept: list[DictionaryAttr] = []
     for argument, attribute in zip(list(block.args), attributes, strict=True):
         if attribute.data["mlx.kind"] != StringAttr("input") and not argument.uses:

@@ -10,9 +10,10 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 
 from convjit import passes
+from convjit.ir.arguments import arguments_of
 from convjit.ir.conv import FusedOp, PackOp, StretchOp
 from convjit.ir.mlx import PrimitiveOp
-from convjit.trace import Argument, arguments_of, record, to_module
+from convjit.trace import Argument, record, to_module
 from examples.models import Bottleneck, ResNet50
 
 

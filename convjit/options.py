@@ -1,0 +1,18 @@
+"""How a function is to be compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fallback = Literal["warn", "error", "quiet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one compiled function; `explicit_state` tells whether `inputs` or `outputs` was given."""
+
+    backend: str | None
+    fallback: Fallback
+    pipeline: str | None
+    explicit_state: bool
