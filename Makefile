@@ -35,7 +35,10 @@ $(VENV)/.with-%: pyproject.toml | $(PY)
 	    echo "No C and C++ compiler found (cc, c++): installing the ziglang wheel"; extras=$*,zig; \
 	fi; \
 	echo "Installing convjit and its $$extras dependencies into $(VENV)"; \
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[$$extras]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[$$extras]" || { \
+	    echo "Could not install: see pip's message above. It needs PyPI or an index of yours (PIP_INDEX_URL)." >&2; \
+	    exit 1; \
+	}
 	@touch $@
 
 $(PY):
