@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint fuzz bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ lint: $(VENV)/.with-test ## Check format, style and types
 	@$(PY) -m ruff check .
 	@echo "== pyright"
 	@$(PY) -m pyright
+
+fuzz: $(VENV)/.with-test ## Random convolutions and networks: FUZZ_COUNT=300 of each, from FUZZ_SEED=now
+	@seed=$${FUZZ_SEED:-$$(date +%s)}; count=$${FUZZ_COUNT:-300}; \
+	echo "== FUZZ_SEED=$$seed FUZZ_COUNT=$$count CONVJIT_NUM_THREADS=$${CONVJIT_NUM_THREADS:-all}"; \
+	FUZZ_SEED=$$seed FUZZ_COUNT=$$count $(PY) -m pytest tests/fuzz
 
 bench: $(VENV)/.with-bench ## Measure against plain MLX; results go to benchmarks/results
 	@$(PY) -m benchmarks.resnet50
