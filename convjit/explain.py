@@ -37,7 +37,7 @@ def _plain(op: PrimitiveOp) -> Row:
     try:
         shapes = describe(geometry_of(op))
         empty = 0 in shape_of(op.operands[0].type)
-        unsupported = "its batch is empty" if empty else "its dtype is neither float32, float16 nor bfloat16"
+        unsupported = "its input is empty" if empty else "its dtype is neither float32, float16 nor bfloat16"
         note = _text(op, "refused") or unsupported
     except GeometryError as e:
         shapes, note = "", str(e)
