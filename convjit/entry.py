@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -70,16 +71,18 @@ class Entry:
         captured = snapshot.changed_captured()
         if captured and any_tracer(captured):
             return "tracer"
-        try:
-            changed = snapshot.changed_slots()
-        except (KeyError, IndexError):
-            return "other"
-        return self._take_over(changed)
+        return self._take_over()
 
-    def _take_over(self, changed: Sequence[int]) -> Literal["ready", "tracer", "other"]:
+    def _take_over(self) -> Literal["ready", "tracer", "other"]:
         with self._lock:
             snapshot = self.snapshot
-            now: list[Any] = [snapshot.slots[n].get() for n in changed]
+            try:
+                arrays: list[Any] = [slot.get() for slot in snapshot.slots]
+            except (KeyError, IndexError):
+                return "other"
+            # Read once, under the lock: other threads may put old arrays back, and what is held must be what is bound.
+            changed = snapshot.changed_slots(arrays)
+            now = [arrays[n] for n in changed]
             if not all(isinstance(a, mx.array) for a in now):
                 return "other"
             if any_tracer(now):
@@ -88,9 +91,8 @@ class Entry:
             if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(now, old, strict=True)):
                 return "other"
             mx.eval(now)
-            held = snapshot.copies()
-            arrays = [slot.get() for slot in snapshot.slots]
-            prepare = any(self._is_parameter(n) and not snapshot.same_data(n) for n in changed)
+            held = [copy.copy(array) for array in arrays]
+            prepare = any(self._is_parameter(n) and not snapshot.same_data(n, held[n]) for n in changed)
             self.bind(arrays, prepare=prepare)
             # Last: until then, other threads see the change and wait for the lock instead of running on old weights.
             snapshot.hold(arrays, held)
@@ -202,9 +204,9 @@ def _trusted(
     """The capture as scheduled IR whose kernels are compiled and have proven themselves; the others stay plain MLX."""
     refused: dict[str, str] = {}
     while True:
-        lowered = lower(captured, backend.name, options.pipeline, folder, refused)
-        kernels = list(lowered.kernels())
         with kernel_progress(name) as progress:
+            lowered = lower(captured, backend.name, options.pipeline, folder, refused)
+            kernels = list(lowered.kernels())
             backend.compile([(kernel, schedule) for _, kernel, schedule in kernels], progress)
         failures = prove(backend, kernels) if backend.needs_proof else {}
         if not failures:

@@ -176,21 +176,17 @@ class Snapshot:
         except (KeyError, IndexError):
             return False
 
-    def changed_slots(self) -> list[int]:
-        """The indices of the slots whose array was replaced or rewritten in place.
-
-        Raises:
-            KeyError, IndexError: if a slot is gone.
-        """
+    def changed_slots(self, arrays: Sequence[mx.array]) -> list[int]:
+        """The indices of the slots whose array was replaced or rewritten in place; `arrays` are what they hold now."""
         return [
             number
-            for number, (slot, old, held) in enumerate(zip(self.slots, self.arrays, self._held, strict=True))
-            if slot.get() is not old or descriptor(old) != descriptor(held)
+            for number, (now, old, held) in enumerate(zip(arrays, self.arrays, self._held, strict=True))
+            if now is not old or descriptor(old) != descriptor(held)
         ]
 
-    def same_data(self, index: int) -> bool:
-        """Does a changed slot still hold the same evaluated data (as after `value_and_grad`)?"""
-        return data_pointer(self.slots[index].get()) == data_pointer(self._held[index])
+    def same_data(self, index: int, array: mx.array) -> bool:
+        """Is `array` the same evaluated data that the slot held (as after `value_and_grad`)?"""
+        return data_pointer(array) == data_pointer(self._held[index])
 
     def changed_captured(self) -> list[mx.array]:
         """Bare captured arrays that are not what they were: they stay frozen, but a tracer among them matters."""

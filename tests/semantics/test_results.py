@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,6 +11,7 @@ import pytest
 from checks import ConvNorm, Net, assert_close, fast_of, image, num_kernels, small_conv, to_numpy
 
 import convjit
+from convjit.program import Program
 
 CONV = small_conv()
 
@@ -309,6 +311,31 @@ def test_weights_change_while_others_run():
 
     in_threads(3, work)
     assert_close(fast(x), conv(x))
+
+
+def test_weights_put_back_while_new_ones_are_packed(monkeypatch):
+    """A second call that waits for the first one's packing must not keep what it then finds packed."""
+    conv, x = small_conv(), image()
+    fast = fast_of(conv)
+    first, expected = conv.weight, conv(x)
+    mx.eval(fast(x), expected)
+    threads = []
+
+    def prepared_late(program, traced):
+        packed = prepared(program, traced)
+        if not threads:
+            conv.weight = first
+            threads.append(threading.Thread(target=lambda: mx.eval(fast(x))))
+            threads[0].start()
+            time.sleep(0.1)  # until it waits
+        return packed
+
+    prepared = Program.prepared
+    monkeypatch.setattr(Program, "prepared", prepared_late)
+    conv.weight = first * 2
+    mx.eval(fast(x))
+    threads[0].join()
+    assert_close(fast(x), expected)
 
 
 def test_gradients_in_one_thread_and_inference_in_others():
