@@ -58,11 +58,11 @@ def artefact(key: str, suffix: str, make: Callable[[Path], None]) -> Path:
         RuntimeWarning: if the folder cannot be written to, or its disk is full; the files of
             this process then go to a private one.
     """
+    if found := find(key, suffix):
+        return found
     chosen = folder()
     home = Path(key[:2], key)
     root = _private_folders.get(chosen, chosen)
-    if found := _lookup(root / home, suffix):
-        return found
     with tempfile.TemporaryDirectory(prefix="convjit-") as scratch:
         made = Path(scratch, f"new{suffix}")
         make(made)
@@ -71,6 +71,12 @@ def artefact(key: str, suffix: str, make: Callable[[Path], None]) -> Path:
             return _publish(made, root / home)
         except OSError as error:
             return _publish(made, _private_folder(chosen, error) / home)
+
+
+def find(key: str, suffix: str) -> Path | None:
+    """The file for `key`, undamaged, or None if there is none."""
+    chosen = folder()
+    return _lookup(_private_folders.get(chosen, chosen) / key[:2] / key, suffix)
 
 
 def _publish(made: Path, home: Path) -> Path:
