@@ -19,14 +19,13 @@ import numpy as np
 import convjit
 from benchmarks import measure
 from convjit import simulator
-from convjit.backends import Call, Stretch, registry
+from convjit.backends import MLX_DTYPES, Call, Stretch, registry
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from examples.models import SMALL, ResNet50, ready
 from tests.numerics import reference
 
 BARS = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2}
-DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class Check:
 
 def check_network(name: str, model: nn.Module, shape: tuple[int, ...], dtype: str) -> Iterator[Check]:
     """Check every distinct kernel of a network."""
-    model.set_dtype(DTYPES[dtype])
+    model.set_dtype(MLX_DTYPES[dtype])
     fast = convjit.compile(model, backend="simulator", fallback="quiet")
-    mx.eval(fast(mx.random.normal(shape, key=mx.random.key(0)).astype(DTYPES[dtype])))
+    mx.eval(fast(mx.random.normal(shape, key=mx.random.key(0)).astype(MLX_DTYPES[dtype])))
     seen: set[Kernel] = set()
     for layer, kernel, schedule in convjit.inspect.kernels(fast):
         if kernel.any_batch() in seen:
@@ -67,7 +66,7 @@ def _error(kernel: Kernel, schedule: Schedule) -> float:
     geometry = kernel.geometry
 
     def random(shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> mx.array:
-        return (scale * mx.random.normal(shape, key=next(keys))).astype(DTYPES[dtype])
+        return (scale * mx.random.normal(shape, key=next(keys))).astype(MLX_DTYPES[dtype])
 
     x = random(geometry.in_shape, kernel.dtype)
     w = random(geometry.weight_shape, kernel.dtype, float(np.prod(geometry.weight_shape[1:])) ** -0.5)

@@ -19,7 +19,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from convjit.backends import Backend, BackendError, Call, Stretch
+from convjit.backends import MLX_DTYPES, Backend, BackendError, Call, Stretch
 from convjit.cache import artefact, content_key
 from convjit.geometry import Geometry
 from convjit.kernel import Epilogue, Instruction, Kernel
@@ -31,7 +31,6 @@ _RANDOM_SAMPLES = 256
 _MAX_TERMS = 1_000_000
 """Multiply-adds of one proof in float64; kernels with very long sums get fewer samples."""
 
-_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 _TOLERANCE = {"f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}
 """Relative to the magnitude of the result and of its sum: far above rounding, far below any wrong index."""
 
@@ -101,7 +100,7 @@ def _around_zero(generator: np.random.Generator, shape: tuple[int, ...]) -> npt.
 
 
 def _stored(values: npt.NDArray[np.float32], dtype: str) -> mx.array:
-    return mx.array(values).astype(_DTYPES[dtype])
+    return mx.array(values).astype(MLX_DTYPES[dtype])
 
 
 def _as_numpy(array: mx.array) -> npt.NDArray[np.float32]:
@@ -217,7 +216,7 @@ _RELATIONS: dict[str, Callable[[Array, Array], npt.NDArray[np.bool_]]] = {
 
 def _rounded(values: Array, dtype: str) -> Array:
     """To the nearest number of a storage type."""
-    as_mlx = mx.array(values.astype(np.float32)).astype(_DTYPES[dtype])
+    as_mlx = mx.array(values.astype(np.float32)).astype(MLX_DTYPES[dtype])
     return _as_numpy(as_mlx).astype(np.float64)
 
 

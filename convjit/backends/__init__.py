@@ -12,6 +12,9 @@ from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 
+MLX_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
+"""The storage types of kernels, as MLX's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from convjit import simulator
-from convjit.backends import Runner, Stretch
+from convjit.backends import MLX_DTYPES, Runner, Stretch
 from convjit.emit.epilogue import unsupported
 from convjit.emit.metal import METAL, MetalText, launch_size, metal_text
 from convjit.geometry import Window
@@ -20,7 +20,6 @@ from convjit.schedule import Schedule
 from convjit.schedule.metal import choose
 
 MAX_BUFFERS = 31
-DTYPE = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 
 
 class MetalBackend:
@@ -55,7 +54,7 @@ class MetalBackend:
         g = kernel.geometry
         shapes = [(g.in_shape, kernel.dtype), (g.weight_shape, kernel.dtype)]
         shapes += [(e.shape, e.dtype) for e in kernel.extras]
-        inputs = [mx.zeros(shape, DTYPE[dtype]) for shape, dtype in shapes]
+        inputs = [mx.zeros(shape, MLX_DTYPES[dtype]) for shape, dtype in shapes]
         launch = _launcher(kernel, schedule, False)
         return simulator.capture(lambda *arrays: launch(arrays), *inputs).launches[0].text
 
@@ -82,7 +81,7 @@ def _launcher(kernel: Kernel, schedule: Schedule, poisoned: bool) -> Callable[[S
     metal_kernel = _metal_kernel(metal_text(kernel, schedule))
     grid, threadgroup = launch_size(kernel.geometry, schedule)
     shapes = [kernel.geometry.out_shape] * len(kernel.result_dtypes)
-    dtypes = [DTYPE[d] for d in kernel.result_dtypes]
+    dtypes = [MLX_DTYPES[d] for d in kernel.result_dtypes]
 
     def launch(arrays: Sequence[mx.array]) -> list[mx.array]:
         return metal_kernel(

@@ -14,8 +14,8 @@ import pytest
 import reference
 
 from convjit import simulator
-from convjit.backends import Call, Stretch
-from convjit.backends.metal import DTYPE, MetalBackend, at_least_1d
+from convjit.backends import MLX_DTYPES, Call, Stretch
+from convjit.backends.metal import MetalBackend, at_least_1d
 from convjit.backends.simulator import SimulatorBackend
 from convjit.emit.metal import MAX_CHAIN, METAL
 from convjit.geometry import Geometry, GeometryError, Window, plain_window
@@ -59,7 +59,7 @@ def to_numpy(array: mx.array) -> Array:
 
 
 def random_array(seed: int, shape: tuple[int, ...], dtype: str) -> mx.array:
-    return mx.random.normal(shape, key=mx.random.key(seed)).astype(DTYPE[dtype])
+    return mx.random.normal(shape, key=mx.random.key(seed)).astype(MLX_DTYPES[dtype])
 
 
 def check(kernel: Kernel, seed: int = 0) -> None:

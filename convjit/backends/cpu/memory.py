@@ -11,9 +11,8 @@ from math import prod
 import mlx.core as mx
 import numpy as np
 
+from convjit.backends import MLX_DTYPES
 from convjit.kernel import DTYPES
-
-MLX_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 
 _SMALL_BYTES = 1 << 20
 """Up to here copying a result into a new array is quicker than having MLX allocate it."""
