@@ -82,6 +82,8 @@ class Entry:
                 return "other"
             # Read once, under the lock: other threads may put old arrays back, and what is held must be what is bound.
             changed = snapshot.changed_slots(arrays)
+            if not changed and not snapshot.is_quick:
+                return "ready"
             now = [arrays[n] for n in changed]
             if not all(isinstance(a, mx.array) for a in now):
                 return "other"

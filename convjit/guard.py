@@ -147,13 +147,18 @@ class Snapshot:
         """Take these arrays, one a slot, as the state to compare with; `held` are copies of them made before."""
         self.arrays, self._held = arrays, held
         self._lists = [(c, list(c)) for c, _ in self._lists]
-        if not (HAVE_DESCRIPTORS and HAVE_VERSIONS):
+        if not self.is_quick:
             return
         frozen, captured = [a for a, _ in self._captured], [a for _, a in self._captured]
         words = Words([*arrays, *captured], [*held, *frozen], self._dicts)
         # Only now: had a slot changed before the versions of the dicts were read, nobody would ever see it.
         current = all(s.get() is a for s, a in zip(self.slots, arrays, strict=True)) and self.same_structure()
         self._words = words if current else None
+
+    @property
+    def is_quick(self) -> bool:
+        """Can `unchanged` say yes on this interpreter?"""
+        return HAVE_DESCRIPTORS and HAVE_VERSIONS
 
     def unchanged(self) -> bool:
         """Is everything what it was? A quick yes for most calls; after a no, the other methods tell what changed."""
