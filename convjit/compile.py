@@ -17,6 +17,7 @@ import mlx.nn as nn
 from convjit.errors import CompileError, FallbackWarning
 from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
 from convjit.options import Fallback, Options
+from convjit.replay import UnknownPrimitive
 from convjit.state import Walk
 from convjit.tracers import any_tracer, capturing
 
@@ -139,7 +140,12 @@ class Compiled:
                 return self._run_doubtful(key, entry, args, kwargs)
         if entry is None or entry.program is None:
             return self._function(*args, **kwargs)
-        return entry.run(arguments.arrays)
+        try:
+            return entry.run(arguments.arrays)
+        except UnknownPrimitive as e:  # a replay that only its first run can refuse; no state is written yet
+            entry.give_up(str(e))
+            self._report(entry.reasons)
+            return self._function(*args, **kwargs)
 
     def _find(self, key: tuple[Any, ...]) -> tuple[Entry | None, bool]:
         """The entry whose state is what it was, refreshed for new weights; and whether a tracer is among those."""

@@ -116,6 +116,11 @@ class Entry:
             prepared = self.program.prepared([*inputs, *slots, *self.program.constants])  # pyright: ignore
         self._bound = Bound(slots, prepared)
 
+    def give_up(self, reason: str) -> None:
+        """Run the whole function as plain MLX from now on."""
+        self.program = self.lowered = None
+        self.reasons = [f"runs as plain MLX: {reason}"]
+
     def frozen(self) -> list[tuple[str, tuple[int, ...], int]]:
         """Name, shape and bytes of each captured array that the program froze."""
         if self.program is None:

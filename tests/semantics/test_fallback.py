@@ -15,6 +15,7 @@ import pytest
 from checks import Net, assert_close, fast_of, image, num_kernels, reasons, small_conv
 
 import convjit
+from convjit import replay
 from convjit.backends.cpu import toolchain
 
 CONV = small_conv()
@@ -433,3 +434,18 @@ def test_with_warnings_as_errors(tmp_path):
     """
     done = run(body, tmp_path)
     assert done.returncode == 0 and done.stdout == "raised\n", done.stderr
+
+
+def test_a_replay_that_only_its_first_run_can_refuse(monkeypatch):
+    def refuse(inputs, arguments, outputs):
+        raise replay.UnknownPrimitive("MLX's primitive Reduce with these slices has no replay rule")
+
+    monkeypatch.setitem(replay.RULES, "Reduce", replay.Rule(2, refuse))
+    conv, x = small_conv(), image()
+    fast = convjit.compile(lambda x: conv(x).max(axis=1))
+    with pytest.warns(convjit.FallbackWarning, match="runs as plain MLX: MLX's primitive Reduce"):
+        assert_close(fast(x), conv(x).max(axis=1))
+    assert_close(fast(x), conv(x).max(axis=1))
+    assert num_kernels(fast) == 0
+    with pytest.raises(convjit.CompileError, match="Reduce"):
+        convjit.compile(lambda x: conv(x).max(axis=1), fallback="error")(x)
