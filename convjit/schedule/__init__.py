@@ -19,3 +19,7 @@ class Schedule:
 
     def __getitem__(self, name: str) -> int | str:
         return dict(self.choices)[name]
+
+    def number(self, name: str) -> int:
+        """A choice that is a number."""
+        return int(self[name])

@@ -17,7 +17,8 @@ from convjit import simulator
 from convjit.backends import MLX_DTYPES, Call, Stretch
 from convjit.backends.metal import MetalBackend, at_least_1d
 from convjit.backends.simulator import SimulatorBackend
-from convjit.emit.metal import MAX_CHAIN, METAL
+from convjit.emit.metal.direct import MAX_CHAIN
+from convjit.emit.metal.language import METAL
 from convjit.geometry import Geometry, GeometryError, Window, plain_window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
 from convjit.schedule import Schedule

@@ -1,4 +1,4 @@
-"""How to run a kernel on Metal: today one template takes all."""
+"""Schedules of `metal/direct.metal`, which takes every kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ THREADS = 128
 """Of a threadgroup. More than 32, whose pipelines have a barrier bug; few enough for many registers."""
 
 
-def choose(kernel: Kernel) -> Schedule:
+def direct(kernel: Kernel) -> Schedule:
     """Channels a thread, and the threads of a threadgroup along channel blocks (`lanes`) and along pixels."""
     geometry = kernel.geometry
     per_group = geometry.out_channels // geometry.window.groups

@@ -12,8 +12,11 @@ import mlx.core as mx
 
 from convjit import simulator
 from convjit.backends import MLX_DTYPES, Runner, Stretch
+from convjit.backends.metal import packing
 from convjit.emit.epilogue import unsupported
-from convjit.emit.metal import METAL, MetalText, launch_size, metal_text
+from convjit.emit.metal import dispatches
+from convjit.emit.metal.dispatch import Dispatch, MetalText
+from convjit.emit.metal.language import METAL
 from convjit.geometry import Window
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
@@ -43,20 +46,17 @@ class MetalBackend:
         return choose(kernel)
 
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
-        """`weight` as (*kernel, C / groups, O), mirrored if the window says so: lanes read neighbouring channels."""
-        spatial = tuple(range(1, 1 + window.rank))
-        if window.flip:
-            weight = weight[(slice(None), *(slice(None, None, -1) for _ in spatial))]
-        return mx.contiguous(mx.transpose(weight, (*spatial, window.rank + 1, 0)))
+        """`weight` in the order in which the schedule's template reads it."""
+        return packing.pack(window, schedule, weight)
 
     def source(self, kernel: Kernel, schedule: Schedule) -> str:
-        """The text as MLX hands it to Metal, with the signature that it writes."""
+        """The text as MLX hands it to Metal, with the signature that it writes; of several, one by one."""
         g = kernel.geometry
-        shapes = [(g.in_shape, kernel.dtype), (g.weight_shape, kernel.dtype)]
-        shapes += [(e.shape, e.dtype) for e in kernel.extras]
-        inputs = [mx.zeros(shape, MLX_DTYPES[dtype]) for shape, dtype in shapes]
+        arrays = [mx.zeros(g.in_shape, MLX_DTYPES[kernel.dtype])]
+        arrays.append(self.pack(g.window, schedule, mx.zeros(g.weight_shape, MLX_DTYPES[kernel.dtype])))
+        arrays += [mx.zeros(e.shape, MLX_DTYPES[e.dtype]) for e in kernel.extras]
         launch = _launcher(kernel, schedule, False)
-        return simulator.capture(lambda *arrays: launch(arrays), *inputs).launches[0].text
+        return "\n".join(one.text for one in simulator.capture(lambda *a: launch(a), *arrays).launches)
 
     def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
         """Nothing to do: MLX compiles a kernel when its result is evaluated for the first time."""
@@ -77,23 +77,29 @@ class MetalBackend:
 
 
 def _launcher(kernel: Kernel, schedule: Schedule, poisoned: bool) -> Callable[[Sequence[mx.array]], list[mx.array]]:
-    """A function of the kernel's arrays (input, packed weight, extras) that issues it."""
-    metal_kernel = _metal_kernel(metal_text(kernel, schedule))
-    grid, threadgroup = launch_size(kernel.geometry, schedule)
-    shapes = [kernel.geometry.out_shape] * len(kernel.result_dtypes)
-    dtypes = [MLX_DTYPES[d] for d in kernel.result_dtypes]
+    """A function of the kernel's arrays (input, packed weight, extras) that issues its dispatches."""
+    steps = [(one, _metal_kernel(one.text)) for one in dispatches(kernel, schedule)]
 
     def launch(arrays: Sequence[mx.array]) -> list[mx.array]:
-        return metal_kernel(
-            inputs=[at_least_1d(a) for a in arrays],
-            grid=grid,
-            threadgroup=threadgroup,
-            output_shapes=shapes,
-            output_dtypes=dtypes,
-            init_value=float("nan") if poisoned else None,
-        )
+        values = [at_least_1d(a) for a in arrays]
+        results: list[mx.array] = []
+        for one, metal_kernel in steps:
+            results = _issue(one, metal_kernel, values, poisoned)
+            values += results
+        return results
 
     return launch
+
+
+def _issue(one: Dispatch, metal_kernel: Any, values: Sequence[mx.array], poisoned: bool) -> list[mx.array]:
+    return metal_kernel(
+        inputs=[values[i] for i in one.inputs],
+        grid=one.grid,
+        threadgroup=one.threadgroup,
+        output_shapes=[shape for shape, _ in one.outputs],
+        output_dtypes=[MLX_DTYPES[dtype] for _, dtype in one.outputs],
+        init_value=float("nan") if poisoned else None,
+    )
 
 
 def at_least_1d(array: mx.array) -> mx.array:

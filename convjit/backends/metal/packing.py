@@ -1,0 +1,20 @@
+"""Weights in the order in which the templates read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from convjit.backends.metal import direct
+from convjit.geometry import Window
+from convjit.schedule import Schedule
+
+_TEMPLATES: dict[str, Callable[[Window, Schedule, mx.array], mx.array]] = {
+    "metal/direct.metal": direct.pack,
+}
+
+
+def pack(window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
+    """`weight` (O, *kernel, C / groups), packed for the template of `schedule`."""
+    return _TEMPLATES[schedule.template](window, schedule, weight)

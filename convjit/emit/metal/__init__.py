@@ -1,0 +1,19 @@
+"""A kernel and its schedule as Metal: one module and one template under `templates/metal/` for each way to convolve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from convjit.emit.metal import direct
+from convjit.emit.metal.dispatch import Dispatch
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+
+_TEMPLATES: dict[str, Callable[[Kernel, Schedule], tuple[Dispatch, ...]]] = {
+    "metal/direct.metal": direct.dispatches,
+}
+
+
+def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
+    """What to launch, in order, for `kernel` with its own batch."""
+    return _TEMPLATES[schedule.template](kernel, schedule)

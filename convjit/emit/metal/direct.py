@@ -1,0 +1,119 @@
+"""A convolution by `metal/direct.metal`: any geometry; a thread sums a few channels of one pixel."""
+
+from __future__ import annotations
+
+from math import gcd, prod
+from typing import Any
+
+from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, padded, results_of, write_text
+from convjit.emit.metal.indexing import epilogue_variables, index_type, pixel_positions, row_major
+from convjit.geometry import Geometry
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+
+MAX_CHAIN = 1024
+"""The most products that are summed one after the other in fp32; longer sums are made of partial ones."""
+
+
+def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
+    """One kernel; its grid is channel blocks, pixels, images."""
+    geometry = kernel.geometry
+    variables = _variables(kernel.any_batch(), schedule)
+    text = write_text(schedule.template, variables, arguments_of(kernel), results_of(kernel))
+    lanes, rows = schedule.number("lanes"), schedule.number("pixels")
+    blocks = geometry.out_channels // schedule.number("channels")
+    grid = (padded(blocks, lanes), padded(prod(geometry.out_size), rows), geometry.batch)
+    return only(text, kernel, grid, (lanes, rows, 1))
+
+
+def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
+    """Numbers, and the index expressions that depend on the geometry."""
+    g = kernel.geometry
+    groups = g.window.groups
+    group_channels = g.in_channels // groups
+    pixels = prod(g.out_size)
+    channels = schedule.number("channels")
+    names = _axis_names(g.rank)
+    axes = [_axis(g, i) for i in range(g.rank)]
+    terms = prod(g.kernel) * group_channels
+    first_channel = f" + first_channel / {g.out_channels // groups} * {group_channels}" if groups > 1 else ""
+    tap = row_major([f"k_{a['name']}" if a["kernel"] > 1 else None for a in axes], g.kernel)
+    return {
+        "title": _title(g),
+        "index": index_type(
+            prod(g.in_size) * g.in_channels, prod(g.weight_shape), pixels * g.out_channels, *g.padded_size
+        ),
+        "axes": axes,
+        "out_positions": pixel_positions(g.out_size, names),
+        "pixels": pixels,
+        "image_elements": prod(g.in_size) * g.in_channels,
+        "out_channels": g.out_channels,
+        "group_channels": group_channels,
+        "channels": channels,
+        "zeros": ", ".join(["0.0f"] * channels),
+        "chain": min(MAX_CHAIN, group_channels) if terms > MAX_CHAIN else 0,
+        "input_offset": row_major([f"in_{a['name']}" for a in axes], g.in_size, g.in_channels) + first_channel,
+        "weight_offset": f"{tap} * {group_channels * g.out_channels} + first_channel" if tap else "first_channel",
+        **epilogue_variables(kernel, g.out_size, [e.shape[1:-1] for e in kernel.extras]),
+    }
+
+
+def _axis(g: Geometry, i: int) -> dict[str, Any]:
+    """One spatial axis: which taps meet elements of the input, where they read, and when that is outside of it.
+
+    `start` is where the first tap reads, in elements of the dilated input, as in `Window`. With an input dilation d and
+    a kernel dilation e, taps k = first, first + step, ... meet elements: the solutions of start + k e = 0 modulo d.
+    """
+    w = g.window
+    name = _axis_names(g.rank)[i]
+    spread, dilation = w.input_dilation[i], w.kernel_dilation[i]
+    start = f"out_{name}" + (f" * {w.strides[i]}" if w.strides[i] > 1 else "") if g.out_size[i] > 1 else "0"
+    if w.pad_lo[i]:
+        start += f" - {w.pad_lo[i]}" if w.pad_lo[i] > 0 else f" + {-w.pad_lo[i]}"
+    common = gcd(spread, dilation)
+    step = spread // common
+    last = (g.out_size[i] - 1) * w.strides[i] + (g.kernel[i] - 1) * dilation - w.pad_lo[i]
+    tests = [
+        (f"in_{name} < 0", w.pad_lo[i] > 0),
+        (f"in_{name} >= {g.in_size[i]}", last >= (g.in_size[i] - 1) * spread + 1),
+    ]
+    outside = " || ".join(test for test, possible in tests if possible)
+    reach = f"k_{name}" + (f" * {dilation}" if dilation > 1 else "")
+    position = f"start_{name} + {reach}" if g.kernel[i] > 1 else f"start_{name}"
+    # A multiple of d that makes -start positive, so that the remainder is one.
+    above = padded(max(last, 1), spread)
+    return {
+        "name": name,
+        "kernel": g.kernel[i],
+        "start": start,
+        "in_position": f"({position}) / {spread}" if spread > 1 else position,
+        "met": f"start_{name} % {common} == 0" if common > 1 else "",
+        "first": _first_tap(name, above, common, step, dilation) if spread > 1 else "0",
+        "step": step,
+        "outside": outside,
+        "loop": g.kernel[i] > 1 or bool(outside) or spread > 1,
+    }
+
+
+def _first_tap(name: str, above: int, common: int, step: int, dilation: int) -> str:
+    """The least k >= 0 with start + k * dilation = 0 modulo step * common, where there is one."""
+    if step == 1:
+        return "0"
+    inverse = pow(dilation // common, -1, step)
+    negated = f"({above} - start_{name})" + (f" / {common}" if common > 1 else "")
+    return f"{negated} % {step}" + (f" * {inverse} % {step}" if inverse > 1 else "")
+
+
+def _axis_names(rank: int) -> str:
+    return "dhw"[3 - rank :]
+
+
+def _title(g: Geometry) -> str:
+    def by(sizes: tuple[int, ...]) -> str:
+        return "x".join(str(s) for s in sizes)
+
+    filters = by((*g.kernel, g.in_channels // g.window.groups))
+    return (
+        f"Input {by((*g.in_size, g.in_channels))}, {g.out_channels} filters of {filters}, "
+        f"output {by((*g.out_size, g.out_channels))}."
+    )

@@ -1,0 +1,85 @@
+"""Where elements lie: index expressions that several templates share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from convjit.emit.epilogue import statements
+from convjit.emit.metal.language import METAL, TYPES
+from convjit.kernel import Extra, Kernel
+
+
+def index_type(*elements: int) -> str:
+    """The type of an offset below each of these: 32 bits where they suffice, which are several times as fast."""
+    return "int" if max(elements) < 2**31 else "long"
+
+
+def row_major(positions: Sequence[str | None], sizes: Sequence[int], scale: int = 1) -> str:
+    """The offset of an element; None is an axis of extent 1. Empty if all are."""
+    offset = ""
+    for position, size in zip(positions, sizes, strict=True):
+        if position is not None:
+            offset = f"({offset} * {size} + {position})" if offset else position
+    return f"{offset} * {scale}" if offset and scale > 1 else offset
+
+
+def pixel_positions(out_size: Sequence[int], names: str) -> list[tuple[str, str]]:
+    """How the axes of the output, those longer than 1, are found in the number of a pixel: (axis, expression)."""
+    positions: list[tuple[str, str]] = []
+    for i, name in enumerate(names):
+        inner, outer = prod(out_size[i + 1 :]), prod(out_size[:i])
+        if out_size[i] > 1:
+            division = f" / {inner}" if inner > 1 else ""
+            remainder = f" % {out_size[i]}" if outer > 1 else ""
+            positions.append((name, f"pixel{division}{remainder}"))
+    return positions
+
+
+def epilogue_variables(kernel: Kernel, out_size: Sequence[int], extents: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What the macros of "metal/epilogue.metal" need.
+
+    The text they write reads variables `sum` (float), `channel`, `pixel` (of the image, row-major), `image` (size_t)
+    and, where `coordinates` is not empty, declares out_d, out_h, out_w from `pixel`.
+
+    Args:
+        kernel: whose epilogue.
+        out_size: spatial extents of the output.
+        extents: the spatial extents of each extra, 1 or the output's.
+    """
+    names = "dhw"[3 - len(out_size) :]
+    lines, results = statements(kernel.epilogue, ["sum", *(f"e{i}" for i in range(len(kernel.extras)))], METAL)
+    extras = [
+        {"type": TYPES[e.dtype], "offset": _extra_offset(e, out_size, spatial, names), "by_channel": _by_channel(e)}
+        for e, spatial in zip(kernel.extras, extents, strict=True)
+    ]
+    partial = any(1 < prod(spatial) < prod(out_size) for spatial in extents)
+    return {
+        "extras": extras,
+        "statements": lines,
+        "results": results,
+        "result_types": [TYPES[dtype] for dtype in kernel.result_dtypes],
+        "coordinates": pixel_positions(out_size, names) if partial else [],
+    }
+
+
+def _by_channel(extra: Extra) -> bool:
+    """Does it depend on the channel only?"""
+    return prod(extra.shape[:-1]) == 1
+
+
+def _extra_offset(extra: Extra, out_size: Sequence[int], spatial: Sequence[int], names: str) -> str:
+    """Where in `extra` the element for `channel`, `pixel` and `image` lies."""
+    channels = extra.shape[-1]
+    if tuple(spatial) == tuple(out_size) and prod(spatial) > 1:
+        offset = f"pixel * {channels}" if channels > 1 else "pixel"
+    else:
+        positions = [f"out_{n}" if s > 1 else None for n, s in zip(names, spatial, strict=True)]
+        offset = row_major(positions, spatial, channels)
+    if channels > 1:
+        offset = f"{offset} + channel" if offset else "channel"
+    if extra.shape[0] == 1:
+        return offset or "0"
+    start = f"image * {prod(extra.shape[1:])}u"
+    return f"{start} + size_t({offset})" if offset else start
