@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_direct_e7ea7f5886d2_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_direct_ff65df5de879_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
@@ -7,10 +7,10 @@
   // Input 12x12x3, 16 filters of 3x3x3, output 6x6x16.
   // A thread computes 4 channels of one pixel; its neighbours compute the next channels,
   // so that together they read weights that lie side by side.
-  const int channel = int(thread_position_in_grid.x) * 4;
+  const int first_channel = int(thread_position_in_grid.x) * 4;
   const int pixel = int(thread_position_in_grid.y);
   const size_t image = size_t(thread_position_in_grid.z);
-  if (channel >= 16 || pixel >= 36) {
+  if (first_channel >= 16 || pixel >= 36) {
     return;
   }
   const int out_h = pixel / 6;
@@ -18,33 +18,36 @@
   input += image * 432u;
 
   float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  for (int k_h = 0; k_h < 3; ++k_h) {
-    const int in_h = out_h * 2 + k_h - 1;
+  const int start_h = out_h * 2 - 1;
+  for (int k_h = 0; k_h < 3; k_h += 1) {
+    const int in_h = start_h + k_h;
     if (in_h < 0) {
       continue;
     }
-    for (int k_w = 0; k_w < 3; ++k_w) {
-      const int in_w = out_w * 2 + k_w - 1;
+    const int start_w = out_w * 2 - 1;
+    for (int k_w = 0; k_w < 3; k_w += 1) {
+      const int in_w = start_w + k_w;
       if (in_w < 0) {
         continue;
       }
       const int from = (in_h * 12 + in_w) * 3;
-      const int to = (k_h * 3 + k_w) * 48 + channel;
+      const int to = (k_h * 3 + k_w) * 48 + first_channel;
       for (int c = 0; c < 3; ++c) {
         const float value = float(input[from + c]);
         #pragma clang loop unroll(full)
         for (int j = 0; j < 4; ++j) {
-          sums[j] += value * float(weight[to + c * 16 + j]);
+          sums[j] = metal::fma(value, float(weight[to + c * 16 + j]), sums[j]);
         }
       }
     }
   }
 
-  const size_t at = (image * 36u + size_t(pixel)) * 16u + size_t(channel);
+  const size_t at = (image * 36u + size_t(pixel)) * 16u + size_t(first_channel);
   #pragma clang loop unroll(full)
   for (int j = 0; j < 4; ++j) {
+    const int channel = first_channel + j;
     const float sum = sums[j];
-    const half e0 = extra0[channel + j];
+    const half e0 = extra0[channel];
     const float v0 = float(e0);
     const float v1 = sum + v0;
     const float v2 = 1.0f;
