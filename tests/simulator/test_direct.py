@@ -7,165 +7,43 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import kernels
 import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 import pytest
 import reference
+from kernels import (
+    BACKEND,
+    Array,
+    Writer,
+    bias_silu,
+    random_array,
+    random_geometry,
+    random_kernel,
+    simulate,
+    stretch_of,
+)
 
 from convjit import simulator
-from convjit.backends import MLX_DTYPES, Call, Stretch
-from convjit.backends.metal import MetalBackend, at_least_1d
-from convjit.backends.simulator import SimulatorBackend
+from convjit.backends import Call, Stretch
+from convjit.backends.metal import MetalBackend
 from convjit.emit.metal.direct import MAX_CHAIN
 from convjit.emit.metal.language import METAL
-from convjit.geometry import Geometry, GeometryError, Window, plain_window
+from convjit.geometry import Geometry, Window, plain_window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
-from convjit.schedule import Schedule
+from convjit.schedule.metal.direct import direct
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "conv_bias_silu.metal"
-TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2}
-BACKEND = SimulatorBackend()
-
-Array = npt.NDArray[np.float64]
-
-
-def stretch_of(kernel: Kernel, schedule: Schedule) -> Stretch:
-    inputs = 2 + len(kernel.extras)
-    results = tuple(range(inputs, inputs + len(kernel.result_dtypes)))
-    return Stretch(inputs, (Call(kernel, schedule, tuple(range(inputs)), results),), results)
-
-
-def schedule_of(kernel: Kernel) -> Schedule:
-    schedule = BACKEND.schedule(kernel)
-    assert isinstance(schedule, Schedule)
-    return schedule
-
-
-def simulate(kernel: Kernel, x: mx.array, w: mx.array, extras: Sequence[mx.array]) -> list[Array]:
-    """The results of `kernel`; its text and its launch must obey the rules of Metal."""
-    schedule = schedule_of(kernel)
-    packed = BACKEND.pack(kernel.geometry.window, schedule, w)
-    stretch = stretch_of(kernel, schedule)
-    metal = MetalBackend().load(stretch)
-    (launch,) = simulator.capture(lambda *a: metal(a), x, packed, *(at_least_1d(e) for e in extras)).launches
-    assert simulator.lint(launch.text) == []
-    assert all(g % t == 0 for g, t in zip(launch.grid, launch.threadgroup, strict=True))
-    assert 64 <= np.prod(launch.threadgroup) <= 256
-    return [to_numpy(r) for r in BACKEND.load(stretch)([x, packed, *extras])]
-
-
-def to_numpy(array: mx.array) -> Array:
-    return np.array(array.astype(mx.float32)).astype(np.float64)
-
-
-def random_array(seed: int, shape: tuple[int, ...], dtype: str) -> mx.array:
-    return mx.random.normal(shape, key=mx.random.key(seed)).astype(MLX_DTYPES[dtype])
 
 
 def check(kernel: Kernel, seed: int = 0) -> None:
-    g = kernel.geometry
-    x, w = random_array(seed, g.in_shape, kernel.dtype), random_array(seed + 1, g.weight_shape, kernel.dtype)
-    extras = [random_array(seed + 2 + i, e.shape, e.dtype) for i, e in enumerate(kernel.extras)]
-    expected = reference.results(kernel, to_numpy(x), to_numpy(w), [to_numpy(e) for e in extras])
-    for y, exact, dtype in zip(simulate(kernel, x, w, extras), expected, kernel.result_dtypes, strict=True):
-        assert y.shape == g.out_shape
-        assert np.abs(y - exact).max() <= TOLERANCE[dtype] * max(np.abs(exact).max(), 1e-3), g
-
-
-class Writer:
-    """Instructions of an epilogue, one after the other."""
-
-    def __init__(self, *inputs: str):
-        self.inputs = inputs
-        self.instructions: list[Instruction] = []
-
-    def __call__(self, op: str, *operands: int, type: str = "f32", attribute: str | float | None = None) -> int:
-        self.instructions.append(Instruction(op, operands, type, attribute))
-        return len(self.inputs) + len(self.instructions) - 1
-
-    def epilogue(self, *results: int) -> Epilogue:
-        return Epilogue(self.inputs, tuple(self.instructions), results)
-
-
-def loaded(write: Writer, value: int) -> int:
-    """An input as f32."""
-    return value if write.inputs[value] == "f32" else write("arith.extf", value)
-
-
-def stored(write: Writer, value: int, dtype: str) -> int:
-    return value if dtype == "f32" else write("arith.truncf", value, type=dtype)
-
-
-def silu(write: Writer, x: int) -> int:
-    one = write("arith.constant", attribute=1.0)
-    return write("arith.divf", x, write("arith.addf", one, write("math.exp", write("arith.negf", x))))
-
-
-def bias_silu(dtype: str) -> Epilogue:
-    write = Writer("f32", dtype)
-    return write.epilogue(stored(write, silu(write, write("arith.addf", 0, loaded(write, 1))), dtype))
-
-
-def residual_gate(dtype: str) -> Epilogue:
-    """Two results: the sum with its residual, and that times a gate, clipped at zero."""
-    write = Writer("f32", dtype, "f32")
-    total = write("arith.addf", 0, loaded(write, 1))
-    product = write("arith.mulf", total, 2)
-    clipped = write("arith.maximumf", product, write("arith.constant", attribute=0.0))
-    return write.epilogue(stored(write, total, dtype), clipped)
-
-
-def random_geometry(choose: random.Random) -> Geometry:
-    while True:
-        rank = choose.choice((1, 2, 2, 3))
-        size = {1: 24, 2: 9, 3: 5}[rank]
-
-        def each(low: int, high: int, n: int = rank) -> tuple[int, ...]:
-            return tuple(choose.randint(low, high) for _ in range(n))
-
-        groups = choose.choice((1, 1, 2, 5))
-        transposed = choose.random() < 0.3
-        window = Window(
-            strides=(1,) * rank if transposed else each(1, 3),
-            pad_lo=each(-1, 3),
-            pad_hi=each(-1, 3),
-            kernel_dilation=each(1, 2),
-            input_dilation=each(1, 3) if transposed else (1,) * rank,
-            groups=groups,
-            flip=transposed or choose.random() < 0.1,
-        )
-        x = (choose.choice((1, 2, 3)), *each(1, size), groups * choose.randint(1, 5))
-        w = (groups * choose.choice((1, 2, 3, 5, 8)), *each(1, 4), x[-1] // groups)
-        try:
-            return Geometry.of_shapes(x, w, window)
-        except GeometryError:
-            continue
-
-
-def random_kernel(seed: int) -> Kernel:
-    choose = random.Random(seed)
-    geometry = random_geometry(choose)
-    dtype = choose.choice(("f32", "f16", "bf16"))
-    out = geometry.out_shape
-
-    def broadcast() -> tuple[int, ...]:
-        return tuple(n if choose.random() < 0.5 else 1 for n in out)
-
-    match choose.randrange(3):
-        case 0:
-            return Kernel(geometry, dtype, (), identity_epilogue(dtype), (dtype,))
-        case 1:
-            bias = Extra((*(1,) * (len(out) - 1), out[-1]), dtype)
-            return Kernel(geometry, dtype, (bias,), bias_silu(dtype), (dtype,))
-        case _:
-            extras = (Extra(choose.choice((out, broadcast())), dtype), Extra(broadcast(), "f32"))
-            return Kernel(geometry, dtype, extras, residual_gate(dtype), (dtype, "f32"))
+    kernels.check(kernel, direct(kernel), seed)
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_geometries(seed: int) -> None:
-    check(random_kernel(seed), seed)
+    choose = random.Random(seed)
+    check(random_kernel(choose, random_geometry(choose)), seed)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +71,7 @@ def test_scalar_extra_of_rank_0() -> None:
     geometry = Geometry.of_shapes((1, 4, 2), (3, 2, 2), plain_window(1))
     kernel = Kernel(geometry, "f32", (Extra((1, 1, 1), "f32"),), epilogue, ("f32",))
     x, w = random_array(0, geometry.in_shape, "f32"), random_array(1, geometry.weight_shape, "f32")
-    (y,) = simulate(kernel, x, w, [mx.array(2.5)])
+    (y,) = simulate(kernel, direct(kernel), x, w, [mx.array(2.5)])
     np.testing.assert_allclose(y, 2.5 * reference.convolution(geometry, np.array(x), np.array(w)), rtol=1e-5, atol=1e-5)
 
 
@@ -202,9 +80,9 @@ def test_long_sums_are_made_of_partial_ones(channels: int) -> None:
     """Equal numbers make the rounding of one long chain grow, that of partial sums hardly."""
     geometry = Geometry.of_shapes((1, 8, channels), (2, 8, channels), plain_window(1))
     kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
-    assert "partial" in BACKEND.source(kernel, schedule_of(kernel))
+    assert "partial" in BACKEND.source(kernel, direct(kernel))
     x, w = mx.full(geometry.in_shape, 1.1), mx.full(geometry.weight_shape, 0.7)
-    (y,) = simulate(kernel, x, w, [])
+    (y,) = simulate(kernel, direct(kernel), x, w, [])
     exact = reference.convolution(geometry, np.array(x), np.array(w))
     assert np.abs(y / exact - 1).max() < 1e-5
 
@@ -214,7 +92,7 @@ def test_nan_and_infinity_stay_where_they_are() -> None:
     kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
     x, w = np.ones(geometry.in_shape, np.float32), np.ones(geometry.weight_shape, np.float32)
     x[0, 0, 0, 0], x[0, 8, 8, 1] = np.nan, np.inf
-    (y,) = simulate(kernel, mx.array(x), mx.array(w), [])
+    (y,) = simulate(kernel, direct(kernel), mx.array(x), mx.array(w), [])
     np.testing.assert_array_equal(y, reference.convolution(geometry, x, w))
     assert np.isnan(y).sum() == np.isinf(y).sum() == 4
 
@@ -236,7 +114,7 @@ def evaluate(write: Writer, results: Sequence[int], x: Array, y: Array) -> tuple
     extra = Extra(geometry.out_shape, "f32")
     kernel = Kernel(geometry, "f32", (extra, extra), write.epilogue(*results), ("f32",) * len(results))
     extras = [mx.array(v, mx.float32).reshape(geometry.out_shape) for v in (x, y)]
-    computed = simulate(kernel, mx.ones(geometry.in_shape), mx.ones((1, 1, 1)), extras)
+    computed = simulate(kernel, direct(kernel), mx.ones(geometry.in_shape), mx.ones((1, 1, 1)), extras)
     expected = reference.epilogue(kernel.epilogue, [np.ones(len(x)), x, y])
     return [c.ravel() for c in computed], [np.broadcast_to(e, x.shape).astype(np.float64) for e in expected]
 
@@ -313,7 +191,7 @@ def golden_kernel() -> Kernel:
 
 
 def golden_text() -> str:
-    return BACKEND.source(golden_kernel(), schedule_of(golden_kernel()))
+    return BACKEND.source(golden_kernel(), direct(golden_kernel()))
 
 
 def test_golden() -> None:
@@ -325,7 +203,7 @@ def test_only_the_functions_that_are_used_are_written() -> None:
     write = Writer("f32")
     kernel = golden_kernel()
     kernel = Kernel(kernel.geometry, "f32", (), write.epilogue(write("math.erf", 0)), ("f32",))
-    assert re.findall(r"inline float (\w+)", BACKEND.source(kernel, schedule_of(kernel))) == ["cj_erf"]
+    assert re.findall(r"inline float (\w+)", BACKEND.source(kernel, direct(kernel))) == ["cj_erf"]
 
 
 def test_text_does_not_depend_on_the_batch() -> None:
@@ -333,7 +211,7 @@ def test_text_does_not_depend_on_the_batch() -> None:
         geometry = Geometry.of_shapes((batch, 8, 8), (8, 3, 8), plain_window(1))
         extras = (Extra((1, 1, 8), "f32"),)
         kernel = Kernel(geometry, "f32", extras, bias_silu("f32"), ("f32",))
-        return BACKEND.source(kernel, schedule_of(kernel))
+        return BACKEND.source(kernel, direct(kernel))
 
     assert source(1) == source(2) == source(7)
 
@@ -342,7 +220,7 @@ def test_indices_are_64_bit_only_where_sizes_need_it() -> None:
     def source(width: int) -> str:
         geometry = Geometry.of_shapes((1, width, 8), (8, 1, 8), plain_window(1))
         kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
-        return BACKEND.source(kernel, schedule_of(kernel))
+        return BACKEND.source(kernel, direct(kernel))
 
     assert "const int from" in source(1 << 20)
     assert "const long from" in source(1 << 28)
@@ -360,7 +238,7 @@ def test_what_metal_cannot_take_is_said() -> None:
 def test_metal_runner_can_be_traced() -> None:
     """Anywhere: only evaluating a result needs a Metal device."""
     kernel = golden_kernel()
-    run = MetalBackend().load(stretch_of(kernel, schedule_of(kernel)))
+    run = MetalBackend().load(stretch_of(kernel, direct(kernel)))
     shapes: list[tuple[int, ...]] = [kernel.geometry.in_shape, (3, 3, 3, 16), (16,)]
     trace = simulator.capture(lambda *a: run(a), *(mx.zeros(s, mx.float16) for s in shapes))
     ((_, shape, dtype),) = trace.launches[0].outputs
@@ -370,7 +248,7 @@ def test_metal_runner_can_be_traced() -> None:
 def test_a_stretch_of_two_kernels() -> None:
     geometry = Geometry.of_shapes((2, 6, 6, 3), (3, 3, 3, 3), Window((1, 1), (1, 1), (1, 1), (1, 1), (1, 1)))
     kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
-    schedule = schedule_of(kernel)
+    schedule = direct(kernel)
     stretch = Stretch(3, (Call(kernel, schedule, (0, 1), (3,)), Call(kernel, schedule, (3, 2), (4,))), (4, 3, 0))
     x, w, v = (random_array(i, s, "f32") for i, s in enumerate([geometry.in_shape] + [geometry.weight_shape] * 2))
     pack: Callable[[mx.array], mx.array] = lambda a: BACKEND.pack(geometry.window, schedule, a)  # noqa: E731
