@@ -84,8 +84,7 @@ def parse(device_info: Mapping[str, str | int]) -> Chip:
     if found is None or int(found[1]) < min(_SIZES):
         return DEFAULT
     words = str(device_info.get("device_name", "")).lower().split()
-    named = [tier for tier in _TIERS if tier in words]
-    return _chip(int(found[1]), named[0] if named else "base")
+    return _chip(int(found[1]), max(_TIERS, key=words.count))  # of no tier named, the first
 
 
 def _chip(generation: int, tier: Tier) -> Chip:
