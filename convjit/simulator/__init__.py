@@ -13,5 +13,6 @@ from convjit.simulator.capture import Launch, Trace, capture
 from convjit.simulator.compiler import CompileError
 from convjit.simulator.execute import KernelError, execute, run
 from convjit.simulator.lint import lint
+from convjit.simulator.typecheck import type_check
 
-__all__ = ["CompileError", "KernelError", "Launch", "Trace", "capture", "execute", "lint", "run"]
+__all__ = ["CompileError", "KernelError", "Launch", "Trace", "capture", "execute", "lint", "run", "type_check"]
