@@ -8,7 +8,7 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
-from convjit.geometry import Geometry, GeometryError
+from convjit.geometry import GeometryError
 from convjit.ir.conv import FusedOp, StretchOp, YieldOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
@@ -30,12 +30,12 @@ def rows(module: ModuleOp) -> Iterator[Row]:
 def _compiled(op: FusedOp) -> Row:
     layer = op.layer.data if op.layer else "conv"
     kernel = PLAIN if op.schedule is None else _in_words(op.schedule.data)
-    return Row(layer, describe(op.geometry), _text(op, "fused"), kernel, _end_of_epilogue(op))
+    return Row(layer, op.geometry.in_words(batch=True), _text(op, "fused"), kernel, _end_of_epilogue(op))
 
 
 def _plain(op: PrimitiveOp) -> Row:
     try:
-        shapes = describe(geometry_of(op))
+        shapes = geometry_of(op).in_words(batch=True)
         empty = 0 in shape_of(op.operands[0].type)
         unsupported = "its input is empty" if empty else "its dtype is neither float32, float16 nor bfloat16"
         note = _text(op, "refused") or unsupported
@@ -51,31 +51,6 @@ def _text(op: Operation, attribute: str) -> str:
 
 def _in_words(schedule: Schedule) -> str:
     return " ".join([schedule.template, *(f"{name}={value}" for name, value in schedule.choices)])
-
-
-def describe(geometry: Geometry) -> str:
-    """A convolution in a few words: `1x56x56x64 -> 56x56x128, k 3x3, s 2, p 1`."""
-    window = geometry.window
-    words = [f"{_by(geometry.in_shape)} -> {_by(geometry.out_shape[1:])}, k {_by(geometry.kernel)}"]
-    strides = window.input_dilation if window.transposed else window.strides
-    if max(strides) > 1:
-        words.append(f"{'transposed ' if window.transposed else ''}s {_short(strides)}")
-    if any(window.pad_lo + window.pad_hi):
-        low, high = _short(window.pad_lo), _short(window.pad_hi)
-        words.append(f"p {low}" if low == high else f"p {low}:{high}")
-    if max(window.kernel_dilation) > 1:
-        words.append(f"d {_short(window.kernel_dilation)}")
-    if window.groups > 1:
-        words.append("depthwise" if window.groups == geometry.in_channels else f"groups {window.groups}")
-    return ", ".join(words)
-
-
-def _by(numbers: tuple[int, ...]) -> str:
-    return "x".join(map(str, numbers))
-
-
-def _short(numbers: tuple[int, ...]) -> str:
-    return str(numbers[0]) if len(set(numbers)) == 1 else _by(numbers)
 
 
 def _end_of_epilogue(op: FusedOp) -> str:

@@ -150,3 +150,27 @@ class Geometry:
         pixels = prod(self.in_size) if self.window.transposed else prod(self.out_size)
         per_pixel = prod(self.kernel) * self.out_channels * (self.in_channels // self.window.groups)
         return 2 * self.batch * pixels * per_pixel
+
+    def in_words(self, *, batch: bool = False) -> str:
+        """In a few words: `56x56x64 -> 56x56x128, k 3x3, s 2, p 1`; with the batch, if wanted, in front."""
+        window = self.window
+        words = [f"{_by(self.in_shape[not batch :])} -> {_by(self.out_shape[1:])}, k {_by(self.kernel)}"]
+        strides = window.input_dilation if window.transposed else window.strides
+        if max(strides) > 1:
+            words.append(f"{'transposed ' if window.transposed else ''}s {_short(strides)}")
+        if any(window.pad_lo + window.pad_hi):
+            low, high = _short(window.pad_lo), _short(window.pad_hi)
+            words.append(f"p {low}" if low == high else f"p {low}:{high}")
+        if max(window.kernel_dilation) > 1:
+            words.append(f"d {_short(window.kernel_dilation)}")
+        if window.groups > 1:
+            words.append("depthwise" if window.groups == self.in_channels else f"groups {window.groups}")
+        return ", ".join(words)
+
+
+def _by(numbers: tuple[int, ...]) -> str:
+    return "x".join(map(str, numbers))
+
+
+def _short(numbers: tuple[int, ...]) -> str:
+    return str(numbers[0]) if len(set(numbers)) == 1 else _by(numbers)

@@ -19,12 +19,14 @@ class Nest:
     Attributes:
         in_size: extents of the input.
         out_size: extents of the output.
+        axes: the phases of each axis.
         phases: its plain convolutions, in the order of `phases.phases` of its window.
         extras: extents of the extras along the three axes, each 1 or the output's.
     """
 
     in_size: tuple[int, int, int]
     out_size: tuple[int, int, int]
+    axes: tuple[tuple[AxisPhase, ...], ...]
     phases: tuple[Phase, ...]
     extras: tuple[tuple[int, int, int], ...]
 
@@ -64,7 +66,8 @@ def nest(kernel: Kernel) -> Nest:
     for extents in (ins, outs, *extras):
         extents[:0] = [1] * (3 - len(extents))
     phases_of[:0] = [[_TRIVIAL]] * (3 - len(phases_of))
-    return Nest(_three(ins), _three(outs), tuple(product(*phases_of)), tuple(map(_three, extras)))
+    axes = tuple(map(tuple, phases_of))
+    return Nest(_three(ins), _three(outs), axes, tuple(product(*axes)), tuple(map(_three, extras)))
 
 
 def _uniform(extras: list[list[int]], outs: list[int]) -> bool:

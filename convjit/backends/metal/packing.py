@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from convjit.backends.metal import direct
+from convjit.backends.metal import direct, gemm
 from convjit.geometry import Window
 from convjit.schedule import Schedule
 
 _TEMPLATES: dict[str, Callable[[Window, Schedule, mx.array], mx.array]] = {
     "metal/direct.metal": direct.pack,
+    "metal/gemm.metal": gemm.pack,
 }
 
 

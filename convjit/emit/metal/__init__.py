@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from convjit.emit.metal import direct
+from convjit.emit.metal import direct, gemm
 from convjit.emit.metal.dispatch import Dispatch
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 
 _TEMPLATES: dict[str, Callable[[Kernel, Schedule], tuple[Dispatch, ...]]] = {
     "metal/direct.metal": direct.dispatches,
+    "metal/gemm.metal": gemm.dispatches,
 }
 
 

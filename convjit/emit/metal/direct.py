@@ -39,7 +39,7 @@ def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
     first_channel = f" + first_channel / {g.out_channels // groups} * {group_channels}" if groups > 1 else ""
     tap = row_major([f"k_{a['name']}" if a["kernel"] > 1 else None for a in axes], g.kernel)
     return {
-        "title": _title(g),
+        "title": g.in_words(),
         "index": index_type(
             prod(g.in_size) * g.in_channels, prod(g.weight_shape), pixels * g.out_channels, *g.padded_size
         ),
@@ -106,14 +106,3 @@ def _first_tap(name: str, above: int, common: int, step: int, dilation: int) -> 
 
 def _axis_names(rank: int) -> str:
     return "dhw"[3 - rank :]
-
-
-def _title(g: Geometry) -> str:
-    def by(sizes: tuple[int, ...]) -> str:
-        return "x".join(str(s) for s in sizes)
-
-    filters = by((*g.kernel, g.in_channels // g.window.groups))
-    return (
-        f"Input {by((*g.in_size, g.in_channels))}, {g.out_channels} filters of {filters}, "
-        f"output {by((*g.out_size, g.out_channels))}."
-    )

@@ -20,7 +20,9 @@ def row_major(positions: Sequence[str | None], sizes: Sequence[int], scale: int 
     """The offset of an element; None is an axis of extent 1. Empty if all are."""
     offset = ""
     for position, size in zip(positions, sizes, strict=True):
-        if position is not None:
+        if position == "0" and offset:
+            offset = f"{offset} * {size}"
+        elif position is not None:
             offset = f"({offset} * {size} + {position})" if offset else position
     return f"{offset} * {scale}" if offset and scale > 1 else offset
 
@@ -41,7 +43,7 @@ def epilogue_variables(kernel: Kernel, out_size: Sequence[int], extents: Sequenc
     """What the macros of "metal/epilogue.metal" need.
 
     The text they write reads variables `sum` (float), `channel`, `pixel` (of the image, row-major), `image` (size_t)
-    and, where `coordinates` is not empty, declares out_d, out_h, out_w from `pixel`.
+    and, for extras that are broadcast along some axes, out_d, out_h, out_w.
 
     Args:
         kernel: whose epilogue.
@@ -51,22 +53,20 @@ def epilogue_variables(kernel: Kernel, out_size: Sequence[int], extents: Sequenc
     names = "dhw"[3 - len(out_size) :]
     lines, results = statements(kernel.epilogue, ["sum", *(f"e{i}" for i in range(len(kernel.extras)))], METAL)
     extras = [
-        {"type": TYPES[e.dtype], "offset": _extra_offset(e, out_size, spatial, names), "by_channel": _by_channel(e)}
-        for e, spatial in zip(kernel.extras, extents, strict=True)
+        {
+            "number": number,
+            "type": TYPES[e.dtype],
+            "offset": _extra_offset(e, out_size, spatial, names),
+            "by_channel": prod(e.shape[:-1]) == 1,
+        }
+        for number, (e, spatial) in enumerate(zip(kernel.extras, extents, strict=True))
     ]
-    partial = any(1 < prod(spatial) < prod(out_size) for spatial in extents)
     return {
         "extras": extras,
         "statements": lines,
         "results": results,
         "result_types": [TYPES[dtype] for dtype in kernel.result_dtypes],
-        "coordinates": pixel_positions(out_size, names) if partial else [],
     }
-
-
-def _by_channel(extra: Extra) -> bool:
-    """Does it depend on the channel only?"""
-    return prod(extra.shape[:-1]) == 1
 
 
 def _extra_offset(extra: Extra, out_size: Sequence[int], spatial: Sequence[int], names: str) -> str:

@@ -1,0 +1,198 @@
+"""The tile of `metal/gemm.metal`: what a threadgroup computes, and what it keeps in threadgroup memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from math import ceil, prod
+
+from convjit.kernel import DTYPES, Kernel
+from convjit.schedule import Schedule
+from convjit.schedule.nest import Nest, nest
+from convjit.schedule.phases import Phase
+
+LANES = 32
+FRAGMENT = 8
+"""Rows and columns of a simdgroup_matrix."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Choices of a schedule of `metal/gemm.metal`. Pixels are rows of matrices, output channels their columns.
+
+    Attributes:
+        simdgroups_m, simdgroups_n: simdgroups of a threadgroup, along pixels and along channels.
+        tiles_m, tiles_n: 8x8 matrices that a simdgroup sums, along pixels and along channels.
+        channels: input channels in threadgroup memory at a time, a multiple of 8.
+        images, depth, rows, columns: the box of outputs (of one phase) of a threadgroup.
+        staged: how many of the last spatial axes have the input of all their taps in threadgroup memory at a time;
+            for the others it is filled anew for each tap.
+        parts: the input channels are split into so many sums, which a second kernel adds up.
+    """
+
+    simdgroups_m: int
+    simdgroups_n: int
+    tiles_m: int
+    tiles_n: int
+    channels: int
+    images: int
+    depth: int
+    rows: int
+    columns: int
+    staged: int
+    parts: int = 1
+
+    @classmethod
+    def of(cls, schedule: Schedule) -> Tile:
+        return cls(**{f.name: schedule.number(f.name) for f in fields(cls)})
+
+    def choices(self) -> tuple[tuple[str, int], ...]:
+        return tuple(sorted((f.name, getattr(self, f.name)) for f in fields(self)))
+
+    @property
+    def threads(self) -> int:
+        return LANES * self.simdgroups_m * self.simdgroups_n
+
+    @property
+    def box(self) -> tuple[int, int, int]:
+        return self.depth, self.rows, self.columns
+
+    @property
+    def block_m(self) -> int:
+        """Rows of a threadgroup's matrix: at least the pixels of its box."""
+        return FRAGMENT * self.simdgroups_m * self.tiles_m
+
+    @property
+    def block_n(self) -> int:
+        """Output channels of a threadgroup."""
+        return FRAGMENT * self.simdgroups_n * self.tiles_n
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis of a kernel under a tile.
+
+    Attributes:
+        outputs: the largest number of outputs of a phase.
+        boxes: boxes along the axis.
+        taps: the largest number of taps of a phase.
+        stride, step: between the inputs of neighbouring outputs and of neighbouring taps.
+        halo: are the inputs of all taps in threadgroup memory together?
+        extent: positions of the axis in threadgroup memory.
+        spacing: between them, in the input.
+    """
+
+    outputs: int
+    boxes: int
+    taps: int
+    stride: int
+    step: int
+    halo: bool
+    extent: int
+    spacing: int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A kernel cut into tiles."""
+
+    kernel: Kernel
+    tile: Tile
+
+    @cached_property
+    def loops(self) -> Nest:
+        return nest(self.kernel)
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """Depth, height, width."""
+        return tuple(self._axis(i) for i in range(3))
+
+    def _axis(self, i: int) -> Axis:
+        phases = self.loops.axes[i]
+        width = self.tile.box[i]
+        taps = max(len(p.taps) for p in phases)
+        step = max(p.step for p in phases)
+        stride = phases[0].stride
+        outputs = max(p.outputs(self.loops.out_size[i]) for p in phases)
+        halo = i >= 3 - self.tile.staged and taps > 1
+        extent = (width - 1) * stride + (taps - 1) * step + 1 if halo else width
+        return Axis(outputs, ceil(outputs / width), taps, stride, step, halo, extent, 1 if halo else stride)
+
+    @property
+    def group_channels(self) -> int:
+        return self.kernel.geometry.in_channels // self.kernel.geometry.window.groups
+
+    @property
+    def group_filters(self) -> int:
+        return self.kernel.geometry.out_channels // self.kernel.geometry.window.groups
+
+    @property
+    def padded_channels(self) -> int:
+        """Input channels of a group, rounded up to whole matrices."""
+        return ceil(self.group_channels / FRAGMENT) * FRAGMENT
+
+    @property
+    def pitch(self) -> int:
+        """Elements between positions in threadgroup memory: 16 bytes more than needed, against bank conflicts."""
+        return self.tile.channels + 16 // DTYPES[self.kernel.dtype]
+
+    @property
+    def positions(self) -> int:
+        return self.tile.images * prod(axis.extent for axis in self.axes)
+
+    @property
+    def threadgroup_bytes(self) -> int:
+        return self.positions * self.pitch * DTYPES[self.kernel.dtype]
+
+    @property
+    def boxes(self) -> int:
+        """Boxes of an image, or of `images` of them."""
+        return prod(axis.boxes for axis in self.axes)
+
+    @property
+    def blocks_n(self) -> int:
+        """Blocks of output channels of a group."""
+        return ceil(self.group_filters / self.tile.block_n)
+
+    @property
+    def channel_steps(self) -> int:
+        """How often threadgroup memory is filled for each of its taps."""
+        return ceil(self.padded_channels / self.tile.channels)
+
+    @property
+    def channels_of_part(self) -> int:
+        return ceil(self.channel_steps / self.tile.parts) * self.tile.channels
+
+    @property
+    def image_blocks(self) -> int:
+        return ceil(self.kernel.geometry.batch / self.tile.images)
+
+    @property
+    def threadgroups(self) -> int:
+        groups = self.kernel.geometry.window.groups
+        return (
+            self.boxes * self.blocks_n * groups * self.image_blocks * len(self.loops.phases) * self.tile.parts
+        )
+
+    @cached_property
+    def issued(self) -> int:
+        """Multiply-adds of all matrices, those with padding included."""
+        per_tap = self.tile.block_m * self.tile.block_n * self.padded_channels
+        blocks = self.blocks_n * self.kernel.geometry.window.groups * self.image_blocks
+        return per_tap * blocks * sum(self._boxes_of(phase) * taps_of(phase) for phase in self.loops.phases)
+
+    def _boxes_of(self, phase: Phase) -> int:
+        return prod(ceil(n / b) for n, b in zip(self.loops.outputs(phase), self.tile.box, strict=True))
+
+
+def taps_of(phase: Phase) -> int:
+    """The taps of one output."""
+    return prod(len(axis.taps) for axis in phase)
+
+
+def useful(kernel: Kernel) -> int:
+    """Multiply-adds of a convolution: taps that fall into padding count, zeros of an input dilation do not."""
+    g, loops = kernel.geometry, nest(kernel)
+    per_tap = g.batch * g.out_channels * g.in_channels // g.window.groups
+    return per_tap * sum(prod(loops.outputs(phase)) * taps_of(phase) for phase in loops.phases)
