@@ -8,7 +8,7 @@ import threading
 import types
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -18,6 +18,7 @@ from convjit.errors import CompileError, FallbackWarning
 from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
 from convjit.options import Fallback, Options
 from convjit.replay import UnknownPrimitive
+from convjit.report import REPRODUCE
 from convjit.state import Walk
 from convjit.tracers import any_tracer, capturing
 
@@ -28,6 +29,9 @@ _MAX_SIGNATURES = 256
 """Signatures kept by one compiled function; the oldest one goes."""
 _MAX_STATES = 8
 """Programs kept for one signature: structures and plain attributes of its modules, such as `training`."""
+
+_told_failures: set[str] = set()
+"""The bundles that warnings have named."""
 
 _disabled = os.environ.get("CONVJIT_DISABLE", "") not in ("", "0")
 
@@ -144,7 +148,7 @@ class Compiled:
             return entry.run(arguments.arrays)
         except UnknownPrimitive as e:  # a replay that only its first run can refuse; no state is written yet
             entry.give_up(str(e))
-            self._report(entry.reasons)
+            self._report(entry)
             return self._function(*args, **kwargs)
 
     def _find(self, key: tuple[Any, ...]) -> tuple[Entry | None, bool]:
@@ -191,7 +195,7 @@ class Compiled:
             while len(self._entries) > _MAX_SIGNATURES:
                 self._entries.popitem(last=False)
             self._last = entry
-        self._report(entry.reasons)
+        self._report(entry)
 
     def _run_doubtful(self, key: tuple[Any, ...], entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the function itself, with its convolutions checked: most likely it raises the user's own error again."""
@@ -202,16 +206,24 @@ class Compiled:
         self._keep(key, entry)
         return result
 
-    def _report(self, reasons: Sequence[str]) -> None:
-        if not reasons:
-            return
-        message = f"convjit: {self._name}: " + "; ".join(reasons)
-        if self._options.fallback == "error":
+    def _report(self, entry: Entry) -> None:
+        if entry.reasons and self._options.fallback == "error":
             self._entries.clear()
-            raise CompileError(message)
-        if self._options.fallback == "warn" and not self._warned:
+            raise CompileError(f"convjit: {self._name}: " + "; ".join(entry.reasons))
+        if self._options.fallback != "warn" or self._warned:
+            return
+        if news := [sentence for sentence in (*entry.reasons, *entry.notes) if _is_news(sentence)]:
             self._warned = True
-            warnings.warn(message, FallbackWarning, stacklevel=5)
+            warnings.warn(f"convjit: {self._name}: " + "; ".join(news), FallbackWarning, stacklevel=5)
+
+
+def _is_news(sentence: str) -> bool:
+    """That a kernel failed is told once a process, however many functions have it."""
+    _, command, folder = sentence.partition(REPRODUCE)
+    known = folder in _told_failures
+    if command:
+        _told_failures.add(folder)
+    return not known
 
 
 def _default_backend() -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
 
-from convjit import dump, trees
+from convjit import dump, trees, trust
 from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
 from convjit.errors import CompileError, PipelineError, TraceError
@@ -21,7 +21,6 @@ from convjit.lower import Lowered, lower
 from convjit.options import Options
 from convjit.program import Program, build
 from convjit.progress import kernel_progress
-from convjit.proof import prove
 from convjit.replay import UnknownPrimitive
 from convjit.schedule import Schedule
 from convjit.state import Walk
@@ -41,6 +40,7 @@ class Entry:
     Attributes:
         snapshot: the state that the entry was made from.
         reasons: what runs as plain MLX, and why; one sentence each.
+        notes: which kernels stand in for one that failed here, and why; one sentence each.
         captured, lowered: what was traced and compiled; None where the whole function runs as plain MLX.
         program: what to run; None likewise.
         is_doubtful: did the function raise an error in the capture? Most likely it is the user's own.
@@ -49,6 +49,7 @@ class Entry:
     def __init__(self, snapshot: Snapshot, reasons: Sequence[str]):
         self.snapshot = snapshot
         self.reasons = list(reasons)
+        self.notes: list[str] = []
         self.captured: Capture | None = None
         self.lowered: Lowered | None = None
         self.backend: Backend | None = None
@@ -192,6 +193,7 @@ def _compile(name: str, captured: Capture, options: Options, backend: Backend, s
     folder = dump.folder_for(name)
     lowered, kernels = _trusted(name, captured, options, backend, folder)
     entry = Entry(snapshot, lowered.refusals())
+    entry.notes = lowered.substitutes()
     entry.captured, entry.lowered, entry.backend = captured, lowered, backend
     if not kernels:
         why = entry.reasons or ["it has no convolution"]
@@ -209,13 +211,10 @@ def _trusted(
     name: str, captured: Capture, options: Options, backend: Backend, folder: Path | None
 ) -> tuple[Lowered, list[tuple[str, Kernel, Schedule]]]:
     """The capture as scheduled IR whose kernels are compiled and have proven themselves; the others stay plain MLX."""
-    refused: dict[str, str] = {}
     while True:
         with kernel_progress(name) as progress:
-            lowered = lower(captured, backend.name, options.pipeline, folder, refused)
+            lowered = lower(captured, backend.name, options.pipeline, folder)
             kernels = list(lowered.kernels())
             backend.compile([(kernel, schedule) for _, kernel, schedule in kernels], progress)
-        failures = prove(backend, kernels) if backend.needs_proof else {}
-        if not failures:
-            return lowered, kernels
-        refused = {**lowered.refused, **failures}
+            if not backend.needs_proof or trust.prove(backend, kernels, progress):
+                return lowered, kernels

@@ -30,7 +30,8 @@ def rows(module: ModuleOp) -> Iterator[Row]:
 def _compiled(op: FusedOp) -> Row:
     layer = op.layer.data if op.layer else "conv"
     kernel = PLAIN if op.schedule is None else _in_words(op.schedule.data)
-    return Row(layer, op.geometry.in_words(batch=True), _text(op, "fused"), kernel, _end_of_epilogue(op))
+    note = "; ".join(filter(None, [_text(op, "note"), _end_of_epilogue(op)]))
+    return Row(layer, op.geometry.in_words(batch=True), _text(op, "fused"), kernel, note)
 
 
 def _plain(op: PrimitiveOp) -> Row:

@@ -47,8 +47,8 @@ class Lowered:
     def kernels(self) -> Iterator[tuple[str, Kernel, Schedule]]:
         """Layer, kernel and schedule of every convolution on a kernel of ours, in program order."""
         for op in self.module.walk():
-            if isinstance(op, FusedOp) and op.schedule is not None and op.layer is not None:
-                yield op.layer.data, kernel_of(op), op.schedule.data
+            if isinstance(op, FusedOp) and op.schedule is not None:
+                yield op.layer.data if op.layer else "conv", kernel_of(op), op.schedule.data
 
     def sources(self, backend: Backend) -> dict[str, str]:
         """The kernel texts by layer."""
@@ -58,10 +58,14 @@ class Lowered:
         """One sentence for each convolution that stays plain MLX."""
         return [f"{row.layer} stays plain MLX: {row.note}" for row in rows(self.module) if row.kernel == PLAIN]
 
+    def substitutes(self) -> list[str]:
+        """One sentence for each convolution whose schedule stands in for one that failed its proof."""
+        fused = [op for op in self.module.walk() if isinstance(op, FusedOp)]
+        notes = [(op.layer, op.attributes.get("note")) for op in fused]
+        return [f"{layer.data if layer else 'conv'} has a {n.data}" for layer, n in notes if isinstance(n, StringAttr)]
 
-def lower(
-    captured: Capture, backend: str, pipeline: str | None, folder: Path | None, refused: dict[str, str]
-) -> Lowered:
+
+def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | None) -> Lowered:
     """Run the pipeline over a capture.
 
     Args:
@@ -69,14 +73,13 @@ def lower(
         backend: the backend's name, for the `schedule` pass.
         pipeline: the passes up to `fuse-epilogue`, as one spec string, or None for `passes.OPTIMIZE`.
         folder: where to dump the IR behind every pass, or None.
-        refused: layer -> why it must stay plain MLX.
 
     Raises:
         PipelineError: for a pipeline that cannot be read or run.
         BackendError: if the backend refuses a kernel that no convolution of the user's function stands for.
     """
     spec = passes.pipeline_for(backend, pipeline)
-    refused = dict(refused)
+    refused: dict[str, str] = {}
     while True:
         module, constants = _traced(captured, refused)
         try:

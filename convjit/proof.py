@@ -1,244 +1,168 @@
-"""No kernel is trusted before it has proven itself on this machine.
+"""A kernel proves itself: it runs on random inputs, and sampled outputs are compared with float64 dot products.
 
-When a program is built, each kernel that is new here runs once, on seeded random inputs of its exact shapes (a user's
-first input may well be zeros, which prove nothing), and sampled outputs are compared with float64 dot products: the
-corners, the borders, the middle and the channel tails, and `_RANDOM_SAMPLES` random ones. The output holds NaN before,
-so what the kernel does not write shows. The verdict is kept on disk; a kernel that fails is not used.
+The inputs are seeded, of the kernel's own shapes, and never the user's: a first input may well be zeros, which prove
+nothing. The output holds NaN before, so what the kernel does not write shows wherever it is. Whatever goes wrong on the
+way, an error of the Metal compiler, a limit of the device, is part of the verdict and never an exception.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
-import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from convjit.backends import MLX_DTYPES, Backend, BackendError, Call, Stretch
-from convjit.cache import artefact, content_key
-from convjit.geometry import Geometry
-from convjit.kernel import Epilogue, Instruction, Kernel
+from convjit import oracle
+from convjit.backends import MLX_DTYPES, Backend, Call, Stretch
+from convjit.kernel import Kernel
+from convjit.oracle import Outputs, Stored
+from convjit.samples import samples
 from convjit.schedule import Schedule
 
-Array = npt.NDArray[np.float64]
+SEED = 0
+_SHOWN = 16
+"""Wrong outputs that a verdict lists, of each result."""
+_SUSPECTS = 64
+"""Outputs that are not finite and are checked besides the samples, at most."""
+_OUT_OF_MEMORY = ("malloc", "out of memory", "insufficient memory")
 
-_RANDOM_SAMPLES = 256
-_MAX_TERMS = 1_000_000
-"""Multiply-adds of one proof in float64; kernels with very long sums get fewer samples."""
-
-_TOLERANCE = {"f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}
-"""Relative to the magnitude of the result and of its sum: far above rounding, far below any wrong index."""
-
-
-class ProofError(BackendError):
-    """A kernel computes something else than its convolution on this machine."""
+Run = Callable[[Sequence[mx.array]], Sequence[mx.array]]
+"""A kernel: input, weight (O, *kernel, C / groups) and extras -> its results."""
 
 
-_proven: set[str] = set()
+@dataclass(frozen=True, slots=True)
+class WrongOutput:
+    """An output that a kernel gets wrong.
+
+    Attributes:
+        result: the number of the kernel's result.
+        index: where in it.
+        actual: what the kernel gave.
+        low, high: between what it should be.
+    """
+
+    result: int
+    index: tuple[int, ...]
+    actual: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        which = f" of result {self.result}" if self.result else ""
+        return f"{self.actual:.6g} at {self.index}{which} where {(self.low + self.high) / 2:.6g} is right"
 
 
-def prove(backend: Backend, work: Sequence[tuple[str, Kernel, Schedule]]) -> dict[str, str]:
-    """Prove kernels, each once a machine; returns the failures: layer -> what went wrong, in a few words."""
-    failures: dict[str, str] = {}
-    for layer, kernel, schedule in work:
-        try:
-            _prove_once(backend, kernel, schedule)
-        except (RuntimeError, MemoryError) as e:
-            failures[layer] = str(e)
-    return failures
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a proof.
+
+    Attributes:
+        error: what the kernel raised, or "".
+        checked: how many outputs were looked at.
+        wrong: how many of them are wrong.
+        examples: the first wrong ones.
+        is_lasting: would it be the same at the next attempt? Not where memory ran out.
+    """
+
+    error: str = ""
+    checked: int = 0
+    wrong: int = 0
+    examples: tuple[WrongOutput, ...] = ()
+    is_lasting: bool = True
+
+    @property
+    def is_right(self) -> bool:
+        return not self.error and not self.wrong
+
+    def __str__(self) -> str:
+        if self.error:
+            return f"its kernel does not run: {_first_line(self.error)}"
+        if not self.wrong:
+            return f"all of {self.checked} sampled outputs are right"
+        return f"its kernel gave {self.examples[0]} ({self.wrong} of {self.checked} sampled outputs wrong here)"
 
 
-def _prove_once(backend: Backend, kernel: Kernel, schedule: Schedule) -> None:
-    key = content_key("proof", backend.name, backend.fingerprint(), repr(kernel), repr(schedule))
-    if key in _proven:
-        return
-
-    def write_verdict(path: Path) -> None:
-        _prove(backend, kernel, schedule)
-        path.write_text("right\n")
-
-    artefact(key, ".proof", write_verdict)
-    _proven.add(key)
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:200] if lines else "no message"
 
 
-def _prove(backend: Backend, kernel: Kernel, schedule: Schedule) -> None:
-    geometry = kernel.geometry
-    generator = np.random.default_rng(0)
-    terms = math.prod(geometry.weight_shape[1:])
-    x = _stored(_around_zero(generator, geometry.in_shape), kernel.dtype)
-    w = _stored(_around_zero(generator, geometry.weight_shape) / np.float32(terms**0.5), kernel.dtype)
-    # Positive, so that no logarithm, root or quotient of theirs is NaN.
-    extras = [_stored(generator.uniform(0.25, 1.75, e.shape).astype(np.float32), e.dtype) for e in kernel.extras]
-    inputs = 2 + len(extras)
-    outputs = tuple(range(inputs, inputs + len(kernel.result_dtypes)))
-    stretch = Stretch(inputs, (Call(kernel, schedule, tuple(range(inputs)), outputs),), outputs, poisoned=True)
-    results = backend.load(stretch)([x, backend.pack(geometry.window, schedule, w), *extras])
-    samples = _samples(geometry, generator, max(1, _MAX_TERMS // terms))
-    sums, magnitudes = _sums(geometry, _as_numpy(x), _as_numpy(w), samples)
-    picked = [_pick(_as_numpy(e), samples) for e in extras]
-    for number, (result, dtype) in enumerate(zip(results, kernel.result_dtypes, strict=True)):
-        low, high = _bounds(kernel.epilogue, number, sums, magnitudes, picked, _TOLERANCE[dtype])
-        actual = _pick(_as_numpy(result), samples)
-        wrong = ~((low <= actual) & (actual <= high)) & ~(np.isnan(low) | np.isnan(high))
-        if wrong.any():
-            worst = int(np.argmax(wrong))
-            where = tuple(int(axis[worst]) for axis in samples)
-            raise ProofError(
-                f"its kernel gave {actual[worst]:.6g} at {where} where {(low[worst] + high[worst]) / 2:.6g} is right "
-                f"({int(wrong.sum())} of {len(wrong)} sampled outputs wrong on this machine)"
+def prove(kernel: Kernel, schedule: Schedule, run: Run, seed: int = SEED) -> Verdict:
+    """Run a kernel once and look at sampled outputs."""
+    generator = np.random.default_rng(seed)
+    arrays = inputs(kernel, generator)
+    try:
+        results = [oracle.stored(r) for r in run(arrays)]
+    except Exception as e:
+        text = f"{type(e).__name__}: {e}"
+        out_of_memory = isinstance(e, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY)
+        return Verdict(error=text, is_lasting=not out_of_memory)
+    expected_shape = kernel.geometry.out_shape
+    if any(r.shape != expected_shape for r in results):
+        return Verdict(error=f"results have shapes {[r.shape for r in results]} instead of {expected_shape}")
+    outputs = _with_suspects(samples(kernel, schedule, generator), results)
+    wrong, examples = 0, list[WrongOutput]()
+    bounds = oracle.bounds(kernel, [oracle.stored(a) for a in arrays], outputs)
+    for number, (result, (low, high)) in enumerate(zip(results, bounds, strict=True)):
+        actual = oracle.pick(result, outputs)
+        found = np.flatnonzero(bounds[number].wrong(actual))
+        wrong += len(found)
+        examples += [
+            WrongOutput(
+                number, tuple(int(axis[i]) for axis in outputs), float(actual[i]), float(low[i]), float(high[i])
             )
+            for i in found[:_SHOWN]
+        ]
+    return Verdict("", len(outputs[0]) * len(results), wrong, tuple(examples))
 
 
-def _around_zero(generator: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def inputs(kernel: Kernel, generator: np.random.Generator) -> list[mx.array]:
+    """Random input, weight (O, *kernel, C / groups) and extras, so that results are about as large as 1."""
+    geometry = kernel.geometry
+    terms = np.prod(geometry.weight_shape[1:])
+    x = _around_zero(generator, geometry.in_shape)
+    w = _around_zero(generator, geometry.weight_shape) / np.float32(terms**0.5)
+    # Positive, so that no logarithm, root or quotient of theirs is NaN.
+    extras = [generator.uniform(0.25, 1.75, e.shape).astype(np.float32) for e in kernel.extras]
+    dtypes = [kernel.dtype, kernel.dtype, *(e.dtype for e in kernel.extras)]
+    return [mx.array(a).astype(MLX_DTYPES[d]) for a, d in zip([x, w, *extras], dtypes, strict=True)]
+
+
+def _around_zero(generator: np.random.Generator, shape: tuple[int, ...]) -> Stored:
     """Uniform, of unit variance."""
     return (generator.random(shape, np.float32) - np.float32(0.5)) * np.float32(12**0.5)
 
 
-def _stored(values: npt.NDArray[np.float32], dtype: str) -> mx.array:
-    return mx.array(values).astype(MLX_DTYPES[dtype])
+def _with_suspects(outputs: Outputs, results: Sequence[Stored]) -> Outputs:
+    """`outputs`, and some that are not finite: an output that no thread wrote is NaN, wherever it is."""
+    suspects = [np.argwhere(~np.isfinite(r))[:_SUSPECTS] for r in results]
+    together: npt.NDArray[np.int64] = np.concatenate([np.stack(outputs, axis=1), *suspects])
+    return tuple(together.T)
 
 
-def _as_numpy(array: mx.array) -> npt.NDArray[np.float32]:
-    return np.array(array.astype(mx.float32), copy=False)
+def runner(backend: Backend, kernel: Kernel, schedule: Schedule) -> Run:
+    """`kernel` on `backend`, its outputs poisoned.
+
+    The function raises:
+        Exception: of any kind, if the kernel cannot be made, compiled or run.
+    """
+
+    def run(arrays: Sequence[mx.array]) -> list[mx.array]:
+        x, w, *extras = arrays
+        count = len(arrays)
+        results = tuple(range(count, count + len(kernel.result_dtypes)))
+        stretch = Stretch(count, (Call(kernel, schedule, tuple(range(count)), results),), results, poisoned=True)
+        packed = backend.pack(kernel.geometry.window, schedule, w)
+        return backend.load(stretch)([x, packed, *extras])
+
+    return run
 
 
-def _samples(geometry: Geometry, generator: np.random.Generator, most: int) -> tuple[npt.NDArray[np.int64], ...]:
-    """Indices into the output, one array an axis."""
-    shape = geometry.out_shape
-    marks = [sorted({0, n // 2, n - 1}) for n in shape[:-1]]
-    tails = sorted({0, shape[-1] // 2, shape[-1] - 1})
-    chosen = np.array(list(itertools.product(*marks, tails)), np.int64)
-    random = np.stack([generator.integers(0, n, _RANDOM_SAMPLES) for n in shape], axis=1)
-    return tuple(generator.permutation(np.concatenate([chosen, random]))[:most].T)
-
-
-def _sums(
-    geometry: Geometry,
-    x: npt.NDArray[np.float32],
-    w: npt.NDArray[np.float32],
-    samples: tuple[npt.NDArray[np.int64], ...],
-) -> tuple[Array, Array]:
-    """The sampled outputs of the bare convolution by its definition, and the sums of absolute products."""
-    window = geometry.window
-    n, *spatial, channel = samples
-    taps = np.stack(np.meshgrid(*(np.arange(k) for k in geometry.kernel), indexing="ij")).reshape(window.rank, -1)
-    weights = w.reshape(geometry.out_channels, taps.shape[1], -1)
-    if window.flip:
-        weights = weights[:, ::-1]
-    inside = np.ones((len(n), taps.shape[1]), bool)
-    positions: list[npt.NDArray[np.int64]] = []
-    for axis in range(window.rank):
-        dilated = (
-            spatial[axis][:, None] * window.strides[axis]
-            + taps[axis] * window.kernel_dilation[axis]
-            - window.pad_lo[axis]
-        )
-        position, gap = np.divmod(dilated, window.input_dilation[axis])
-        inside &= (gap == 0) & (position >= 0) & (position < geometry.in_size[axis])
-        positions.append(np.clip(position, 0, geometry.in_size[axis] - 1))
-    per_group = weights.shape[2]
-    group = channel // (geometry.out_channels // window.groups)
-    channels = group[:, None, None] * per_group + np.arange(per_group)
-    patches = x[(n[:, None, None], *(p[:, :, None] for p in positions), channels)] * inside[:, :, None]
-    products = patches.astype(np.float64) * weights[channel]
-    return products.sum((1, 2)), np.abs(products).sum((1, 2))
-
-
-def _pick(values: npt.NDArray[np.float32], samples: tuple[npt.NDArray[np.int64], ...]) -> Array:
-    """The sampled elements of an array that broadcasts to the output."""
-    index = tuple(np.minimum(s, n - 1) for s, n in zip(samples, values.shape, strict=True))
-    return values[index].astype(np.float64)
-
-
-def _bounds(
-    epilogue: Epilogue, result: int, sums: Array, magnitudes: Array, extras: list[Array], tolerance: float
-) -> tuple[Array, Array]:
-    """Between what a result may lie: it is evaluated around the sum, because an epilogue may have steps."""
-    nearby = [sums, sums - tolerance * magnitudes, sums + tolerance * magnitudes]
-    with np.errstate(all="ignore"):
-        values = np.stack([_evaluate(epilogue, [s, *extras])[result] for s in nearby])
-        slack = tolerance * (1 + np.abs(values).max(0))
-        low, high = values.min(0), values.max(0)
-        return np.where(np.isinf(low), low, low - slack), np.where(np.isinf(high), high, high + slack)
-
-
-def _lanes(function: Callable[[float], float]) -> Callable[[Array], Array]:
-    return np.vectorize(function, otypes=[np.float64])
-
-
-_OPS: dict[str, Callable[..., Array]] = {
-    "arith.addf": np.add,
-    "arith.subf": np.subtract,
-    "arith.mulf": np.multiply,
-    "arith.divf": np.divide,
-    "arith.negf": np.negative,
-    "arith.andi": np.logical_and,
-    "arith.ori": np.logical_or,
-    "arith.xori": np.logical_xor,
-    "arith.select": np.where,
-    "arith.extf": np.asarray,
-    "arith.maximumf": np.maximum,
-    "arith.minimumf": np.minimum,
-    "arith.uitofp": lambda x: x.astype(np.float64),
-    "math.absf": np.abs,
-    "math.ceil": np.ceil,
-    "math.cos": np.cos,
-    "math.erf": _lanes(math.erf),
-    "math.exp": np.exp,
-    "math.expm1": np.expm1,
-    "math.floor": np.floor,
-    "math.log": np.log,
-    "math.log10": np.log10,
-    "math.log1p": np.log1p,
-    "math.log2": np.log2,
-    "math.powf": np.power,
-    "math.roundeven": np.round,
-    "math.rsqrt": lambda x: 1 / np.sqrt(x),
-    "math.sin": np.sin,
-    "math.sqrt": np.sqrt,
-    "math.tan": np.tan,
-    "math.tanh": np.tanh,
-}
-_RELATIONS: dict[str, Callable[[Array, Array], npt.NDArray[np.bool_]]] = {
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-}
-
-
-def _rounded(values: Array, dtype: str) -> Array:
-    """To the nearest number of a storage type."""
-    as_mlx = mx.array(values.astype(np.float32)).astype(MLX_DTYPES[dtype])
-    return _as_numpy(as_mlx).astype(np.float64)
-
-
-def _evaluate(epilogue: Epilogue, inputs: Sequence[Array]) -> list[Array]:
-    values: list[npt.NDArray[Any]] = list(inputs)
-    for instruction in epilogue.instructions:
-        values.append(_value(instruction, [values[o] for o in instruction.operands]))
-    return [np.broadcast_to(values[r], inputs[0].shape) for r in epilogue.results]
-
-
-def _value(instruction: Instruction, operands: list[Array]) -> npt.NDArray[Any]:
-    if instruction.op == "arith.constant":
-        return np.asarray(instruction.attribute, bool if instruction.type == "i1" else np.float64)
-    if instruction.op == "arith.truncf":
-        return _rounded(operands[0], instruction.type)
-    if instruction.op != "arith.cmpf":
-        return _OPS[instruction.op](*operands)
-    predicate = str(instruction.attribute)
-    if predicate in ("true", "false"):
-        return np.full(operands[0].shape, predicate == "true")
-    unordered = functools.reduce(np.logical_or, map(np.isnan, operands))
-    if predicate in ("ord", "uno"):
-        return unordered if predicate == "uno" else ~unordered
-    related = _RELATIONS[predicate[1:]](operands[0], operands[1])
-    return related | unordered if predicate[0] == "u" else related & ~unordered
+def for_proof(kernel: Kernel, schedule: Schedule) -> Kernel:
+    """The same kernel for as few images as show every way it treats them: a full tile of images and one more."""
+    tile = dict(schedule.choices).get("images", 1)
+    batch = min(kernel.geometry.batch, int(tile) + 1)
+    extras = tuple(replace(e, shape=(min(e.shape[0], batch), *e.shape[1:])) for e in kernel.extras)
+    return replace(kernel, geometry=replace(kernel.geometry, batch=batch), extras=extras)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 PLAIN = "plain MLX"
 """The kernel of a convolution that is not ours."""
 
+REPRODUCE = "python -m convjit repro"
+"""The command that runs a kernel that failed again, from the bundle it left."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -17,7 +20,7 @@ class Row:
         convolution: its shapes and window, in words.
         fused: the MLX ops that its kernel does as well.
         kernel: the template and its choices, or "plain MLX".
-        note: why it is not compiled, or what ends its epilogue.
+        note: why it is not compiled, or not as the backend would rather have it, or what ends its epilogue.
     """
 
     layer: str

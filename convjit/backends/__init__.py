@@ -54,7 +54,7 @@ class Backend(Protocol):
 
     name: str
     needs_proof: bool
-    """Do kernels run on hardware, and so have to prove themselves there (`convjit.proof`)?"""
+    """Do kernels run on hardware, and so have to prove themselves there (`convjit.trust`)?"""
 
     def fingerprint(self) -> str:
         """What compiled artefacts depend on beyond their text: compiler, flags, CPU or device, versions."""
@@ -62,6 +62,14 @@ class Backend(Protocol):
 
     def schedule(self, kernel: Kernel) -> Schedule | str:
         """How to run `kernel`, or, in a few words, why this backend cannot take it."""
+        ...
+
+    def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
+        """What to run in place of a schedule that failed here: one that asks less of compiler and device, if any."""
+        ...
+
+    def identity(self, kernel: Kernel, schedule: Schedule) -> str:
+        """All that the machine code of a kernel is made from, whatever its batch. Equal text, equal verdict."""
         ...
 
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:

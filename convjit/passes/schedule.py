@@ -7,7 +7,8 @@
 
 Two kernels that read one weight in the same order share its packed form. A kernel that the backend refuses raises
 `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
-traced stays in its place.
+traced stays in its place. A schedule that failed its proof on this machine is not chosen again (`convjit.trust`); the
+attribute `note` says so.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
+from convjit import trust
 from convjit.backends import Backend, registry
 from convjit.emit.region import kernel_of
 from convjit.ir.attributes import ScheduleAttr
@@ -42,11 +44,13 @@ def _decide(ops: list[FusedOp], backend: Backend) -> list[ScheduleAttr]:
     schedules: list[ScheduleAttr] = []
     refused: dict[str, str] = {}
     for op in ops:
-        choice = backend.schedule(kernel_of(op))
+        choice = trust.choose(backend, kernel_of(op))
         if isinstance(choice, str):
             refused[op.layer.data if op.layer else "conv"] = choice
         else:
-            schedules.append(ScheduleAttr(choice))
+            schedules.append(ScheduleAttr(choice.schedule))
+            if choice.note:
+                op.attributes["note"] = StringAttr(choice.note)
     if refused:
         raise Refused(refused)
     return schedules

@@ -40,6 +40,7 @@ class CpuBackend:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._code: dict[str, Code] = {}
+        self._sources: dict[str, Source] = {}
         self._libraries: list[ctypes.CDLL] = []
 
     @cached_property
@@ -67,8 +68,14 @@ class CpuBackend:
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         return packing.pack(window, schedule, weight, self._runtime)
 
+    def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
+        return None
+
+    def identity(self, kernel: Kernel, schedule: Schedule) -> str:
+        return self._source(kernel, schedule).text
+
     def source(self, kernel: Kernel, schedule: Schedule) -> str:
-        return _source(kernel, schedule).text
+        return self._source(kernel, schedule).text
 
     def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
         _ = self._runtime
@@ -94,7 +101,7 @@ class CpuBackend:
         key = _key(kernel, schedule)
         if found := self._code.get(key):
             return found
-        source = _source(kernel, schedule)
+        source = self._source(kernel, schedule)
         try:
             library = ctypes.CDLL(str(self._toolchain.build(source.text)))
         except (BackendError, OSError) as error:
@@ -105,10 +112,12 @@ class CpuBackend:
             self._libraries.append(library)
             return self._code.setdefault(key, (address, source.scratch_bytes))
 
-
-def _source(kernel: Kernel, schedule: Schedule) -> Source:
-    template = depthwise if schedule.template == "cpu/depthwise.c" else direct
-    return template.source(kernel.any_batch(), schedule)
+    def _source(self, kernel: Kernel, schedule: Schedule) -> Source:
+        key = _key(kernel, schedule)
+        if key not in self._sources:
+            template = depthwise if schedule.template == "cpu/depthwise.c" else direct
+            self._sources[key] = template.source(kernel.any_batch(), schedule)
+        return self._sources[key]
 
 
 def _key(kernel: Kernel, schedule: Schedule) -> str:

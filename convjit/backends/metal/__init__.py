@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -13,14 +12,16 @@ import mlx.core as mx
 from convjit import simulator
 from convjit.backends import MLX_DTYPES, Runner, Stretch
 from convjit.backends.metal import packing
+from convjit.emit import metal as emit
 from convjit.emit.epilogue import unsupported
-from convjit.emit.metal import dispatches
 from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.emit.metal.language import METAL
+from convjit.environment import os_build
 from convjit.geometry import Window
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal import choose
+from convjit.schedule.metal.direct import direct
 
 MAX_BUFFERS = 31
 
@@ -33,7 +34,8 @@ class MetalBackend:
 
     def fingerprint(self) -> str:
         device = mx.device_info() if mx.metal.is_available() else {}
-        return f"metal, {device.get('architecture', 'no device')}, {platform.platform()}, mlx {version('mlx')}"
+        names = [device.get("architecture", "no device"), device.get("device_name", "")]
+        return f"metal, {', '.join(map(str, names))}, {os_build()}, mlx {version('mlx')}"
 
     def schedule(self, kernel: Kernel) -> Schedule | str:
         buffers = 2 + len(kernel.extras) + len(kernel.result_dtypes)
@@ -49,14 +51,29 @@ class MetalBackend:
         """`weight` in the order in which the schedule's template reads it."""
         return packing.pack(window, schedule, weight)
 
-    def source(self, kernel: Kernel, schedule: Schedule) -> str:
-        """The text as MLX hands it to Metal, with the signature that it writes; of several, one by one."""
+    def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
+        return None if schedule.template == "metal/direct.metal" else direct(kernel)
+
+    def dispatches(self, kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
+        """What to launch, in order."""
+        return emit.dispatches(kernel, schedule)
+
+    def launches(self, kernel: Kernel, schedule: Schedule) -> tuple[simulator.Launch, ...]:
+        """The same as MLX hands it to Metal, with the signatures that it writes."""
         g = kernel.geometry
         arrays = [mx.zeros(g.in_shape, MLX_DTYPES[kernel.dtype])]
         arrays.append(self.pack(g.window, schedule, mx.zeros(g.weight_shape, MLX_DTYPES[kernel.dtype])))
         arrays += [mx.zeros(e.shape, MLX_DTYPES[e.dtype]) for e in kernel.extras]
-        launch = _launcher(kernel, schedule, False)
-        return "\n".join(one.text for one in simulator.capture(lambda *a: launch(a), *arrays).launches)
+        launch = launcher(self.dispatches(kernel, schedule))
+        return simulator.capture(lambda *a: launch(a), *arrays).launches
+
+    def source(self, kernel: Kernel, schedule: Schedule) -> str:
+        """The text of its launches, one after the other."""
+        return "\n".join(one.text for one in self.launches(kernel, schedule))
+
+    def identity(self, kernel: Kernel, schedule: Schedule) -> str:
+        steps = self.dispatches(kernel.any_batch(), schedule)
+        return repr([(one.text, one.inputs, one.threadgroup) for one in steps])
 
     def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
         """Nothing to do: MLX compiles a kernel when its result is evaluated for the first time."""
@@ -64,7 +81,9 @@ class MetalBackend:
 
     def load(self, stretch: Stretch) -> Runner:
         """Issue the kernels of `stretch`; nothing is evaluated."""
-        steps = [(call, _launcher(call.kernel, call.schedule, stretch.poisoned)) for call in stretch.calls]
+        steps = [
+            (call, launcher(self.dispatches(call.kernel, call.schedule), stretch.poisoned)) for call in stretch.calls
+        ]
 
         def run(inputs: Sequence[mx.array]) -> list[mx.array]:
             values = dict(enumerate(inputs))
@@ -76,9 +95,9 @@ class MetalBackend:
         return run
 
 
-def _launcher(kernel: Kernel, schedule: Schedule, poisoned: bool) -> Callable[[Sequence[mx.array]], list[mx.array]]:
-    """A function of the kernel's arrays (input, packed weight, extras) that issues its dispatches."""
-    steps = [(one, _metal_kernel(one.text)) for one in dispatches(kernel, schedule)]
+def launcher(dispatches: Sequence[Dispatch], poisoned: bool = False) -> Callable[[Sequence[mx.array]], list[mx.array]]:
+    """A function of a kernel's arrays (input, packed weight, extras) that issues its dispatches."""
+    steps = [(one, _metal_kernel(one.text)) for one in dispatches]
 
     def launch(arrays: Sequence[mx.array]) -> list[mx.array]:
         values = [at_least_1d(a) for a in arrays]

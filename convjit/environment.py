@@ -1,0 +1,43 @@
+"""Where kernels run: the device, the operating system's build, and the versions that matter."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import mlx.core as mx
+
+
+@cache
+def os_build() -> str:
+    """The build of macOS, such as "25C56", which implies its Metal compiler; elsewhere the system's release."""
+    if sys.platform != "darwin":
+        return platform.platform()
+    done = subprocess.run(["sw_vers", "-buildVersion"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or platform.platform()
+
+
+@cache
+def convjit_version() -> str:
+    """This package's version; "unknown" if it was never installed."""
+    try:
+        return version("convjit")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def environment() -> dict[str, Any]:
+    """All of it, for whoever reads a report from another machine. Plain values that JSON knows."""
+    return {
+        "device": dict(mx.device_info()),
+        "metal": mx.metal.is_available(),
+        "system": platform.platform(),
+        "build": os_build(),
+        "python": platform.python_version(),
+        "mlx": version("mlx"),
+        "convjit": convjit_version(),
+    }

@@ -1,0 +1,190 @@
+"""What a kernel must give at some of its outputs, in float64 and straight from the definition of a convolution."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from convjit.backends import MLX_DTYPES
+from convjit.geometry import Geometry
+from convjit.kernel import Epilogue, Instruction, Kernel
+
+Array = npt.NDArray[np.float64]
+Stored = npt.NDArray[np.float32]
+"""The numbers of an MLX array of any storage type: float32 holds them all."""
+
+Outputs = tuple[npt.NDArray[np.int64], ...]
+"""Indices of outputs: one array an axis, all of one length."""
+
+TOLERANCE = {"f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}
+"""Relative to the magnitude of the result and of its sum: far above rounding, far below any wrong index."""
+
+_CHUNK = 1_000_000
+"""Products in memory at a time."""
+
+
+class Bounds(NamedTuple):
+    """Between what each output may lie, ends included; NaN where anything may be."""
+
+    low: Array
+    high: Array
+
+    def wrong(self, actual: Array) -> npt.NDArray[np.bool_]:
+        """Which of the `actual` outputs lie outside."""
+        return ~((self.low <= actual) & (actual <= self.high)) & ~(np.isnan(self.low) | np.isnan(self.high))
+
+
+def stored(array: mx.array) -> Stored:
+    """The numbers of an array; evaluates it."""
+    return np.array(array.astype(mx.float32), copy=False)
+
+
+def pick(values: Stored, outputs: Outputs) -> Array:
+    """The elements at `outputs` of an array that broadcasts to the output."""
+    index = tuple(np.minimum(o, n - 1) for o, n in zip(outputs, values.shape, strict=True))
+    return values[index].astype(np.float64)
+
+
+def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs) -> list[Bounds]:
+    """Between what the results of `kernel` must lie, one for each result.
+
+    An epilogue may have steps, so it is evaluated on both sides of the sum, too.
+
+    Args:
+        kernel: the convolution and its epilogue.
+        arrays: input, weight (O, *kernel, C / groups), extras.
+        outputs: where.
+    """
+    x, w, *extras = arrays
+    sums, magnitudes = _sums(kernel.geometry, x, w, outputs)
+    picked = [pick(e, outputs) for e in extras]
+    found: list[Bounds] = []
+    with np.errstate(all="ignore"):
+        for number, dtype in enumerate(kernel.result_dtypes):
+            reach = TOLERANCE[dtype] * magnitudes
+            nearby = [sums, sums - reach, sums + reach]
+            values = np.stack([_evaluate(kernel.epilogue, [s, *picked])[number] for s in nearby])
+            slack = TOLERANCE[dtype] * (1 + np.abs(values).max(0))
+            low, high = values.min(0), values.max(0)
+            found.append(
+                Bounds(np.where(np.isinf(low), low, low - slack), np.where(np.isinf(high), high, high + slack))
+            )
+    return found
+
+
+def _sums(geometry: Geometry, x: Stored, w: Stored, outputs: Outputs) -> tuple[Array, Array]:
+    """The bare convolution by its definition, and the sums of absolute products."""
+    terms = math.prod(geometry.weight_shape[1:])
+    parts = max(1, len(outputs[0]) * terms // _CHUNK)
+    chunks = zip(*(np.array_split(o, parts) for o in outputs), strict=True)
+    found = [_sums_of_chunk(geometry, x, w, chunk) for chunk in chunks]
+    return np.concatenate([s for s, _ in found]), np.concatenate([m for _, m in found])
+
+
+def _sums_of_chunk(geometry: Geometry, x: Stored, w: Stored, outputs: Outputs) -> tuple[Array, Array]:
+    window = geometry.window
+    n, *spatial, channel = outputs
+    taps = np.stack(np.meshgrid(*(np.arange(k) for k in geometry.kernel), indexing="ij")).reshape(window.rank, -1)
+    weights = w.reshape(geometry.out_channels, taps.shape[1], -1)
+    if window.flip:
+        weights = weights[:, ::-1]
+    inside = np.ones((len(n), taps.shape[1]), bool)
+    positions: list[npt.NDArray[np.int64]] = []
+    for axis in range(window.rank):
+        dilated = (
+            spatial[axis][:, None] * window.strides[axis]
+            + taps[axis] * window.kernel_dilation[axis]
+            - window.pad_lo[axis]
+        )
+        position, gap = np.divmod(dilated, window.input_dilation[axis])
+        inside &= (gap == 0) & (position >= 0) & (position < geometry.in_size[axis])
+        positions.append(np.clip(position, 0, geometry.in_size[axis] - 1))
+    per_group = weights.shape[2]
+    group = channel // (geometry.out_channels // window.groups)
+    channels = group[:, None, None] * per_group + np.arange(per_group)
+    patches = x[(n[:, None, None], *(p[:, :, None] for p in positions), channels)] * inside[:, :, None]
+    products = patches.astype(np.float64) * weights[channel]
+    return products.sum((1, 2)), np.abs(products).sum((1, 2))
+
+
+def _lanes(function: Callable[[float], float]) -> Callable[[Array], Array]:
+    return np.vectorize(function, otypes=[np.float64])
+
+
+_OPS: dict[str, Callable[..., Array]] = {
+    "arith.addf": np.add,
+    "arith.subf": np.subtract,
+    "arith.mulf": np.multiply,
+    "arith.divf": np.divide,
+    "arith.negf": np.negative,
+    "arith.andi": np.logical_and,
+    "arith.ori": np.logical_or,
+    "arith.xori": np.logical_xor,
+    "arith.select": np.where,
+    "arith.extf": np.asarray,
+    "arith.maximumf": np.maximum,
+    "arith.minimumf": np.minimum,
+    "arith.uitofp": lambda x: x.astype(np.float64),
+    "math.absf": np.abs,
+    "math.ceil": np.ceil,
+    "math.cos": np.cos,
+    "math.erf": _lanes(math.erf),
+    "math.exp": np.exp,
+    "math.expm1": np.expm1,
+    "math.floor": np.floor,
+    "math.log": np.log,
+    "math.log10": np.log10,
+    "math.log1p": np.log1p,
+    "math.log2": np.log2,
+    "math.powf": np.power,
+    "math.roundeven": np.round,
+    "math.rsqrt": lambda x: 1 / np.sqrt(x),
+    "math.sin": np.sin,
+    "math.sqrt": np.sqrt,
+    "math.tan": np.tan,
+    "math.tanh": np.tanh,
+}
+_RELATIONS: dict[str, Callable[[Array, Array], npt.NDArray[np.bool_]]] = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+}
+
+
+def _rounded(values: Array, dtype: str) -> Array:
+    """To the nearest number of a storage type."""
+    as_mlx = mx.array(values.astype(np.float32)).astype(MLX_DTYPES[dtype])
+    return stored(as_mlx).astype(np.float64)
+
+
+def _evaluate(epilogue: Epilogue, inputs: Sequence[Array]) -> list[Array]:
+    values: list[npt.NDArray[Any]] = list(inputs)
+    for instruction in epilogue.instructions:
+        values.append(_value(instruction, [values[o] for o in instruction.operands]))
+    return [np.broadcast_to(values[r], inputs[0].shape) for r in epilogue.results]
+
+
+def _value(instruction: Instruction, operands: list[Array]) -> npt.NDArray[Any]:
+    if instruction.op == "arith.constant":
+        return np.asarray(instruction.attribute, bool if instruction.type == "i1" else np.float64)
+    if instruction.op == "arith.truncf":
+        return _rounded(operands[0], instruction.type)
+    if instruction.op != "arith.cmpf":
+        return _OPS[instruction.op](*operands)
+    predicate = str(instruction.attribute)
+    if predicate in ("true", "false"):
+        return np.full(operands[0].shape, predicate == "true")
+    unordered = functools.reduce(np.logical_or, map(np.isnan, operands))
+    if predicate in ("ord", "uno"):
+        return unordered if predicate == "uno" else ~unordered
+    related = _RELATIONS[predicate[1:]](operands[0], operands[1])
+    return related | unordered if predicate[0] == "u" else related & ~unordered

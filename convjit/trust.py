@@ -1,0 +1,160 @@
+"""No kernel is trusted before it has proven itself on this machine.
+
+When a program is built, each kernel that is new here is proven (`convjit.proof`). The verdict is kept on disk, by the
+kernel's text, the device, the system's build and the versions. A kernel that fails leaves a reproduction bundle and is
+never run again: the backend's next smaller schedule takes its place, and where there is none, plain MLX.
+
+A driver may take the whole process down with it. So a file says that a proof is under way; if its process is gone, the
+kernel is taken for the cause.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convjit import cache, proof
+from convjit.backends import Backend
+from convjit.environment import convjit_version
+from convjit.kernel import Kernel
+from convjit.proof import Verdict
+from convjit.report import REPRODUCE
+from convjit.schedule import Schedule
+
+_DIED = Verdict(error="the process that tried it here ended without a verdict")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A schedule that may be used, and why it is not the backend's first choice; "" if it is."""
+
+    schedule: Schedule
+    note: str
+
+
+_failures: dict[str, str] = {}
+"""What is known in this process: key -> why a kernel is not used, or "" if it is right."""
+_keys: dict[str, str] = {}
+
+
+def choose(backend: Backend, kernel: Kernel) -> Choice | str:
+    """The backend's schedule, or the largest smaller one that has not failed here; a reason if none is left."""
+    choice, note = backend.schedule(kernel), ""
+    while backend.needs_proof and isinstance(choice, Schedule):
+        failure = _known_failure(backend, kernel, choice)
+        if not failure:
+            break
+        note = f"{choice.template}: {failure}"
+        choice = backend.smaller(kernel, choice) or failure
+    return choice if isinstance(choice, str) else Choice(choice, note and f"smaller schedule, because {note}")
+
+
+def prove(backend: Backend, work: Sequence[tuple[str, Kernel, Schedule]], progress: Callable[[int, int], None]) -> bool:
+    """Prove the kernels that are new here, each once; returns whether all are right: `choose` knows the rest.
+
+    Args:
+        backend: where they run.
+        work: layer, kernel, schedule.
+        progress: called with the numbers of kernels done and in all.
+    """
+    all_right = True
+    new = {_key(backend, kernel, schedule): (layer, kernel, schedule) for layer, kernel, schedule in work}
+    for done, (layer, kernel, schedule) in enumerate(new.values(), 1):
+        failure = _known_failure(backend, kernel, schedule)
+        if failure is None:
+            failure = _try(backend, layer, kernel, schedule)
+        all_right &= not failure
+        progress(done, len(new))
+    return all_right
+
+
+def _key(backend: Backend, kernel: Kernel, schedule: Schedule) -> str:
+    words = repr((backend.name, kernel, schedule))  # as text: 0.0 and -0.0 among constants compare equal
+    if words not in _keys:
+        shape = repr(proof.for_proof(kernel, schedule).geometry.in_shape)
+        identity = backend.identity(kernel, schedule)
+        _keys[words] = cache.content_key(
+            "proof", backend.name, backend.fingerprint(), convjit_version(), shape, identity
+        )
+    return _keys[words]
+
+
+def _known_failure(backend: Backend, kernel: Kernel, schedule: Schedule) -> str | None:
+    """Why the kernel failed, "" if it is right, None if nobody knows: this process, the disk, or one that died."""
+    key = _key(backend, kernel, schedule)
+    if key in _failures:
+        return _failures[key]
+    if found := cache.find(key, ".proof"):
+        _failures[key] = json.loads(found.read_text())["failure"]
+        return _failures[key]
+    return _conclude(backend, "", kernel, schedule, _DIED) if _died_trying(key) else None
+
+
+def _try(backend: Backend, layer: str, kernel: Kernel, schedule: Schedule) -> str:
+    small = proof.for_proof(kernel, schedule)
+    with _trial(_key(backend, kernel, schedule)):
+        verdict = proof.prove(small, schedule, proof.runner(backend, small, schedule))
+    return _conclude(backend, layer, kernel, schedule, verdict)
+
+
+def _conclude(backend: Backend, layer: str, kernel: Kernel, schedule: Schedule, verdict: Verdict) -> str:
+    """Remember a verdict, on disk if it is lasting; write the bundle of a kernel that failed."""
+    key, failure = _key(backend, kernel, schedule), ""
+    if not verdict.is_right:
+        from convjit import bundle  # rarely needed, and not cheap
+
+        folder = bundle.write(backend, layer, proof.for_proof(kernel, schedule), schedule, verdict)
+        failure = f"{verdict}" + (f"; reproduce with: {REPRODUCE} {shlex.quote(str(folder))}" if folder else "")
+    _failures[key] = failure
+    if verdict.is_lasting:
+        cache.artefact(key, ".proof", lambda path: _write(path, failure))
+    return failure
+
+
+def _write(path: Path, failure: str) -> None:
+    path.write_text(json.dumps({"failure": failure}) + "\n")
+
+
+def _trials(key: str) -> Path:
+    return cache.folder() / key[:2] / key
+
+
+@contextlib.contextmanager
+def _trial(key: str) -> Generator[None]:
+    """While inside, a file tells other processes that this one is trying the kernel."""
+    mark = _trials(key) / f"trying.{platform.node()}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mark.touch()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            mark.unlink()
+
+
+def _died_trying(key: str) -> bool:
+    """Did a process of this computer end while it tried the kernel? Its mark is removed."""
+    died = False
+    for mark in _trials(key).glob(f"trying.{platform.node()}.*"):
+        if not _is_alive(int(mark.name.rpartition(".")[2])):
+            died = True
+            with contextlib.suppress(OSError):
+                mark.unlink()
+    return died
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
