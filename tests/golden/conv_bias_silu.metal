@@ -1,10 +1,10 @@
-[[kernel]] void custom_kernel_cj_direct_ff65df5de879_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_direct_e6d7956daefe_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
   device float16_t* output0 [[buffer(3)]],
   uint3 thread_position_in_grid [[thread_position_in_grid]]) {
-  // Input 12x12x3, 16 filters of 3x3x3, output 6x6x16.
+  // Convolution 12x12x3 -> 6x6x16, k 3x3, s 2, p 1.
   // A thread computes 4 channels of one pixel; its neighbours compute the next channels,
   // so that together they read weights that lie side by side.
   const int first_channel = int(thread_position_in_grid.x) * 4;

@@ -20,8 +20,8 @@ from convjit.environment import os_build
 from convjit.geometry import Window
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.metal import choose
-from convjit.schedule.metal.direct import direct
+from convjit.schedule.metal import choose, smaller
+from convjit.schedule.metal.chip import this_chip
 
 MAX_BUFFERS = 31
 
@@ -45,14 +45,18 @@ class MetalBackend:
             return f"cannot read {kernel.dtype}"
         if op := unsupported(kernel.epilogue, METAL):
             return f"cannot write {op} in Metal"
-        return choose(kernel)
+        return choose(kernel, this_chip())
 
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         """`weight` in the order in which the schedule's template reads it."""
         return packing.pack(window, schedule, weight)
 
+    def candidates(self, kernel: Kernel) -> list[Schedule]:
+        choice = self.schedule(kernel)
+        return [] if isinstance(choice, str) else [choice]
+
     def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
-        return None if schedule.template == "metal/direct.metal" else direct(kernel)
+        return smaller(kernel, schedule, this_chip())
 
     def dispatches(self, kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
         """What to launch, in order."""

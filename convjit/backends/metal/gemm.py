@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import mlx.core as mx
 import numpy as np
 
@@ -18,31 +20,40 @@ def pack(window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
     """
     tile = Tile.of(schedule)
     filters, *kernel, channels = weight.shape
-    flat = weight.reshape(window.groups, filters // window.groups, -1, channels)
-    flat = mx.pad(flat, [(0, 0), (0, -flat.shape[1] % tile.block_n), (0, 0), (0, -channels % FRAGMENT)])
+    if tile.folded:
+        last = 1 + window.rank - tile.folded
+        channels = prod(weight.shape[last:])
+        kernel = [*weight.shape[1:last], *(1,) * tile.folded]
+    taps = weight.reshape(window.groups, filters // window.groups, -1, channels)
     packed: list[mx.array] = []
     for phase in phases(window, tuple(kernel)):
         if elements := kernel_elements(phase, tuple(kernel)):
-            packed.append(_steps(mx.take(flat, mx.array(elements), axis=2), tile))
-    if len(packed) > 1 or not packed:
-        return mx.concatenate([p.reshape(-1) for p in packed] or [mx.zeros(FRAGMENT, weight.dtype)])
-    return packed[0].reshape(-1)
+            packed.append(_matrices(mx.take(taps, mx.array(elements), axis=2), tile.block_n, tile.channels))
+    return mx.concatenate(packed) if packed else mx.zeros(FRAGMENT, weight.dtype)
 
 
-def _steps(weight: mx.array, tile: Tile) -> mx.array:
-    """Matrices of one phase: (groups, filters, taps, channels) -> (groups, blocks, ...)."""
+def pack_dense(window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
+    """The weight of `metal/stem.metal`: all taps of all channels are the rows of the matrices."""
+    filters, *kernel, channels = weight.shape
+    (phase,) = phases(window, tuple(kernel))
+    taps = mx.take(weight.reshape(filters, -1, channels), mx.array(kernel_elements(phase, tuple(kernel))), axis=1)
+    terms = taps.reshape(1, filters, 1, -1)
+    return _matrices(terms, Tile.of(schedule).block_n, -(-terms.shape[-1] // FRAGMENT) * FRAGMENT)
+
+
+def _matrices(weight: mx.array, block_n: int, channels_a_step: int) -> mx.array:
+    """The matrices of one phase: (groups, filters, taps, channels) -> one row."""
+    filters, channels = weight.shape[1], weight.shape[3]
+    weight = mx.pad(weight, [(0, 0), (0, -filters % block_n), (0, 0), (0, -channels % FRAGMENT)])
     groups, filters, taps, channels = weight.shape
-    blocks = filters // tile.block_n
     steps: list[mx.array] = []
-    for first in range(0, channels, tile.channels):
-        step = weight[..., first : first + tile.channels]
-        matrices = step.reshape(
-            groups, blocks, tile.block_n // FRAGMENT, FRAGMENT, taps, step.shape[-1] // FRAGMENT, FRAGMENT
-        )
+    for first in range(0, channels, channels_a_step):
+        step = weight[..., first : first + channels_a_step]
+        step = step.reshape(groups, filters // block_n, block_n // FRAGMENT, FRAGMENT, taps, -1, FRAGMENT)
         # group, block, tap, 8 channels, matrix; in a matrix channels are rows and filters columns.
-        matrices = matrices.transpose(0, 1, 4, 5, 2, 6, 3).reshape(groups, blocks, -1, FRAGMENT * FRAGMENT)
-        steps.append(mx.take(matrices, lane_order(), axis=3).reshape(groups, blocks, -1))
-    return mx.concatenate(steps, axis=2)
+        step = step.transpose(0, 1, 4, 5, 2, 6, 3).reshape(groups, filters // block_n, -1, FRAGMENT * FRAGMENT)
+        steps.append(mx.take(step, lane_order(), axis=3).reshape(groups, filters // block_n, -1))
+    return mx.concatenate(steps, axis=2).reshape(-1)
 
 
 def lane_order() -> mx.array:

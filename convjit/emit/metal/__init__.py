@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from convjit.emit.metal import direct, gemm
+from convjit.emit.metal import direct, gemm, stem, winograd
 from convjit.emit.metal.dispatch import Dispatch
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -12,6 +12,8 @@ from convjit.schedule import Schedule
 _TEMPLATES: dict[str, Callable[[Kernel, Schedule], tuple[Dispatch, ...]]] = {
     "metal/direct.metal": direct.dispatches,
     "metal/gemm.metal": gemm.dispatches,
+    "metal/winograd": winograd.dispatches,
+    "metal/stem.metal": stem.dispatches,
 }
 
 

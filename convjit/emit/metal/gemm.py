@@ -14,7 +14,7 @@ from typing import Any
 
 from convjit.emit.metal import sum_parts
 from convjit.emit.metal.dispatch import Dispatch, MetalText, arguments_of, only, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major
+from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major, table
 from convjit.emit.metal.language import TYPES
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
@@ -24,7 +24,7 @@ from convjit.schedule.phases import AxisPhase
 
 def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
     """One kernel; with `parts`, a second one that adds them up and does the epilogue."""
-    tiling = Tiling(kernel, Tile.of(schedule))
+    tiling = Tiling.of(kernel, schedule)
     tile, geometry = tiling.tile, kernel.geometry
     grid = (
         tiling.boxes * tile.threads,
@@ -41,7 +41,7 @@ def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
 
 
 def _text(kernel: Kernel, schedule: Schedule) -> MetalText:
-    tiling = Tiling(kernel.any_batch(), Tile.of(schedule))
+    tiling = Tiling.of(kernel.any_batch(), schedule)
     return write_text(schedule.template, _variables(tiling), arguments_of(kernel), results_of(kernel))
 
 
@@ -50,7 +50,7 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
     g = kernel.geometry
     groups = g.window.groups
     phases = len(loops.phases)
-    axes = [_axis(tiling, i) for i in range(3)]
+    axes = [axis_variables(tiling, i) for i in range(3)]
     walked = [axis for axis in axes if not axis["trivial"]]
     pixels = prod(g.out_size)
     channel = f"block / {tiling.blocks_n} * {tiling.group_channels}" if groups > 1 else ""
@@ -64,7 +64,7 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
         tests.append(f"c + part < {tiling.group_channels}")
     return {
         "title": g.in_words(),
-        "box_title": _box_title(tile),
+        "box_title": box_title(tile),
         "type": TYPES[kernel.dtype],
         "index": index_type(
             prod(g.in_size) * g.in_channels, prod(g.weight_shape), pixels * g.out_channels, *g.padded_size
@@ -90,36 +90,36 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
         "image_elements": prod(g.in_size) * g.in_channels,
         "phase_lines": [line for a in walked for line in a["phase_lines"]],
         "can_be_empty": " || ".join(a["empty"] for a in walked if a["empty"]),
-        "clamped_row": _clamped_row(tile),
-        "row_offset": _row_offset(tiling),
+        "clamped_row": clamped_row(tile),
+        "row_offset": row_offset(tiling),
         "weight_offset": _weight_offset(tiling, taps),
         "tables": _tables(tiling),
-        **_matrix_variables(tiling, axes),
+        **matrix_variables(tiling, axes),
         **epilogue_variables(kernel, loops.out_size, loops.extras),
     }
 
 
-def _axis(tiling: Tiling, i: int) -> dict[str, Any]:
+def axis_variables(tiling: Tiling, i: int) -> dict[str, Any]:
     """One axis of the nest: expressions for where its outputs and inputs are."""
     loops, axis = tiling.loops, tiling.axes[i]
     name = "dhw"[i]
     phases, width = loops.axes[i], tiling.tile.box[i]
     in_size, out_size = loops.in_size[i], loops.out_size[i]
-    varies = len(phases) > 1
     offsets = [p.offset for p in phases]
-    offset = f"offset_{name}" if varies else str(phases[0].offset)
+    varies = len(offsets) > 1
+    offset = f"offset_{name}" if varies else str(offsets[0])
     inner_boxes = prod(a.boxes for a in tiling.axes[i + 1 :])
     first = _digit("box", inner_boxes, axis.boxes, tiling.boxes)
     first = f"{first} * {width}" if axis.boxes > 1 and width > 1 else first
     origin = f"first_{name}" + (f" * {axis.stride}" if axis.stride > 1 else "")
-    if varies or phases[0].offset:
+    if varies or offsets[0]:
         origin = f"{origin} + {offset}".replace("+ -", "- ")
     last = (axis.boxes * width - 1) * axis.stride + (axis.taps - 1) * axis.step + max(offsets)
     inner = prod(a.extent for a in tiling.axes[i + 1 :])
     place = _digit("position", inner, axis.extent, tiling.positions)
     return {
         "name": name,
-        "trivial": in_size == out_size == axis.taps == 1 and not varies and phases[0].offset == 0,
+        "trivial": in_size == out_size == axis.taps == 1 and not varies and offsets[0] == 0,
         "taps": f"taps_{name}" if varies else axis.taps,
         "step": axis.step,
         "halo": axis.halo,
@@ -164,20 +164,14 @@ def _empty(axis: Axis, phases: tuple[AxisPhase, ...], name: str, width: int, out
 
 def _tables(tiling: Tiling) -> list[str]:
     """The phases, as constants in front of the kernel."""
-
-    def table(name: str, numbers: list[int]) -> str:
-        return f"constant constexpr int cj_{name}[{len(numbers)}] = {{{', '.join(map(str, numbers))}}};"
-
     lines: list[str] = []
     for name, phases in zip("dhw", tiling.loops.axes, strict=True):
         if len(phases) > 1:
-            lines += [
-                table(f"taps_{name}", [len(p.taps) for p in phases]),
-                table(f"offset_{name}", [p.offset for p in phases]),
-            ]
+            lines += table(f"cj_taps_{name}", [len(p.taps) for p in phases])
+            lines += table(f"cj_offset_{name}", [p.offset for p in phases])
     if lines:
-        counts = [prod(len(axis.taps) for axis in phase) for phase in tiling.loops.phases]
-        lines.append(table("taps_before", [sum(counts[:n]) for n in range(len(counts))]))
+        counts = [taps_of(phase) for phase in tiling.loops.phases]
+        lines += table("cj_taps_before", [sum(counts[:n]) for n in range(len(counts))])
     return lines
 
 
@@ -191,7 +185,7 @@ def _weight_offset(tiling: Tiling, taps: str) -> str:
     return f"size_t(cj_taps_before[phase] * {blocks} + block * {taps}) * {size}u"
 
 
-def _clamped_row(tile: Tile) -> str:
+def clamped_row(tile: Tile) -> str:
     """The row of a lane's matrix; rows behind the box read those of its last pixel."""
     pixels = tile.images * prod(tile.box)
     row = _row(tile)
@@ -213,7 +207,7 @@ def _row_digits(tile: Tile) -> list[str]:
     return [_digit("m", prod(extents[n + 1 :]), extent, prod(extents)) for n, extent in enumerate(extents)]
 
 
-def _row_offset(tiling: Tiling) -> str:
+def row_offset(tiling: Tiling) -> str:
     """Where the first tap of row m lies in threadgroup memory."""
     digits = _row_digits(tiling.tile)
     positions: list[str | None] = [digits[0] if tiling.tile.images > 1 else None]
@@ -224,7 +218,7 @@ def _row_offset(tiling: Tiling) -> str:
     return row_major(positions, sizes, tiling.pitch) or "0"
 
 
-def _matrix_variables(tiling: Tiling, axes: list[dict[str, Any]]) -> dict[str, Any]:
+def matrix_variables(tiling: Tiling, axes: list[dict[str, Any]]) -> dict[str, Any]:
     """What the macros of "metal/matrix.metal" need."""
     tile, g, loops = tiling.tile, tiling.kernel.geometry, tiling.loops
     groups = g.window.groups
@@ -284,7 +278,7 @@ def _matrix_variables(tiling: Tiling, axes: list[dict[str, Any]]) -> dict[str, A
     }
 
 
-def _box_title(tile: Tile) -> str:
+def box_title(tile: Tile) -> str:
     box = "x".join(str(n) for n in tile.box if n > 1) or "1"
     of = f" of {tile.images} images" if tile.images > 1 else ""
     return f"{box} pixels{of}"

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from textwrap import wrap
 from typing import Any
 
 from convjit.emit.epilogue import statements
 from convjit.emit.metal.language import METAL, TYPES
 from convjit.kernel import Extra, Kernel
+
+
+def table(name: str, numbers: Sequence[int]) -> list[str]:
+    """Constants in front of a kernel: the lines of their definition."""
+    lines = wrap(", ".join(map(str, numbers)), 116)
+    if len(lines) == 1 and len(lines[0]) < 60:
+        return [f"constant constexpr int {name}[{len(numbers)}] = {{{lines[0]}}};"]
+    return [f"constant constexpr int {name}[{len(numbers)}] = {{", *(f"  {line}" for line in lines), "};"]
 
 
 def index_type(*elements: int) -> str:

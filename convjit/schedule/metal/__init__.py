@@ -2,11 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
+from convjit.schedule.metal.chip import Chip
 from convjit.schedule.metal.direct import direct
+from convjit.schedule.metal.gemm import gemm, stem
+from convjit.schedule.metal.tile import Tile
+
+_MATRIX = 8
+"""Output channels of a group below which most of a matrix is padding: one thread a pixel does better."""
 
 
-def choose(kernel: Kernel) -> Schedule:
-    """The schedule that should be the fastest."""
+def choose(kernel: Kernel, chip: Chip) -> Schedule:
+    """The schedule that should be the fastest on a chip."""
+    return next(_preferred(kernel, chip))
+
+
+def candidates(kernel: Kernel, chip: Chip) -> list[Schedule]:
+    """Schedules worth measuring, `choose`'s first."""
+    everything = [
+        *_preferred(kernel, chip),
+        *gemm(kernel, chip, count=4),
+        *stem(kernel, chip, count=3),
+    ]
+    return list(dict.fromkeys(everything))
+
+
+def smaller(kernel: Kernel, schedule: Schedule, chip: Chip) -> Schedule | None:
+    """What to try where a schedule fails on a device, too large for it, say: None behind the direct kernel.
+
+    A tile of half the threads and sums at most, then one thread a pixel.
+    """
+    if schedule.template == "metal/direct.metal":
+        return None
+    if schedule.template in ("metal/gemm.metal", "metal/stem.metal"):
+        tile = Tile.of(schedule)
+        for other in (*gemm(kernel, chip, count=100), *stem(kernel, chip, count=100)):
+            if other.template == schedule.template and 2 * _size(Tile.of(other)) <= _size(tile):
+                return other
     return direct(kernel)
+
+
+def _size(tile: Tile) -> int:
+    return tile.block_m * tile.block_n
+
+
+def _preferred(kernel: Kernel, chip: Chip) -> Iterator[Schedule]:
+    """The best schedule of each template that suits the kernel, best first."""
+    g = kernel.geometry
+    filters = g.out_channels // g.window.groups
+    dense = g.in_channels // g.window.groups >= 4 * _MATRIX and filters > 1
+    if filters >= _MATRIX or dense:
+        yield from gemm(kernel, chip)
+        yield from stem(kernel, chip)
+    yield direct(kernel)

@@ -1,19 +1,25 @@
-"""Schedules of `metal/gemm.metal`: the tile that should take the least time on a chip."""
+"""Schedules of `metal/gemm.metal` and `metal/stem.metal`: the tile that should take the least time on a chip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from math import ceil, prod
 
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.chip import Chip
-from convjit.schedule.metal.tile import FRAGMENT, Tile, Tiling, useful
+from convjit.schedule.metal.tile import FRAGMENT, Tile, Tiling, fold, foldable, useful
 from convjit.schedule.nest import Nest, nest
 
 THREADGROUP_BYTES = 16 << 10
 """The most that a tile takes; half of what Metal allows."""
+
+_GOOD_BYTES = 10 << 10
+"""With no more than these, a core has room for six threadgroups."""
+
+MAX_BUFFERS = 31
+"""Of a Metal kernel."""
 
 MAX_SUMS = 16
 """Matrices that a simdgroup sums: two registers a lane each."""
@@ -30,18 +36,44 @@ _MAX_CHAIN = 16384
 
 def gemm(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
     """The best `count` schedules, best first; none if a group has too few channels for matrices."""
-    groups = kernel.geometry.window.groups
-    if kernel.geometry.in_channels // groups < FRAGMENT:
+    folded = foldable(kernel)
+    kernel = fold(kernel, folded)
+    if kernel.geometry.in_channels // kernel.geometry.window.groups < FRAGMENT:
         return []
-    tiles = sorted(_tiles(kernel, chip), key=lambda tile: _cycles(Tiling(kernel, tile), chip))
+    tilings = [Tiling(kernel, _replace(tile, folded=folded)) for tile in _tiles(kernel, chip)]
+    return [Schedule("metal/gemm.metal", tile.choices()) for tile in best(tilings, chip, count)]
+
+
+def stem(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
+    """Schedules of `metal/stem.metal`: few channels, all of whose taps are in threadgroup memory together."""
+    g = kernel.geometry
+    if g.in_channels >= FRAGMENT or g.window.groups > 1 or len(nest(kernel).phases) > 1:
+        return []
+    tilings = [
+        Tiling(kernel, tile, dense=True)
+        for tile in _shapes(kernel, g.in_channels)
+        if Tiling(kernel, tile, dense=True).threadgroup_bytes <= THREADGROUP_BYTES
+    ]
+    return [Schedule("metal/stem.metal", tile.choices()) for tile in best(tilings, chip, count)]
+
+
+def best(tilings: Iterable[Tiling], chip: Chip, count: int) -> list[Tile]:
+    """The tiles that take the least time, each of another size."""
     distinct: dict[tuple[int, int, int, int], Tile] = {}
-    for tile in tiles:
+    for tiling in sorted(tilings, key=lambda tiling: _cycles(tiling, chip)):
+        tile = tiling.tile
         distinct.setdefault((tile.block_m, tile.block_n, tile.staged, tile.parts), tile)
-    return [Schedule("metal/gemm.metal", tile.choices()) for tile in list(distinct.values())[:count]]
+    return list(distinct.values())[:count]
 
 
 def _tiles(kernel: Kernel, chip: Chip) -> Iterator[Tile]:
-    """Tiles that fit, each with the box, channels and staging that suit it."""
+    """Tiles that fit, each with the channels and the staging that suit it."""
+    for tile in _shapes(kernel, FRAGMENT):
+        yield from _staged(kernel, tile, chip)
+
+
+def _shapes(kernel: Kernel, channels: int) -> Iterator[Tile]:
+    """Simdgroups, matrices and boxes."""
     filters = ceil(kernel.geometry.out_channels // kernel.geometry.window.groups / FRAGMENT)
     for simdgroups_m, simdgroups_n in _GRIDS:
         for tiles_n in (1, 2, 4):
@@ -50,21 +82,22 @@ def _tiles(kernel: Kernel, chip: Chip) -> Iterator[Tile]:
             for tiles_m in range(1, MAX_SUMS // tiles_n + 1):
                 block = FRAGMENT * simdgroups_m * tiles_m
                 for box in _boxes(kernel, block):
-                    tile = Tile(simdgroups_m, simdgroups_n, tiles_m, tiles_n, FRAGMENT, *box, staged=3)
-                    yield from _staged(kernel, tile, chip)
+                    yield Tile(simdgroups_m, simdgroups_n, tiles_m, tiles_n, channels, *box, staged=3)
 
 
 @cache
 def _boxes(kernel: Kernel, pixels: int) -> list[tuple[int, int, int, int]]:
     """Boxes of so many pixels at most, (images, depth, rows, columns): those that need the fewest threadgroups."""
     loops = nest(kernel)
+    # The number of images is one buffer more.
+    batch = kernel.geometry.batch if len(kernel.extras) + len(kernel.result_dtypes) + 3 <= MAX_BUFFERS else 1
     depth, height, width = (max(sizes) for sizes in zip(*(loops.outputs(p) for p in loops.phases), strict=True))
     best: dict[int, tuple[int, int, int, int]] = {}
     for columns in _extents(width, pixels):
         for rows in _extents(height, pixels // columns):
             for deep in _extents(depth, pixels // columns // rows):
                 whole = (deep, rows, columns) == (depth, height, width)
-                images = min(kernel.geometry.batch, pixels // (deep * rows * columns)) if whole else 1
+                images = min(batch, pixels // (deep * rows * columns)) if whole else 1
                 box = (images, deep, rows, columns)
                 needed = ceil(kernel.geometry.batch / images) * ceil(depth / deep) * ceil(height / rows)
                 needed *= ceil(width / columns)
@@ -92,14 +125,15 @@ def _staged(kernel: Kernel, tile: Tile, chip: Chip) -> Iterator[Tile]:
     """The tile with as much of the taps staged as fits, and with channels and parts."""
     channels = kernel.geometry.in_channels // kernel.geometry.window.groups
     for staged in (3, 2, 1, 0):
-        for wide in (32, 16, 8):
-            fitted = _replace(tile, channels=min(wide, ceil(channels / FRAGMENT) * FRAGMENT), staged=staged)
-            tiling = Tiling(kernel, fitted)
-            if tiling.threadgroup_bytes <= THREADGROUP_BYTES:
-                yield from _split(tiling, chip)
-                break
-        else:
+        tilings = [
+            Tiling(kernel, _replace(tile, channels=min(wide, ceil(channels / FRAGMENT) * FRAGMENT), staged=staged))
+            for wide in (32, 16, 8)
+        ]
+        fitting = [t for t in tilings if t.threadgroup_bytes <= _GOOD_BYTES] or tilings[-1:]
+        tiling = fitting[0]
+        if tiling.threadgroup_bytes > THREADGROUP_BYTES:
             continue
+        yield from _split(tiling, chip)
         if staged == 3 or not any(axis.halo for axis in tiling.axes):
             return
 
@@ -132,22 +166,24 @@ def _cycles(tiling: Tiling, chip: Chip) -> float:
     tile, axes = tiling.tile, tiling.axes
     taps = prod(axis.taps for axis in axes)
     fills = prod(axis.taps for axis in axes if not axis.halo)
-    channels = min(tiling.channels_of_part, tiling.padded_channels)
-    steps = taps * channels // FRAGMENT
-    multiply = tile.tiles_m * tile.tiles_n * _MMA_CYCLES + (tile.tiles_m + 2 * tile.tiles_n) * _LOAD_CYCLES
-    elements = ceil(channels / tile.channels) * fills * tiling.positions * tile.channels
-    stage = 2.5 * elements / tile.threads * _LOAD_CYCLES
-    barriers = 2 * ceil(channels / tile.channels) * fills * _BARRIER_CYCLES
+    if not tiling.dense:
+        fills *= ceil(tiling.channel_steps / tile.parts)
+    steps = tiling.terms(taps) / FRAGMENT / tile.parts
+    # Rows are read from threadgroup memory, weights from the device.
+    loads = (2 * tile.tiles_m + 2 if tiling.dense else tile.tiles_m) + 3 * tile.tiles_n
+    multiply = tile.tiles_m * tile.tiles_n * _MMA_CYCLES + loads * _LOAD_CYCLES
+    stage = 2.5 * fills * tiling.positions * tile.channels / tile.threads * _LOAD_CYCLES
     extras = sum(e.shape[1:-1] == tiling.kernel.geometry.out_size for e in tiling.kernel.extras)
     finish = (1 + extras) * 2 * tile.tiles_m * tile.tiles_n * _LOAD_CYCLES
-    simdgroup = steps * multiply + stage + barriers + finish
+    simdgroup = steps * multiply + stage + 2 * fills * _BARRIER_CYCLES + finish
     # A core runs 4 simdgroups at a time, and needs some more of them to have work while others wait for memory.
     in_flight = tiling.threadgroups * tile.simdgroups_m * tile.simdgroups_n / (4 * chip.cores)
     cycles = simdgroup * max(in_flight, 2.0, ceil(in_flight) if in_flight < 8 else 0.0)
     if tile.parts > 1:
         sums = prod(tiling.kernel.geometry.out_shape) * (tile.parts + 1) * 4
         cycles += 3000 + sums / (chip.gigabytes_per_second / 1.3)
-    return max(cycles, _bytes(tiling) / (0.8 * chip.gigabytes_per_second / 1.3))
+    wasted = max(0.0, 0.87 - useful(tiling.kernel) / tiling.issued)
+    return max(cycles * (1 + 2 * wasted), _bytes(tiling) / (0.8 * chip.gigabytes_per_second / 1.3))
 
 
 def _bytes(tiling: Tiling) -> int:
@@ -158,4 +194,4 @@ def _bytes(tiling: Tiling) -> int:
 
 def efficiency(kernel: Kernel, schedule: Schedule) -> float:
     """Useful / issued multiply-adds."""
-    return useful(kernel) / Tiling(kernel, Tile.of(schedule)).issued
+    return useful(kernel) / Tiling.of(kernel, schedule).issued

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import ceil, prod
 
@@ -28,6 +28,7 @@ class Tile:
         staged: how many of the last spatial axes have the input of all their taps in threadgroup memory at a time;
             for the others it is filled anew for each tap.
         parts: the input channels are split into so many sums, which a second kernel adds up.
+        folded: how many of the last spatial axes are part of the channels (`fold`).
     """
 
     simdgroups_m: int
@@ -41,6 +42,7 @@ class Tile:
     columns: int
     staged: int
     parts: int = 1
+    folded: int = 0
 
     @classmethod
     def of(cls, schedule: Schedule) -> Tile:
@@ -94,10 +96,23 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tiling:
-    """A kernel cut into tiles."""
+    """A kernel cut into tiles.
+
+    Attributes:
+        kernel: with the axes that the tile folds in its channels.
+        tile: of it.
+        dense: are the terms of a sum, all taps of all channels, one row of a matrix (`metal/stem.metal`)? If not, each
+            tap is a row of its channels.
+    """
 
     kernel: Kernel
     tile: Tile
+    dense: bool = False
+
+    @classmethod
+    def of(cls, kernel: Kernel, schedule: Schedule) -> Tiling:
+        tile = Tile.of(schedule)
+        return cls(fold(kernel, tile.folded), tile, schedule.template == "metal/stem.metal")
 
     @cached_property
     def loops(self) -> Nest:
@@ -135,6 +150,8 @@ class Tiling:
     @property
     def pitch(self) -> int:
         """Elements between positions in threadgroup memory: 16 bytes more than needed, against bank conflicts."""
+        if self.dense:
+            return self.group_channels
         return self.tile.channels + 16 // DTYPES[self.kernel.dtype]
 
     @property
@@ -171,16 +188,22 @@ class Tiling:
     @property
     def threadgroups(self) -> int:
         groups = self.kernel.geometry.window.groups
-        return (
-            self.boxes * self.blocks_n * groups * self.image_blocks * len(self.loops.phases) * self.tile.parts
-        )
+        return self.boxes * self.blocks_n * groups * self.image_blocks * len(self.loops.phases) * self.tile.parts
 
     @cached_property
     def issued(self) -> int:
         """Multiply-adds of all matrices, those with padding included."""
-        per_tap = self.tile.block_m * self.tile.block_n * self.padded_channels
+        per_term = self.tile.block_m * self.tile.block_n
         blocks = self.blocks_n * self.kernel.geometry.window.groups * self.image_blocks
-        return per_tap * blocks * sum(self._boxes_of(phase) * taps_of(phase) for phase in self.loops.phases)
+        return (
+            per_term * blocks * sum(self._boxes_of(phase) * self.terms(taps_of(phase)) for phase in self.loops.phases)
+        )
+
+    def terms(self, taps: int) -> int:
+        """Products of a sum of so many taps, those with padding included."""
+        if self.dense:
+            return ceil(taps * self.group_channels / FRAGMENT) * FRAGMENT
+        return taps * self.padded_channels
 
     def _boxes_of(self, phase: Phase) -> int:
         return prod(ceil(n / b) for n, b in zip(self.loops.outputs(phase), self.tile.box, strict=True))
@@ -196,3 +219,50 @@ def useful(kernel: Kernel) -> int:
     g, loops = kernel.geometry, nest(kernel)
     per_tap = g.batch * g.out_channels * g.in_channels // g.window.groups
     return per_tap * sum(prod(loops.outputs(phase)) * taps_of(phase) for phase in loops.phases)
+
+
+def fold(kernel: Kernel, axes: int) -> Kernel:
+    """The same convolution with its last spatial axes as channels: the arrays lie in memory as before.
+
+    Raises:
+        ValueError: if they cannot be folded (`foldable`).
+    """
+    for _ in range(axes):
+        kernel = _fold_one(kernel)
+    return kernel
+
+
+def foldable(kernel: Kernel) -> int:
+    """How many axes can be folded: windows that lie side by side are rows of a matrix, as in patch embeddings."""
+    axes = 0
+    while True:
+        try:
+            kernel = _fold_one(kernel)
+        except ValueError:
+            return axes
+        axes += 1
+
+
+def _fold_one(kernel: Kernel) -> Kernel:
+    g, window = kernel.geometry, kernel.geometry.window
+    i = g.rank - 1
+    while i >= 0 and g.in_size[i] == g.kernel[i] == 1 and window.pad_lo[i] == window.pad_hi[i] == 0:
+        i -= 1
+    by = g.kernel[i]
+    aligned = i >= 0 and by > 1 and window.strides[i] == by and g.in_size[i] % by == 0
+    padded = i < 0 or window.pad_lo[i] or window.pad_hi[i]
+    spread = max((*window.kernel_dilation, *window.input_dilation)) > 1
+    if not aligned or padded or spread or window.flip or window.groups > 1:
+        raise ValueError(f"cannot fold an axis of {g.in_words()}")
+
+    def with_one(numbers: tuple[int, ...], number: int) -> tuple[int, ...]:
+        return (*numbers[:i], number, *numbers[i + 1 :])
+
+    folded = replace(
+        g,
+        in_size=with_one(g.in_size, g.in_size[i] // by),
+        in_channels=g.in_channels * by,
+        kernel=with_one(g.kernel, 1),
+        window=replace(window, strides=with_one(window.strides, 1)),
+    )
+    return replace(kernel, geometry=folded)
