@@ -64,6 +64,10 @@ class Backend(Protocol):
         """How to run `kernel`, or, in a few words, why this backend cannot take it."""
         ...
 
+    def candidates(self, kernel: Kernel) -> list[Schedule]:
+        """Schedules worth measuring, presumably best first: that of `schedule`, if it has one, and others."""
+        ...
+
     def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
         """What to run in place of a schedule that failed here: one that asks less of compiler and device, if any."""
         ...

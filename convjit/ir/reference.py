@@ -25,58 +25,60 @@ from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of
 
 Array = mx.array
 
-_COMPARE: tuple[Callable[[Array, Array], Array], ...] = (
-    lambda x, y: mx.zeros(x.shape, mx.bool_),
-    lambda x, y: x == y,
-    lambda x, y: x > y,
-    lambda x, y: x >= y,
-    lambda x, y: x < y,
-    lambda x, y: x <= y,
-    lambda x, y: mx.logical_or(x < y, x > y),
-    lambda x, y: mx.logical_not(_unordered(x, y)),
-    lambda x, y: mx.logical_or(_unordered(x, y), x == y),
-    lambda x, y: mx.logical_not(x <= y),
-    lambda x, y: mx.logical_not(x < y),
-    lambda x, y: mx.logical_not(x >= y),
-    lambda x, y: mx.logical_not(x > y),
-    lambda x, y: x != y,
-    lambda x, y: _unordered(x, y),
-    lambda x, y: mx.ones(x.shape, mx.bool_),
-)
+COMPARE: dict[str, Callable[[Array, Array], Array]] = {
+    "false": lambda x, y: mx.zeros(x.shape, mx.bool_),
+    "oeq": lambda x, y: x == y,
+    "ogt": lambda x, y: x > y,
+    "oge": lambda x, y: x >= y,
+    "olt": lambda x, y: x < y,
+    "ole": lambda x, y: x <= y,
+    "one": lambda x, y: mx.logical_or(x < y, x > y),
+    "ord": lambda x, y: mx.logical_not(_unordered(x, y)),
+    "ueq": lambda x, y: mx.logical_or(_unordered(x, y), x == y),
+    "ugt": lambda x, y: mx.logical_not(x <= y),
+    "uge": lambda x, y: mx.logical_not(x < y),
+    "ult": lambda x, y: mx.logical_not(x >= y),
+    "ule": lambda x, y: mx.logical_not(x > y),
+    "une": lambda x, y: x != y,
+    "uno": lambda x, y: _unordered(x, y),
+    "true": lambda x, y: mx.ones(x.shape, mx.bool_),
+}
+"""The predicates of "arith.cmpf", in their order."""
+_COMPARE = tuple(COMPARE.values())
 
 
 def _unordered(x: Array, y: Array) -> Array:
     return mx.logical_or(mx.isnan(x), mx.isnan(y))
 
 
-_SCALAR_OPS: dict[type[Operation], Callable[..., Array]] = {
-    arith.AddfOp: mx.add,
-    arith.SubfOp: mx.subtract,
-    arith.MulfOp: mx.multiply,
-    arith.DivfOp: mx.divide,
-    arith.NegfOp: mx.negative,
-    arith.AndIOp: mx.logical_and,
-    arith.OrIOp: mx.logical_or,
-    arith.XOrIOp: mx.not_equal,
-    arith.SelectOp: mx.where,
-    math.AbsFOp: mx.abs,
-    math.CeilOp: mx.ceil,
-    math.CosOp: mx.cos,
-    math.ErfOp: mx.erf,
-    math.ExpOp: mx.exp,
-    math.ExpM1Op: mx.expm1,
-    math.FloorOp: mx.floor,
-    math.LogOp: mx.log,
-    math.Log10Op: mx.log10,
-    math.Log1pOp: mx.log1p,
-    math.Log2Op: mx.log2,
-    math.PowFOp: mx.power,
-    math.RoundEvenOp: mx.round,
-    math.RsqrtOp: mx.rsqrt,
-    math.SinOp: mx.sin,
-    math.SqrtOp: mx.sqrt,
-    math.TanOp: mx.tan,
-    math.TanhOp: mx.tanh,
+SCALAR_OPS: dict[str, Callable[..., Array]] = {
+    arith.AddfOp.name: mx.add,
+    arith.SubfOp.name: mx.subtract,
+    arith.MulfOp.name: mx.multiply,
+    arith.DivfOp.name: mx.divide,
+    arith.NegfOp.name: mx.negative,
+    arith.AndIOp.name: mx.logical_and,
+    arith.OrIOp.name: mx.logical_or,
+    arith.XOrIOp.name: mx.not_equal,
+    arith.SelectOp.name: mx.where,
+    math.AbsFOp.name: mx.abs,
+    math.CeilOp.name: mx.ceil,
+    math.CosOp.name: mx.cos,
+    math.ErfOp.name: mx.erf,
+    math.ExpOp.name: mx.exp,
+    math.ExpM1Op.name: mx.expm1,
+    math.FloorOp.name: mx.floor,
+    math.LogOp.name: mx.log,
+    math.Log10Op.name: mx.log10,
+    math.Log1pOp.name: mx.log1p,
+    math.Log2Op.name: mx.log2,
+    math.PowFOp.name: mx.power,
+    math.RoundEvenOp.name: mx.round,
+    math.RsqrtOp.name: mx.rsqrt,
+    math.SinOp.name: mx.sin,
+    math.SqrtOp.name: mx.sqrt,
+    math.TanOp.name: mx.tan,
+    math.TanhOp.name: mx.tanh,
 }
 
 
@@ -146,4 +148,4 @@ def _scalar(op: Operation, operands: list[Any]) -> Array:
         case arith.ExtFOp() | arith.TruncFOp() | arith.UIToFPOp():
             return operands[0].astype(DTYPE_OF_TYPE[op.results[0].type])  # pyright: ignore[reportArgumentType]
         case _:
-            return _SCALAR_OPS[type(op)](*operands)
+            return SCALAR_OPS[op.name](*operands)

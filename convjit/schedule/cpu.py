@@ -24,10 +24,23 @@ MAX_EDGES = 8
 MAX_SPAN = 96
 """Input columns of a depthwise tile: its code is unrolled over them."""
 
+Tile = tuple[int, int, int]
+"""Rows, columns, and vectors of output channels that are summed in registers."""
+
 
 def choose(kernel: Kernel, lanes: int, registers: int) -> Schedule:
     """The schedule of a kernel, for vectors of so many lanes in so many registers."""
     return depthwise(kernel, lanes, registers) or direct(kernel, lanes, registers)
+
+
+def candidates(kernel: Kernel, lanes: int, registers: int) -> list[Schedule]:
+    """Schedules worth measuring, that of `choose` first: the best tile for each number of vectors."""
+    best = choose(kernel, lanes, registers)
+    best_of_vectors: dict[int, Tile] = {}
+    for tile in _best_tiles(kernel, lanes, registers):
+        best_of_vectors.setdefault(tile[2], tile)
+    others = (_direct(kernel, lanes, tile) for tile in best_of_vectors.values())
+    return [best, *(schedule for schedule in others if schedule != best)]
 
 
 def direct(kernel: Kernel, lanes: int, registers: int) -> Schedule:
@@ -36,9 +49,12 @@ def direct(kernel: Kernel, lanes: int, registers: int) -> Schedule:
     Choices: `lanes` of a vector; `vectors` of output channels and `tile_rows` x `tile_columns` outputs summed in
     registers; `row_block` x `column_block` outputs whose input is kept at hand.
     """
-    loops = nest(kernel)
-    tile_rows, tile_columns, vectors = _tile(kernel, loops, lanes, registers)
-    row_block, column_block = _block(kernel, loops, tile_rows, tile_columns)
+    return _direct(kernel, lanes, _best_tiles(kernel, lanes, registers)[0])
+
+
+def _direct(kernel: Kernel, lanes: int, tile: Tile) -> Schedule:
+    tile_rows, tile_columns, vectors = tile
+    row_block, column_block = _block(kernel, nest(kernel), tile_rows, tile_columns)
     return Schedule(
         "cpu/direct.c",
         (
@@ -52,12 +68,12 @@ def direct(kernel: Kernel, lanes: int, registers: int) -> Schedule:
     )
 
 
-def _tile(kernel: Kernel, loops: Nest, lanes: int, registers: int) -> tuple[int, int, int]:
-    """Rows, columns and vectors of the tile that takes the fewest cycles for all outputs."""
-    _, height, width = loops.least_outputs
+def _best_tiles(kernel: Kernel, lanes: int, registers: int) -> list[Tile]:
+    """Tiles, from the one that takes the fewest cycles for all outputs."""
+    _, height, width = nest(kernel).least_outputs
     needed = ceil(kernel.geometry.out_channels / kernel.geometry.window.groups / lanes)
 
-    def cycles(tile: tuple[int, int, int]) -> float:
+    def cycles(tile: Tile) -> float:
         rows, columns, vectors = tile
         tiles = ceil(height / rows) * ceil(width / columns)
         full, last = divmod(needed, vectors)
@@ -65,10 +81,10 @@ def _tile(kernel: Kernel, loops: Nest, lanes: int, registers: int) -> tuple[int,
             full * _tile_cycles(rows * columns, vectors) + (_tile_cycles(rows * columns, last) if last else 0)
         )
 
-    return min(_tiles(height, width, min(needed, 4), registers), key=cycles)
+    return sorted(_tiles(height, width, min(needed, 4), registers), key=cycles)
 
 
-def _tiles(height: int, width: int, max_vectors: int, registers: int) -> Iterator[tuple[int, int, int]]:
+def _tiles(height: int, width: int, max_vectors: int, registers: int) -> Iterator[Tile]:
     """Tiles that fit into the registers: sums, a weight for each vector, an input element, and one to spare."""
     for vectors in range(1, max_vectors + 1):
         pixels = (registers - 2 - vectors) // vectors

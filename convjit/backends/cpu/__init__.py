@@ -68,6 +68,11 @@ class CpuBackend:
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         return packing.pack(window, schedule, weight, self._runtime)
 
+    def candidates(self, kernel: Kernel) -> list[Schedule]:
+        if isinstance(self.schedule(kernel), str):
+            return []
+        return schedules.candidates(kernel.any_batch(), self._toolchain.lanes, self._toolchain.registers)
+
     def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
         return None
 

@@ -1,0 +1,138 @@
+"""What was measured on this machine, kept between processes.
+
+CONVJIT_TUNE=1    measure the candidates of each kernel that is new here, once
+CONVJIT_TUNE=0    act as if nothing had ever been measured
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from convjit import cache
+from convjit.backends import Backend
+from convjit.environment import convjit_version, os_build
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+
+MARGIN = 1.1
+"""How many times faster something must be to take the place of what would run without any measurement."""
+
+_SUFFIX = ".tuned"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a kernel took by one schedule, or, without one, by MLX's own op and elementwise ops after it."""
+
+    schedule: Schedule | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of measuring one kernel.
+
+    Attributes:
+        timings: the backend's first choice, then the others; MLX's own op is the last, where it was affordable.
+    """
+
+    timings: tuple[Timing, ...]
+
+    @property
+    def first(self) -> Timing:
+        """What would run if nothing had been measured."""
+        return self.timings[0]
+
+    @property
+    def plain(self) -> Timing | None:
+        """MLX's own op."""
+        return self.timings[-1] if self.timings[-1].schedule is None else None
+
+    @cached_property
+    def ours(self) -> Timing:
+        """The best of our schedules: the first unless another is clearly faster."""
+        best = min((t for t in self.timings if t.schedule is not None), key=lambda t: t.seconds)
+        return best if best.seconds * MARGIN <= self.first.seconds else self.first
+
+    @property
+    def chosen(self) -> Timing:
+        """The best of our schedules, or MLX's own op if that is clearly faster still."""
+        return self.plain if self.plain and self.plain.seconds * MARGIN <= self.ours.seconds else self.ours
+
+    def note(self) -> str:
+        """For `explain`."""
+        if self.plain and self.chosen is self.plain:
+            return f"MLX's own op is faster here ({_ms(self.plain)} / {_ms(self.ours)})"
+        instead = f", {_ms(self.first)} before" if self.ours is not self.first else ""
+        return f"tuned: {_ms(self.ours)}{instead}"
+
+
+def _ms(timing: Timing) -> str:
+    return f"{milliseconds(timing.seconds)} ms"
+
+
+def milliseconds(seconds: float) -> str:
+    """Three digits, and all those before the point."""
+    return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
+
+
+def is_wanted() -> bool:
+    """Does the environment ask for measurements?"""
+    return os.environ.get("CONVJIT_TUNE", "") not in ("", "0")
+
+
+def find(backend: Backend, kernel: Kernel) -> Outcome | None:
+    """What was measured for `kernel`, by this process or an earlier one; None if nothing was, or not these candidates.
+
+    The key is the kernel with its batch, the backend, device, system build and versions.
+    """
+    if os.environ.get("CONVJIT_TUNE") == "0":
+        return None
+    path = cache.find(_key(backend, kernel), _SUFFIX)
+    if path is None:
+        return None
+    outcome = _read(path)
+    return outcome if outcome and outcome.ours.schedule in backend.candidates(kernel) else None
+
+
+def keep(backend: Backend, kernel: Kernel, outcome: Outcome) -> None:
+    """Remember an outcome, in place of an older one."""
+    key = _key(backend, kernel)
+    if older := cache.find(key, _SUFFIX):
+        with contextlib.suppress(OSError):
+            older.unlink()
+    cache.artefact(key, _SUFFIX, lambda path: _write(path, kernel, outcome))
+
+
+def _key(backend: Backend, kernel: Kernel) -> str:
+    parts = (backend.name, backend.fingerprint(), os_build(), version("mlx"), convjit_version(), repr(kernel))
+    return cache.content_key("tuned", *parts)
+
+
+def _write(path: Path, kernel: Kernel, outcome: Outcome) -> None:
+    timings = [
+        {"schedule": t.schedule and {"template": t.schedule.template, "choices": dict(t.schedule.choices)}}
+        | {"seconds": t.seconds}
+        for t in outcome.timings
+    ]
+    path.write_text(json.dumps({"kernel": repr(kernel), "timings": timings}, indent=2) + "\n")
+
+
+def _read(path: Path) -> Outcome | None:
+    try:
+        timings = json.loads(path.read_text())["timings"]
+        found = [Timing(_schedule(t["schedule"]), float(t["seconds"])) for t in timings]
+        return Outcome(tuple(found)) if found and found[0].schedule else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _schedule(record: dict[str, Any] | None) -> Schedule | None:
+    return None if record is None else Schedule(record["template"], tuple(sorted(record["choices"].items())))
