@@ -48,12 +48,10 @@ def _text(kernel: Kernel, schedule: Schedule) -> MetalText:
 def _variables(tiling: Tiling) -> dict[str, Any]:
     kernel, tile, loops = tiling.kernel, tiling.tile, tiling.loops
     g = kernel.geometry
-    groups = g.window.groups
     phases = len(loops.phases)
     axes = [axis_variables(tiling, i) for i in range(3)]
     walked = [axis for axis in axes if not axis["trivial"]]
     pixels = prod(g.out_size)
-    channel = f"block / {tiling.blocks_n} * {tiling.group_channels}" if groups > 1 else ""
     in_offset = row_major([None if a["trivial"] else f"in_{a['name']}" for a in axes], loops.in_size, g.in_channels)
     taps = " * ".join(str(a["taps"]) for a in walked if a["taps"] != 1) or "1"
     ragged = tiling.group_channels % 4 != 0
@@ -86,7 +84,7 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
         "ragged": ragged,
         "last_channel": tiling.group_channels,
         "inside": " && ".join(tests) or "true",
-        "input_offset": " + ".join(part for part in (in_offset, channel) if part) or "0",
+        "input_offset": " + ".join(part for part in (in_offset, group_offset(tiling)) if part) or "0",
         "image_elements": prod(g.in_size) * g.in_channels,
         "phase_lines": [line for a in walked for line in a["phase_lines"]],
         "can_be_empty": " || ".join(a["empty"] for a in walked if a["empty"]),
@@ -175,6 +173,14 @@ def _tables(tiling: Tiling) -> list[str]:
     return lines
 
 
+def group_offset(tiling: Tiling) -> str:
+    """The first input channel of the block's group; empty if there is one group."""
+    if tiling.kernel.geometry.window.groups == 1:
+        return ""
+    group = f"block / {tiling.blocks_n}" if tiling.blocks_n > 1 else "block"
+    return f"{group} * {tiling.group_channels}"
+
+
 def _weight_offset(tiling: Tiling, taps: str) -> str:
     """Where the weights of a phase, group and block of channels begin."""
     loops = tiling.loops
@@ -201,7 +207,7 @@ def _row(tile: Tile) -> str:
     return f"({matrix}) * 8 + fragment_row" if " " in matrix else f"{matrix} * 8 + fragment_row"
 
 
-def _row_digits(tile: Tile) -> list[str]:
+def row_digits(tile: Tile) -> list[str]:
     """Image, depth, row and column of the output in row m of the box."""
     extents = (tile.images, *tile.box)
     return [_digit("m", prod(extents[n + 1 :]), extent, prod(extents)) for n, extent in enumerate(extents)]
@@ -209,7 +215,7 @@ def _row_digits(tile: Tile) -> list[str]:
 
 def row_offset(tiling: Tiling) -> str:
     """Where the first tap of row m lies in threadgroup memory."""
-    digits = _row_digits(tiling.tile)
+    digits = row_digits(tiling.tile)
     positions: list[str | None] = [digits[0] if tiling.tile.images > 1 else None]
     for axis, digit in zip(tiling.axes, digits[1:], strict=True):
         scale = f" * {axis.stride}" if axis.halo and axis.stride > 1 and digit != "0" else ""
@@ -236,7 +242,7 @@ def matrix_variables(tiling: Tiling, axes: list[dict[str, Any]]) -> dict[str, An
     def mine(size: int) -> str:
         return f"simdgroup_n * {size} + " if tile.simdgroups_n > 1 else ""
 
-    digits = _row_digits(tile)
+    digits = row_digits(tile)
     lines: list[str] = []
     outside: list[str] = []
     index = "const " + index_type(prod(g.in_size) * g.in_channels, prod(g.out_size) * g.out_channels)

@@ -8,11 +8,13 @@ from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.chip import Chip
 from convjit.schedule.metal.direct import direct
-from convjit.schedule.metal.gemm import gemm, stem
+from convjit.schedule.metal.gemm import gather, gemm, stem
 from convjit.schedule.metal.tile import Tile
 
 _MATRIX = 8
 """Output channels of a group below which most of a matrix is padding: one thread a pixel does better."""
+
+_OF_MATRICES = {"metal/gemm.metal": gemm, "metal/stem.metal": stem, "metal/gather.metal": gather}
 
 
 def choose(kernel: Kernel, chip: Chip) -> Schedule:
@@ -26,6 +28,7 @@ def candidates(kernel: Kernel, chip: Chip) -> list[Schedule]:
         *_preferred(kernel, chip),
         *gemm(kernel, chip, count=4),
         *stem(kernel, chip, count=3),
+        *gather(kernel, chip, count=2),
     ]
     return list(dict.fromkeys(everything))
 
@@ -37,10 +40,10 @@ def smaller(kernel: Kernel, schedule: Schedule, chip: Chip) -> Schedule | None:
     """
     if schedule.template == "metal/direct.metal":
         return None
-    if schedule.template in ("metal/gemm.metal", "metal/stem.metal"):
-        tile = Tile.of(schedule)
-        for other in (*gemm(kernel, chip, count=100), *stem(kernel, chip, count=100)):
-            if other.template == schedule.template and 2 * _size(Tile.of(other)) <= _size(tile):
+    if schedule.template in _OF_MATRICES:
+        size = _size(Tile.of(schedule))
+        for other in _OF_MATRICES[schedule.template](kernel, chip, 100):
+            if 2 * _size(Tile.of(other)) <= size:
                 return other
     return direct(kernel)
 

@@ -57,6 +57,22 @@ def stem(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
     return [Schedule("metal/stem.metal", tile.choices()) for tile in best(tilings, chip, count)]
 
 
+def gather(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
+    """Schedules of `metal/gather.metal`; none for transposed convolutions."""
+    folded = foldable(kernel)
+    kernel = fold(kernel, folded)
+    group_channels = kernel.geometry.in_channels // kernel.geometry.window.groups
+    if group_channels < FRAGMENT or len(nest(kernel).phases) > 1:
+        return []
+    channels = ceil(group_channels / FRAGMENT) * FRAGMENT
+    tilings = [
+        Tiling(kernel, _replace(tile, staged=0, folded=folded))
+        for tile in _shapes(kernel, channels)
+        if tile.images == 1 and tile.simdgroups_n <= 2
+    ]
+    return [Schedule("metal/gather.metal", tile.choices()) for tile in best(tilings, chip, count)]
+
+
 def best(tilings: Iterable[Tiling], chip: Chip, count: int) -> list[Tile]:
     """The tiles that take the least time, each of another size."""
     distinct: dict[tuple[int, int, int, int], Tile] = {}
