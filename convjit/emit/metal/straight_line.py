@@ -1,0 +1,100 @@
+"""A constant matrix times a vector, as straight-line code: no zeros, no multiplications by one, shared sums only once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+
+from convjit.bilinear import Matrix
+from convjit.emit.metal.language import METAL
+
+Terms = dict[str, Fraction]
+"""A sum: variables and what they are multiplied by, no zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What computes a product.
+
+    Attributes:
+        lines: definitions `name = expression`, in order.
+        results: one expression a row of the matrix.
+    """
+
+    lines: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+def product(matrix: Matrix, inputs: Sequence[str]) -> Code:
+    """`matrix` times the vector of variables `inputs`.
+
+    Matrices of Cook and Toom for points p and -p have columns, or rows, that differ only in some signs. Of two such
+    columns the sum and the difference of the inputs are what all rows need; two such rows are the sum and the
+    difference of what they share.
+    """
+    lines: list[str] = []
+    rows = _share_columns(matrix, inputs, lines)
+    results = [""] * len(rows)
+    for i, k in combinations(range(len(rows)), 2):
+        if results[i] or results[k] or not (shared := _shared(rows[i], rows[k])):
+            continue
+        same, opposite = (_define(f"{word}{i}", terms, lines) for word, terms in zip(("same", "other"), shared))
+        results[i], results[k] = _define(f"y{i}", {same: Fraction(1), opposite: Fraction(1)}, lines), ""
+        results[k] = _define(f"y{k}", {same: Fraction(1), opposite: Fraction(-1)}, lines)
+    for i, row in enumerate(rows):
+        results[i] = results[i] or _define(f"y{i}", row, lines)
+    return Code(tuple(lines), tuple(results))
+
+
+def _share_columns(matrix: Matrix, inputs: Sequence[str], lines: list[str]) -> list[Terms]:
+    """The rows, with sums and differences of inputs in place of inputs whose columns differ only in some signs."""
+    columns = list(zip(*matrix, strict=True))
+    rows: list[Terms] = [{} for _ in matrix]
+    left = dict(enumerate(inputs))
+    for j, k in combinations(range(len(inputs)), 2):
+        signs = {b / a for a, b in zip(columns[j], columns[k], strict=True) if a}
+        alike = all(abs(a) == abs(b) for a, b in zip(columns[j], columns[k], strict=True))
+        if not (j in left and k in left and alike and signs == {Fraction(1), Fraction(-1)}):
+            continue
+        x, y = left.pop(j), left.pop(k)
+        total = _define(f"sum{j}", {x: Fraction(1), y: Fraction(1)}, lines)
+        difference = _define(f"difference{j}", {x: Fraction(1), y: Fraction(-1)}, lines)
+        for row, a, b in zip(rows, columns[j], columns[k], strict=True):
+            if a:
+                row[total if a == b else difference] = a
+    for j, x in left.items():
+        for row, a in zip(rows, columns[j], strict=True):
+            if a:
+                row[x] = a
+    return rows
+
+
+def _shared(row: Terms, other: Terms) -> tuple[Terms, Terms] | None:
+    """Two sums of which `row` is the sum and `other` the difference, if their terms differ in some signs only."""
+    same = {x: a for x, a in row.items() if other.get(x) == a}
+    opposite = {x: a for x, a in row.items() if other.get(x) == -a}
+    return (same, opposite) if same and opposite and len(same) + len(opposite) == len(row) == len(other) else None
+
+
+def _define(name: str, terms: Terms, lines: list[str]) -> str:
+    """A variable that holds a sum; of one term that is not multiplied, that variable itself."""
+    if len(terms) == 1 and 1 in terms.values():
+        return next(iter(terms))
+    lines.append(f"{name} = {_sum(terms)}")
+    return name
+
+
+def _sum(terms: Terms) -> str:
+    """Terms that are added or subtracted first, then those that are multiplied."""
+    text = ""
+    for x, a in sorted(terms.items(), key=lambda term: (abs(term[1]) != 1, term[1] < 0)):
+        literal = METAL.constant(float(a), "f32")
+        if not text:
+            text = {Fraction(1): x, Fraction(-1): f"-{x}"}.get(a, f"{literal} * {x}")
+        elif abs(a) == 1:
+            text = f"{text} {'+' if a > 0 else '-'} {x}"
+        else:
+            text = f"metal::fma({literal}, {x}, {text})"
+    return text

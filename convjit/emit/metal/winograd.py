@@ -1,0 +1,268 @@
+"""A convolution by `metal/winograd`: transform tiles of the input, multiply, transform the products to the output.
+
+Three kernels, with two arrays between them, in device memory:
+
+    transformed  (blocks of tiles, positions, terms / 8, tiles of a block, 8)  in the storage type
+    products     (tiles, positions, output channels)                           in float32
+
+so that the second kernel, a product of matrices at each position, reads blocks that lie in one piece, and the others
+have their lanes along channels. A kernel that multiplied and transformed at once would spare the products, but the sums
+of all positions would leave room in the registers for 8 tiles by 16 channels (F4) or 16 by 32 (F2): it would read the
+transformed weights, which are 4 or 1.8 times the weights, once for every 8 or 16 tiles instead of every 64, and has
+more loads than matrix operations.
+
+Padding is in the reading of tiles. With float16, transformed inputs are scaled down, so that they never overflow where
+the inputs do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import gcd, prod
+from typing import Any
+
+from convjit.emit.metal.dispatch import Dispatch, extras_of, padded, results_of, write_text
+from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major
+from convjit.emit.metal.language import METAL, TYPES
+from convjit.emit.metal.straight_line import product
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+from convjit.schedule.metal.tile import FRAGMENT
+from convjit.schedule.metal.winograd import Winograd
+
+THREADS = 128
+"""Of a threadgroup of the transforms."""
+
+_WORDS = {"d": "the depth", "h": "the height", "w": "the width"}
+
+
+def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
+    """The three kernels."""
+    plan = Winograd.of(kernel.geometry, schedule)
+    first = 2 + len(kernel.extras)
+    return (_input(kernel, plan), _multiply(kernel, plan, first), _output(kernel, plan, first + 1))
+
+
+def _input(kernel: Kernel, plan: Winograd) -> Dispatch:
+    pairs = _pairs(plan)
+    lanes, rows = _threadgroup(plan.terms // (1 + pairs), plan.block_m)
+    while plan.block_m % rows:
+        lanes, rows = lanes * 2, rows // 2
+    axes = _transformed(plan, inputs=True)
+    channels, sizes = plan.geometry.in_channels, plan.in_size
+    exists = [f"row < input_shape[0] * {prod(plan.tile_counts)}"]
+    if plan.padded_channels > channels:
+        exists.append(f"channel < {channels}")
+    untransformed = _untransformed_inputs(plan)
+    exists += [test for i, _ in untransformed for test in _inside(plan, i)]
+    names = {i: f"in_{'dhw'[i]}" for i in range(3) if sizes[i] > 1}
+    offset = row_major([names.get(i) for i in range(3)], sizes, channels)
+    variables = {
+        **_shared_variables(kernel, plan, axes),
+        "surplus_lanes": plan.terms // (1 + pairs) % lanes != 0,
+        "summed_taps": prod(plan.summed_taps),
+        "untransformed": [("dhw"[i], position) for i, position in untransformed],
+        "exists": " && ".join(exists),
+        "inside": " && ".join(["exists", *(test for i in _axes_of(plan) for test in _inside(plan, i))]),
+        "input_offset": f"{offset} + channel" if offset else "channel",
+        "place": f"k / {FRAGMENT} * {plan.block_m * FRAGMENT} + row % {plan.block_m} * {FRAGMENT} + k % {FRAGMENT}",
+        "scale": _factor(kernel, plan, inverse=True),
+    }
+    text = write_text(
+        "metal/winograd_input.metal", variables, [("input", kernel.dtype)], [("transformed", kernel.dtype)]
+    )
+    shape = (plan.blocks_m, plan.positions, plan.terms * plan.block_m)
+    grid = (padded(plan.terms // (1 + pairs), lanes), plan.blocks_m * plan.block_m, 1)
+    return Dispatch(text, (0,), ((shape, kernel.dtype),), grid, (lanes, rows, 1))
+
+
+def _multiply(kernel: Kernel, plan: Winograd, transformed: int) -> Dispatch:
+    """Multiplies value number `transformed` by the weights."""
+    variables = {
+        **_shared_variables(kernel, plan, ()),
+        "type_of_4": {"f32": "float4", "f16": "half4", "bf16": "bfloat4"}[kernel.dtype],
+        "simdgroups_m": 1,
+        "simdgroups_n": plan.simdgroups,
+        "tiles_m": plan.tiles_m,
+        "tiles_n": plan.tiles_n,
+        "block_n": plan.block_n,
+        "step": plan.step,
+        "threads": plan.threads,
+    }
+    inputs = [("transformed", kernel.dtype), ("weight", kernel.dtype)]
+    text = write_text("metal/winograd_gemm.metal", variables, inputs, [("products", "f32")])
+    shape = (plan.blocks_m * plan.block_m, plan.positions, plan.padded_filters)
+    grid = (plan.blocks_n * plan.threads, plan.blocks_m, plan.positions)
+    return Dispatch(text, (transformed, 1), ((shape, "f32"),), grid, (plan.threads, 1, 1))
+
+
+def _output(kernel: Kernel, plan: Winograd, products: int) -> Dispatch:
+    """Transforms value number `products`, and does the epilogue."""
+    g, pairs = plan.geometry, _pairs(plan)
+    tiles, width = prod(plan.tile_counts), -(-g.out_channels // (1 + pairs))
+    lanes, rows = _threadgroup(width, tiles)
+    axes = _transformed(plan, inputs=False)
+    surplus = [f"first_channel >= {g.out_channels}"] if width % lanes else []
+    if tiles % rows:
+        surplus.append(f"tile >= {tiles}")
+    outside = [i for i in _axes_of(plan) if plan.out_size[i] % plan.tiles[i]]
+    names = {i: f"out_{'dhw'[i]}" for i in range(3) if plan.out_size[i] > 1}
+    variables = {
+        **_shared_variables(kernel, plan, axes),
+        "surplus": " || ".join(surplus),
+        "untransformed": [(n, p) for n, p in zip("dhw", _places(plan), strict=True) if n not in _names(axes) and p],
+        "outside": " || ".join(f"{names[i]} >= {plan.out_size[i]}" for i in outside),
+        "pixel": row_major([names.get(i) for i in range(3)], plan.out_size) or "0",
+        "pixels": prod(g.out_size),
+        "out_channels": g.out_channels,
+        "unscale": _factor(kernel, plan, inverse=False),
+        **epilogue_variables(
+            kernel.any_batch(), plan.out_size, [(1,) * (3 - g.rank) + e.shape[1:-1] for e in kernel.extras]
+        ),
+    }
+    inputs = [("products", "f32"), *extras_of(kernel)]
+    text = write_text("metal/winograd_output.metal", variables, inputs, results_of(kernel))
+    outputs = tuple((g.out_shape, dtype) for dtype in kernel.result_dtypes)
+    grid = (padded(width, lanes), padded(tiles, rows), g.batch)
+    return Dispatch(text, (products, *range(2, 2 + len(kernel.extras))), outputs, grid, (lanes, rows, 1))
+
+
+def _shared_variables(kernel: Kernel, plan: Winograd, axes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    g, pairs = plan.geometry, _pairs(plan)
+    tiles, inner = [plan.tiles[i] for i in _axes_of(plan)], axes[-1]["positions"] if axes else 0
+    position = (
+        " + ".join([*([f"i_{axes[0]['name']} * {inner}"] if len(axes) > 1 else []), f"i_{axes[-1]['name']}"])
+        if axes
+        else ""
+    )
+    return {
+        "name": f"F({'x'.join(map(str, tiles))}, {'x'.join('3' for _ in tiles)})",
+        "title": g.in_words(),
+        "type": TYPES[kernel.dtype],
+        "index": index_type(prod(g.in_size) * g.in_channels, prod(g.out_size) * g.out_channels, *g.padded_size),
+        "pairs": pairs,
+        "value": "float2" if pairs else "float",
+        "axes": axes,
+        "position": position,
+        "element": f"x[{position}]",
+        "positions": plan.positions,
+        "terms": plan.terms,
+        "tiles": prod(plan.tile_counts),
+        "block_m": plan.block_m,
+        "channels": g.in_channels,
+        "padded_channels": plan.padded_channels,
+        "padded_filters": plan.padded_filters,
+        "image_elements": prod(g.in_size) * g.in_channels,
+    }
+
+
+def _pairs(plan: Winograd) -> bool:
+    """Does a thread transform two channels? Tiles of F2 are small enough for that."""
+    return max(plan.tiles) == 2
+
+
+def _axes_of(plan: Winograd) -> list[int]:
+    """The axes that are transformed."""
+    return [i for i in range(3) if plan.tiles[i] > 1]
+
+
+def _names(axes: Sequence[dict[str, Any]]) -> set[str]:
+    return {axis["name"] for axis in axes}
+
+
+def _transformed(plan: Winograd, *, inputs: bool) -> list[dict[str, Any]]:
+    """The axes that are transformed: where their tiles begin, and the code for one row of a tile."""
+    numbers, places = _axes_of(plan), _places(plan)
+    axes: list[dict[str, Any]] = []
+    for n, i in enumerate(numbers):
+        algorithm, offset = plan.algorithms[i], plan.axes[i].offset if inputs else 0
+        matrix = algorithm.inputs if inputs else algorithm.outputs
+        first = f"{places[i] or '0'} * {algorithm.tile}" + (
+            f" {'+' if offset > 0 else '-'} {abs(offset)}" if offset else ""
+        )
+        elements, other, others = _row(plan, numbers, n, inputs)
+        code = product(matrix, elements)
+        axes.append(
+            {
+                "name": "dhw"[i],
+                "spelled": _WORDS["dhw"[i]],
+                "first": first,
+                "tile": algorithm.tile,
+                "positions": algorithm.positions,
+                "other": other,
+                "others": others,
+                "lines": code.lines,
+                "results": list(zip(elements[: len(matrix)], code.results, strict=True)),
+            }
+        )
+    return axes
+
+
+def _row(plan: Winograd, numbers: list[int], n: int, inputs: bool) -> tuple[list[str], str, int]:
+    """The elements of a row of a tile along axis `numbers[n]`, and the variable and number of its rows, if it has some."""
+    count = plan.algorithms[numbers[n]].positions
+    if len(numbers) == 1:
+        return [f"x[{j}]" for j in range(count)], "", 0
+    inner = plan.algorithms[numbers[1]].positions
+    if n == 0:
+        return [f"x[{j * inner} + i_{'dhw'[numbers[1]]}]" for j in range(count)], f"i_{'dhw'[numbers[1]]}", inner
+    # The first axis has been transformed already, the output's to fewer rows.
+    outer = plan.algorithms[numbers[0]]
+    name = f"i_{'dhw'[numbers[0]]}"
+    return [f"x[{name} * {inner} + {j}]" for j in range(count)], name, outer.positions if inputs else outer.tile
+
+
+def _places(plan: Winograd) -> list[str]:
+    """The tile's number along each axis, empty where there is one only."""
+    counts = plan.tile_counts
+    places: list[str] = []
+    for i in range(3):
+        inner, outer = prod(counts[i + 1 :]), prod(counts[:i])
+        text = f"tile / {inner}" if inner > 1 else "tile"
+        places.append("" if counts[i] == 1 else f"{text} % {counts[i]}" if outer > 1 else text)
+    return places
+
+
+def _untransformed_inputs(plan: Winograd) -> list[tuple[int, str]]:
+    """Where the other axes read: (axis, position), without those of one element."""
+    positions: list[tuple[int, str]] = []
+    taps, places = plan.summed_taps, _places(plan)
+    for i, axis in enumerate(plan.axes):
+        if plan.tiles[i] > 1 or (plan.in_size[i] == plan.out_size[i] == taps[i] == 1 and axis.offset == 0):
+            continue
+        parts = [f"{places[i]} * {axis.stride}" if axis.stride > 1 else places[i]] if places[i] else []
+        if taps[i] > 1:
+            inner, outer = prod(taps[i + 1 :]) * plan.padded_channels, prod(taps[:i])
+            tap = f"k / {inner}" + (f" % {taps[i]}" if outer > 1 else "")
+            parts.append(f"{tap} * {axis.step}" if axis.step > 1 else tap)
+        text = " + ".join(parts) or "0"
+        positions.append((i, f"{text} {'+' if axis.offset > 0 else '-'} {abs(axis.offset)}" if axis.offset else text))
+    return positions
+
+
+def _inside(plan: Winograd, i: int) -> list[str]:
+    """The tests that a position along an axis is in the input, where it might not be."""
+    axis, name = plan.axes[i], f"in_{'dhw'[i]}"
+    span = plan.algorithms[i].positions - 1 if plan.tiles[i] > 1 else (len(axis.taps) - 1) * axis.step
+    last = axis.offset + (plan.tile_counts[i] - 1) * plan.tiles[i] * axis.stride + span
+    below = [f"{name} >= 0"] if axis.offset < 0 else []
+    return [*below, *([f"{name} < {plan.in_size[i]}"] if last >= plan.in_size[i] else [])]
+
+
+def _factor(kernel: Kernel, plan: Winograd, *, inverse: bool) -> str:
+    """What float16 transforms are scaled by: the rows of B^T of F(2, 3) add two inputs."""
+    if kernel.dtype != "f16":
+        return ""
+    factor = 2.0 ** len(_axes_of(plan))
+    return f"{METAL.constant(1 / factor if inverse else factor, 'f32')} * "
+
+
+def _threadgroup(width: int, height: int) -> tuple[int, int]:
+    """Lanes along channels and rows of a threadgroup: 32 lanes, but not many more than there is work for."""
+    lanes = min(32, _power_of_two(width))
+    rows = min(THREADS // lanes, _power_of_two(height))
+    return THREADS // rows, rows
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
