@@ -1,0 +1,26 @@
+// A thread that has found what it seeks leaves the loop, and with it its barriers.
+// stage: check
+// says: barrier
+// grid: 128 1 1
+// threadgroup: 64 1 1
+// input: x float32 128
+// output: y float32 128
+
+[[kernel]] void custom_kernel_break_before_barrier(
+  const device float* x [[buffer(0)]],
+  device float* y [[buffer(1)]],
+  uint3 thread_position_in_grid [[thread_position_in_grid]],
+  uint thread_index_in_threadgroup [[thread_index_in_threadgroup]]) {
+  uint g = thread_position_in_grid.x;
+  uint l = thread_index_in_threadgroup;
+  threadgroup float tile[64];
+  float best = 0.0f;
+  for (uint k = 0u; k < 4u; ++k) {
+    tile[l] = x[g] + float(k);
+    threadgroup_barrier(mem_flags::mem_threadgroup);  // <-
+    best = max(best, tile[63u - l]);
+    if (best > 2.0f) break;
+    threadgroup_barrier(mem_flags::mem_threadgroup);  // <-
+  }
+  y[g] = best;
+}

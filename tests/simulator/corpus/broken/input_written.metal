@@ -1,0 +1,19 @@
+// A kernel works in place, on its input.
+// stage: check
+// says: read-only
+// grid: 128 1 1
+// threadgroup: 64 1 1
+// input: x float32 128
+// output: y float32 128
+
+[[kernel]] void custom_kernel_input_written(
+  const device float* x [[buffer(0)]],
+  device float* y [[buffer(1)]],
+  uint3 thread_position_in_grid [[thread_position_in_grid]],
+  uint thread_index_in_threadgroup [[thread_index_in_threadgroup]]) {
+  uint g = thread_position_in_grid.x;
+  uint l = thread_index_in_threadgroup;
+  device float* own = (device float*)x;
+  own[g] = x[g] * 2.0f;  // <-
+  y[g] = own[g];
+}

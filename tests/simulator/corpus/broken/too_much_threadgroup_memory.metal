@@ -1,0 +1,19 @@
+// More threadgroup memory than there is.
+// stage: check
+// says: threadgroup memory
+// grid: 128 1 1
+// threadgroup: 64 1 1
+// input: x float32 128
+// output: y float32 128
+
+[[kernel]] void custom_kernel_too_much_threadgroup_memory(
+  const device float* x [[buffer(0)]],
+  device float* y [[buffer(1)]],
+  uint3 thread_position_in_grid [[thread_position_in_grid]],
+  uint thread_index_in_threadgroup [[thread_index_in_threadgroup]]) {
+  uint g = thread_position_in_grid.x;
+  uint l = thread_index_in_threadgroup;
+  threadgroup float tile[64][136];
+  for (uint k = 0u; k < 136u; ++k) tile[l][k] = x[g];
+  y[g] = tile[l][l];
+}

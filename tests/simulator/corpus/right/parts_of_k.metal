@@ -1,0 +1,20 @@
+// Each threadgroup writes its part of a long sum to a place of its own, for a second kernel to add.
+// grid: 128 1 1
+// threadgroup: 64 1 1
+// input: x float32 32
+// input: w float32 32 64
+// output: y float32 2 64
+// expects: np.stack([x[:16] @ w[:16], x[16:] @ w[16:]])
+
+[[kernel]] void custom_kernel_parts_of_k(
+  const device float* x [[buffer(0)]],
+  const device float* w [[buffer(1)]],
+  device float* y [[buffer(2)]],
+  uint3 threadgroup_position_in_grid [[threadgroup_position_in_grid]],
+  uint thread_index_in_threadgroup [[thread_index_in_threadgroup]]) {
+  uint l = thread_index_in_threadgroup;
+  uint part = threadgroup_position_in_grid.x;
+  float sum = 0.0f;
+  for (uint k = part * 16u; k < part * 16u + 16u; ++k) sum = metal::fma(x[k], w[k * 64u + l], sum);
+  y[part * 64u + l] = sum;
+}
