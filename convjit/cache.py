@@ -87,6 +87,7 @@ def _publish(made: Path, home: Path) -> Path:
     temporary = Path(name)
     try:
         shutil.copyfile(made, temporary)
+        shutil.copymode(made, temporary)  # it may be a program
         return temporary.replace(home / (_digest(made) + made.suffix))
     finally:
         temporary.unlink(missing_ok=True)
