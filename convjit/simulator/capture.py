@@ -20,6 +20,7 @@ class Launch:
         threadgroup: threads of a threadgroup an axis.
         inputs: the names, in the trace, of the arrays it reads.
         outputs: name, shape and dtype of the arrays it writes.
+        copies_inputs: does it get a copy of an input that does not lie row by row, as MLX does by default?
     """
 
     name: str
@@ -28,6 +29,7 @@ class Launch:
     threadgroup: tuple[int, int, int]
     inputs: tuple[str, ...]
     outputs: tuple[tuple[str, tuple[int, ...], mx.Dtype], ...]
+    copies_inputs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def capture(function: Callable[..., Sequence[mx.array]], *arrays: mx.array) -> T
 
 
 def _launch(primitive: dict[str, Any]) -> Launch:
-    name, text, *sizes = primitive["arguments"][:8]
+    name, text, *sizes, _, copies_inputs = primitive["arguments"][:10]
     return Launch(
         name=name,
         text=text,
@@ -74,4 +76,5 @@ def _launch(primitive: dict[str, Any]) -> Launch:
         threadgroup=(sizes[3], sizes[4], sizes[5]),
         inputs=tuple(i for i, _, _ in primitive["inputs"]),
         outputs=tuple((o, tuple(shape), dtype) for o, shape, dtype in primitive["outputs"]),
+        copies_inputs=copies_inputs,
     )

@@ -1,8 +1,7 @@
-"""The host's C++ compiler: a kernel as C++ -> a loaded library."""
+"""The host's C++ compiler: a kernel as C++ -> a program that runs it."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shlex
@@ -14,10 +13,24 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from convjit.cache import artefact, content_key
+from convjit.simulator.assembly import with_sites
 
 _HERE = Path(__file__).resolve().parent
-_FLAGS = ("-std=c++17", "-O1", "-fPIC", "-w", "-ffp-contract=off", "-fno-math-errno", "-U_FORTIFY_SOURCE")
-_KERNEL_FLAGS = ("-nostdinc++", "-fno-exceptions", "-fno-rtti", "-isystem", str(_HERE / "include"))
+_FLAGS = (
+    *("-std=c++17", "-O1", "-fPIC", "-w", "-ffp-contract=off", "-fno-math-errno", "-U_FORTIFY_SOURCE"),
+    *("-fno-exceptions", "-fno-rtti", "-fno-sanitize=undefined", "-isystem", str(_HERE / "include")),
+)
+_KERNEL_FLAGS = ("-nostdinc++", "-x", "c++", "-")
+_CHECKED_FLAGS = ("-DSIMULATOR_CHECKED=1", "-S", "-g1", "-fno-optimize-sibling-calls", "-fsanitize=thread")
+_UNDEFINED_GCC = ("-fsanitize=bounds,shift-exponent,signed-integer-overflow,integer-divide-by-zero,alignment",)
+_UNDEFINED_CLANG = (
+    "-fsanitize=undefined",
+    "-fno-sanitize-trap=all",
+    "-fno-sanitize=shift-base,null,pointer-overflow,float-cast-overflow,function,vptr,bool,enum,return,unreachable,"
+    "builtin,nonnull-attribute,returns-nonnull-attribute,vla-bound,object-size",
+    "-mllvm",
+    "-tsan-instrument-read-before-write=1",
+)
 
 
 class CompileError(RuntimeError):
@@ -53,43 +66,67 @@ def runtime() -> Path:
     return artefact(content_key("simulator runtime", *_identity()), ".o", _compile_runtime)
 
 
-def library(source: str, kernel_text: str) -> ctypes.CDLL:
-    """The loaded library of `source`, C++ made from `kernel_text`.
+def program(source: str, kernel_text: str, *, checked: bool) -> Path:
+    """The program that runs `source`, C++ made from `kernel_text`.
+
+    Args:
+        source: a translation unit, see text.py.
+        kernel_text: what error messages quote.
+        checked: report each access to memory to the runtime.
 
     Raises:
         CompileError: if the compiler rejects it, with the lines of `kernel_text` that it names.
     """
-    key = content_key("simulator", *_identity(), source)
-    return _load(artefact(key, ".so", lambda path: _compile(source, kernel_text, path)))
+    key = content_key("simulator", "checked" if checked else "", *_identity(), source)
+
+    def make(path: Path) -> None:
+        if checked:
+            assembly = path.with_suffix(".s")
+            _compile(source, kernel_text, assembly, *_CHECKED_FLAGS, *_undefined())
+            assembly.write_text(with_sites(assembly.read_text()))
+            _link(assembly, path)
+        else:
+            made = path.with_suffix(".o")
+            _compile(source, kernel_text, made, "-c")
+            _link(made, path)
+
+    return artefact(key, ".run", make)
 
 
 @cache
-def _load(path: Path) -> ctypes.CDLL:
-    loaded = ctypes.CDLL(str(path))
-    loaded.simulator_run.restype = ctypes.c_char_p
-    loaded.simulator_allocate.restype = ctypes.c_void_p
-    loaded.simulator_allocate.argtypes = [ctypes.c_size_t]
-    loaded.simulator_free.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    return loaded
+def _version() -> str:
+    return subprocess.run([*compiler(), "--version"], capture_output=True, text=True, check=False).stdout
+
+
+def _undefined() -> tuple[str, ...]:
+    return _UNDEFINED_CLANG if "clang" in _version() else _UNDEFINED_GCC
 
 
 @cache
 def _identity() -> tuple[str, ...]:
-    """What a library depends on beyond its source: compiler, flags, runtime and headers."""
-    version = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, check=False).stdout
-    files = sorted([_HERE / "runtime.cpp", *(_HERE / "include").iterdir()])
-    return (*compiler(), version, *_FLAGS, *(f.read_text() for f in files))
+    """What a program depends on beyond its source: compiler, flags, runtime and headers."""
+    files = sorted([*(_HERE / "runtime").iterdir(), *(_HERE / "include").iterdir(), _HERE / "assembly.py"])
+    flags = (*_FLAGS, *_CHECKED_FLAGS, *_undefined())
+    return (*compiler(), _version(), *flags, *(f.read_text() for f in files))
 
 
-def _compile(source: str, kernel_text: str, path: Path) -> None:
-    command = [*compiler(), *_FLAGS, *_KERNEL_FLAGS, "-shared", "-o", str(path), str(runtime()), "-x", "c++", "-"]
+def _compile(source: str, kernel_text: str, made: Path, *flags: str) -> None:
+    command = [*compiler(), *_FLAGS, *flags, *_KERNEL_FLAGS, "-o", str(made)]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompileError(_explain(done.stderr, kernel_text))
 
 
 def _compile_runtime(path: Path) -> None:
-    command = [*compiler(), *_FLAGS, "-I", str(_HERE / "include"), "-c", str(_HERE / "runtime.cpp"), "-o", str(path)]
+    _run([*compiler(), *_FLAGS, "-c", str(_HERE / "runtime" / "runtime.cpp"), "-o", str(path)])
+
+
+def _link(made: Path, path: Path) -> None:
+    no_library = ("-nostdlib++",) if "clang" in _version() else ()
+    _run([*compiler(), *no_library, "-o", str(path), str(made), str(runtime()), "-lm"])
+
+
+def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompileError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")

@@ -3,27 +3,66 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_BUFFER = re.compile(
-    r"(?P<const>const )?(?P<space>device|constant) (?P<type>[\w<>]+)(?P<kind>[*&]) (?P<name>\w+) \[\[buffer\(\d+\)\]\]"
+_KERNEL = re.compile(r"\bkernel\b[^;{}]*?\bvoid\s+(?P<name>\w+)\s*\(")
+_INSTANTIATION = re.compile(
+    r"\btemplate\s*\[\[\s*host_name\(\s*\"(?P<host>\w+)\"\s*\)\s*\]\][^;()]*?"
+    r"(?P<decltype>\bdecltype\s*\()?(?P<call>\w+\s*<[^;(){}]*>)[^;{}]*;"
 )
-_ATTRIBUTE = re.compile(r"uint3? \w+ \[\[(?P<name>\w+)\]\]")
-_INSTANTIATION = re.compile(r"^template \[\[host_name.*$", re.MULTILINE)
+_ATTRIBUTES = re.compile(r"\[\[(?P<what>.*?)\]\]", re.DOTALL)
+_ATTRIBUTE_TYPE = re.compile(r"u?(?:int|short)[23]?$")
 _META = re.compile(r"_(shape|strides|ndim)$")
 
-_THREADGROUP_VARIABLE = re.compile(r"(?<=[;{}])(?P<space>\s*)threadgroup\s+(?![^;=\[]*[*&(])(?P<rest>[^;]+);")
-_ONE_DECLARATOR = re.compile(r"(?P<type>[\w:\s]+?(?:<[^<>]*>)?)\s+(?P<name>\w+)\s*(?P<extents>(?:\[[^\]]*\]\s*)*)")
-_WAITS = re.compile(r"\b(?:simd|simdgroup|threadgroup_barrier)(?:_\w+)?\s*[(<]")
+_THREADGROUP_VARIABLES = re.compile(
+    r"(?P<before>[;{}]\s*|^[ \t]*\#[^\n]*\n\s*)threadgroup\s+"
+    r"(?:alignas\s*\([^)]*\)\s*)?(?P<rest>[^;=*&()\[]+(?:[\[=][^;]*)?)(?=;)",
+    re.MULTILINE,
+)
+_FIRST_DECLARATOR = re.compile(r"(?P<type>[\w:\s]+?(?:<[^;]*>)?)\s*\b(?P<declarators>\w+\s*(?:\[[^;]*)?(?:,[^;]*)?)$")
+_DECLARATOR = re.compile(r"\s*(?P<name>\w+)\s*(?P<extents>(?:\[[^\]]*\]\s*)*)$")
+_WAITS = re.compile(r"\b(?:simd|simdgroup|quad|threadgroup_barrier)(?:_\w+)?\s*[(<]")
+_THREAD_ATTRIBUTES = (
+    "dispatch_quadgroups_per_threadgroup",
+    "dispatch_simdgroups_per_threadgroup",
+    "dispatch_threads_per_threadgroup",
+    "grid_origin",
+    "grid_size",
+    "quadgroup_index_in_threadgroup",
+    "quadgroups_per_threadgroup",
+    "simdgroup_index_in_threadgroup",
+    "simdgroups_per_threadgroup",
+    "thread_execution_width",
+    "thread_index_in_quadgroup",
+    "thread_index_in_simdgroup",
+    "thread_index_in_threadgroup",
+    "thread_position_in_grid",
+    "thread_position_in_threadgroup",
+    "threadgroup_position_in_grid",
+    "threadgroups_per_grid",
+    "threads_per_grid",
+    "threads_per_simdgroup",
+    "threads_per_threadgroup",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """One buffer argument of a kernel; `role` is "input", "output", or what of the last input: "shape", ..."""
+    """One buffer argument of a kernel.
+
+    Attributes:
+        name: as the kernel calls it.
+        role: "input", "output", or what of the input before it MLX tells: "shape", "strides" or "ndim".
+        is_constant: does it lie in the address space `constant`, not `device`?
+        line: where the kernel declares it.
+    """
 
     name: str
     role: str
+    is_constant: bool
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +72,13 @@ class HostText:
     Attributes:
         source: a complete translation unit.
         buffers: its arguments, in order.
+        line: where the kernel begins.
         threads_wait: does it have barriers or collectives, for which threads wait for each other?
     """
 
     source: str
     buffers: tuple[Buffer, ...]
+    line: int
     threads_wait: bool
 
 
@@ -46,63 +87,156 @@ def without_comments(text: str) -> str:
     return _COMMENT.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
 
 
+def kernel_names(text: str) -> list[str]:
+    """The kernels of `text`: functions that are no templates, and instances of templates by their host name."""
+    code = without_comments(text)
+    hosts = [m["host"] for m in _INSTANTIATION.finditer(code)]
+    functions = [m["name"] for m in _KERNEL.finditer(code) if not _is_template(code, m.start())]
+    return functions + hosts
+
+
 def host_text(name: str, text: str) -> HostText:
-    """The kernel `name` of `text`, which MLX wrote, as C++.
+    """The kernel `name` of `text` as C++.
+
+    Args:
+        name: of a function, or the host name of an instance of a template.
+        text: what Metal would compile, from MLX or from a person.
 
     Raises:
-        ValueError: if a threadgroup variable is declared in a way that Metal does not take.
+        ValueError: if there is no such kernel, if an argument is of a kind that the simulator does not know, or if a
+            threadgroup variable is declared in a way that Metal does not take.
     """
-    text = without_comments(text)
-    signature = text.split(f"[[kernel]] void {name}(", 1)[1].split(") {\n", 1)[0]
+    code = without_comments(text)
+    call = next((m["call"] for m in _INSTANTIATION.finditer(code) if m["host"] == name), name)
+    function = call.partition("<")[0].strip()
+    found = next((m for m in _KERNEL.finditer(code) if m["name"] == function), None)
+    if found is None:
+        raise ValueError(f"there is no kernel {name!r} in the text; its kernels: {', '.join(kernel_names(text))}")
     buffers: list[Buffer] = []
     arguments: list[str] = []
-    for parameter in signature.split(",\n"):
-        if match := _BUFFER.search(parameter):
-            dereference = "*" if match["kind"] == "&" else ""
-            arguments.append(f"{dereference}({match['const'] or ''}{match['type']}*)buffers[{len(buffers)}]")
-            buffers.append(Buffer(match["name"], _role(match, buffers)))
-        elif match := _ATTRIBUTE.search(parameter):
-            arguments.append(f"host::position(where->{match['name']})")
-    specialisation = re.search(rf"decltype\(({name}<.*>)\)", text)
-    text = _INSTANTIATION.sub("", text)  # of a template; the call below does the same
-    entry = (
-        'extern "C" void simulator_entry(void* const* buffers, const simulator_thread* where) {\n'
-        f"  {specialisation[1] if specialisation else name}({', '.join(arguments)});\n}}\n"
-    )
-    source = (
+    for parameter, start in _parameters(code, found.end()):
+        line = code.count("\n", 0, start) + 1
+        if "*" in _ATTRIBUTES.sub("", parameter) or "&" in _ATTRIBUTES.sub("", parameter):
+            buffers.append(_buffer(parameter, line, buffers))
+            kind = "reference" if "&" in _ATTRIBUTES.sub("", parameter) else "pointer"
+            arguments.append(f"host::{kind}{{buffers[{len(buffers) - 1}]}}")
+        else:
+            arguments.append(_attribute(parameter, line))
+    line = code.count("\n", 0, found.start()) + 1
+    code = _without_attributes(_without_instantiations(code))
+    waits = _WAITS.search(code) is not None
+    return HostText(_source(_place_threadgroup_variables(code), call, arguments), tuple(buffers), line, waits)
+
+
+def _source(code: str, call: str, arguments: list[str]) -> str:
+    return (
         "#include <metal_stdlib>\nusing namespace metal;\n"
-        f'#line 1 "kernel.metal"\n{_place_threadgroup_variables(text)}\n#line 1 "entry"\n{entry}'
+        f'#line 1 "kernel.metal"\n{code}\n#line 1 "entry"\n'
+        'extern "C" __attribute__((no_sanitize("thread"), no_sanitize("undefined")))\n'
+        "void simulator_entry(void* const* buffers, const simulator_thread* where) {\n"
+        f"  {call}({', '.join(arguments)});\n}}\n"
+        "#if !SIMULATOR_CHECKED\n"
+        'extern "C" const simulator_site simulator_sites[1] = {};\n'
+        'extern "C" const unsigned long simulator_site_count = 0;\n'
+        "#endif\n"
     )
-    return HostText(source, tuple(buffers), _WAITS.search(text) is not None)
 
 
-def _role(match: re.Match[str], before: list[Buffer]) -> str:
-    if not match["const"]:
-        return "output"
+def _is_template(code: str, at: int) -> bool:
+    """Is what begins at `at` the declaration of a template?"""
+    declaration = re.split(r"[;}]", code[:at])[-1]
+    return re.search(r"\btemplate\s*<", declaration) is not None
+
+
+def _parameters(code: str, start: int) -> Iterator[tuple[str, int]]:
+    """The parameters of the list that begins at `start`, each with where it lies."""
+    depth, begin = 0, start
+    for i in range(start, len(code)):
+        if code[i] in "([{<":
+            depth += 1
+        elif depth > 0 and code[i] in ")]}>":
+            depth -= 1
+        elif code[i] == ")" or (code[i] == "," and depth == 0):
+            if parameter := code[begin:i].strip():
+                yield parameter, code.index(parameter, begin)
+            begin = i + 1
+            if code[i] == ")":
+                return
+
+
+def _buffer(parameter: str, line: int, before: list[Buffer]) -> Buffer:
+    if re.search(r"\bthreadgroup\b", parameter):
+        raise ValueError(
+            f"kernel.metal:{line}: `{' '.join(parameter.split())}`: the simulator has no threadgroup memory that is "
+            "sized at launch; declare an array in the kernel"
+        )
+    declaration = _ATTRIBUTES.sub("", parameter)
+    name = re.findall(r"\w+", declaration)[-1]
+    is_constant = re.search(r"\bconstant\b", declaration) is not None
+    role = "input" if is_constant or re.search(r"\bconst\b", declaration) else "output"
     inputs = {b.name for b in before if b.role == "input"}
-    meta = _META.search(match["name"])
-    return meta[1] if meta and match["name"].removesuffix(meta[0]) in inputs else "input"
+    if role == "input" and (meta := _META.search(name)) and name.removesuffix(meta[0]) in inputs:
+        role = meta[1]
+    return Buffer(name, role, is_constant, line)
 
 
-def _place_threadgroup_variables(text: str) -> str:
+def _attribute(parameter: str, line: int) -> str:
+    """The argument for a parameter such as `uint3 at [[thread_position_in_grid]]`."""
+    kinds = [m["what"].strip() for m in _ATTRIBUTES.finditer(parameter)]
+    words = re.findall(r"\w+", _ATTRIBUTES.sub("", parameter))
+    if len(words) < 2 or not _ATTRIBUTE_TYPE.match(words[-2]) or not kinds or kinds[0] not in _THREAD_ATTRIBUTES:
+        raise ValueError(
+            f"kernel.metal:{line}: `{' '.join(parameter.split())}`: an argument of a kernel is a pointer, a reference, "
+            f"or one of {', '.join(_THREAD_ATTRIBUTES)}"
+        )
+    return f"host::attribute<{words[-2]}>::of(where->{kinds[0]})"
+
+
+def _without_attributes(code: str) -> str:
+    return _ATTRIBUTES.sub(lambda m: "\n" * m.group().count("\n"), code)
+
+
+def _without_instantiations(code: str) -> str:
+    """The call of the kernel instantiates its template just as well."""
+    return _INSTANTIATION.sub(lambda m: "\n" * m.group().count("\n"), code)
+
+
+def _place_threadgroup_variables(code: str) -> str:
     """Threadgroup variables as references to storage that a threadgroup's threads share."""
     number = 0
 
     def place(statement: re.Match[str]) -> str:
         nonlocal number
-        declaration = _ONE_DECLARATOR.fullmatch(statement["rest"])
-        if declaration is None:
-            line = text.count("\n", 0, statement.start("rest")) + 1
-            raise ValueError(
-                f"kernel.metal:{line}: `threadgroup {statement['rest']};`: "
-                "a threadgroup variable is declared alone and without an initialiser"
+        found = _FIRST_DECLARATOR.match(statement["rest"])
+        declarators = [_DECLARATOR.match(d) for d in _split(found["declarators"])] if found else []
+        placed: list[str] = []
+        for declarator in declarators:
+            if found is None or declarator is None:
+                break
+            name = declarator["name"]
+            placed.append(
+                f"typedef {found['type']} {name}_storage{declarator['extents']}; "
+                f"{name}_storage& {name} = *({name}_storage*)simulator_threadgroup_memory("
+                f'{number}, sizeof({name}_storage), sizeof({found["type"]}), "{name}")'
             )
-        name = declaration["name"]
-        number += 1
-        return (
-            f"{statement['space']}typedef {declaration['type']} {name}_storage{declaration['extents']}; "
-            f"{name}_storage& {name} = "
-            f"*({name}_storage*)simulator_threadgroup_memory({number - 1}, sizeof({name}_storage));"
-        )
+            number += 1
+        if not placed or len(placed) < len(declarators):
+            line = code.count("\n", 0, statement.start("rest")) + 1
+            raise ValueError(
+                f"kernel.metal:{line}: `threadgroup {statement['rest']};`: a threadgroup variable is declared as "
+                "`threadgroup T name[size];`, and has no initialiser"
+            )
+        return statement["before"] + "; ".join(placed)
 
-    return _THREADGROUP_VARIABLE.sub(place, text)
+    return _THREADGROUP_VARIABLES.sub(place, code)
+
+
+def _split(declarators: str) -> Iterator[str]:
+    """`a[f(1, 2)], b` at the commas that part declarators."""
+    depth, begin = 0, 0
+    for i, mark in enumerate(declarators):
+        depth += (mark in "([<") - (mark in ")]>")
+        if mark == "," and depth == 0:
+            yield declarators[begin:i]
+            begin = i + 1
+    yield declarators[begin:]

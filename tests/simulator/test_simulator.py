@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mlx.core as mx
@@ -16,16 +17,16 @@ X = mx.arange(128, dtype=mx.float32)
 def run(body: str, *inputs: mx.array, header: str = "", out: tuple[int, ...] = (128,), **options: Any) -> np.ndarray:
     """Run a kernel of 128 threads, 64 a threadgroup, that reads `a`, `b`, ... and writes `y`."""
     dtype = options.pop("dtype", mx.float32)
-    kernel = mx.fast.metal_kernel(
+    kernel = simulator.metal_kernel(
         name="test",
         input_names=list("abcd"[: len(inputs)]),
         output_names=["y"],
         source=f"uint g = thread_position_in_grid.x; uint l = thread_index_in_threadgroup;\n{body}",
         header=header,
-        **{k: options.pop(k) for k in ("atomic_outputs",) if k in options},
+        **{k: options.pop(k) for k in ("atomic_outputs", "ensure_row_contiguous", "check") if k in options},
     )
     launch = {"grid": (128, 1, 1), "threadgroup": (64, 1, 1), "output_shapes": [out], "output_dtypes": [dtype]}
-    (y,) = simulator.run(lambda *arrays: kernel(inputs=list(arrays), **launch | options), *inputs)
+    (y,) = kernel(inputs=inputs, **launch | options)
     return np.array(y.astype(mx.float32) if y.dtype == mx.bfloat16 else y)
 
 
@@ -147,9 +148,71 @@ def test_shapes_strides_scalars_and_constants() -> None:
     assert (y == 3 + 120 + 300 + 7000 + 0.5).all()
 
 
-def test_non_contiguous_inputs() -> None:
+def test_non_contiguous_inputs_are_copied() -> None:
     x = mx.arange(128, dtype=mx.float32).reshape(8, 16).T
     np.testing.assert_array_equal(run("y[g] = a[g];", x), np.array(x).ravel())
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_non_contiguous_inputs_as_they_are(dtype: mx.Dtype) -> None:
+    x = mx.arange(512, dtype=mx.float32).reshape(16, 32)[::-2, 3:19].astype(dtype)
+    body = "y[g] = float(a[long(g / 16u) * a_strides[0] + long(g % 16u) * a_strides[1]]);"
+    expected = np.array(x.astype(mx.float32)).ravel()
+    for array in (x, mx.broadcast_to(x[:1], (8, 16)), x.T.reshape(8, 16).T.reshape(8, 16)):
+        expected = np.array(array.astype(mx.float32)).ravel()
+        np.testing.assert_array_equal(run(body, array, ensure_row_contiguous=False, check=True), expected)
+
+
+def test_init_value() -> None:
+    body = "if (g % 2u == 0u) { y[g] += 1.0f; }"
+    np.testing.assert_array_equal(run(body, X, init_value=2.5, check=True), np.tile([3.5, 2.5], 64))
+
+
+def test_verbose(capsys: pytest.CaptureFixture[str]) -> None:
+    run("y[g] = a[g];", X, verbose=True)
+    assert "[[kernel]] void custom_kernel_test" in capsys.readouterr().out
+
+
+def test_python_numbers_as_inputs() -> None:
+    assert (run("y[g] = a * 10.0f + float(b) + (c ? 0.5f : 0.0f);", 3.0, 4, True) == 34.5).all()
+
+
+def test_attributes_of_other_types() -> None:
+    text = """
+        [[kernel]] void k(device float* y [[buffer(0)]], constant int& n, ushort2 p [[thread_position_in_grid]],
+                          ushort lane [[thread_index_in_simdgroup]], uint g [[threadgroup_position_in_grid]]) {
+          y[p.y * 32 + p.x] = float(int(lane) + n + 100 * int(g));
+        }
+    """
+    launch = simulator.Launch("k", text, (32, 2, 1), (32, 2, 1), ("n",), (("y", (2, 32), mx.float32),))
+    done = simulator.execute(launch, [mx.array(7)], check=True)
+    assert done.findings == ()
+    np.testing.assert_array_equal(np.array(done.outputs[0]), [np.arange(32) + 7.0] * 2)
+
+
+def test_kernels_that_run_at_the_same_time() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        rows = pool.map(lambda i: run(f"y[g] = a[g] * {i}.0f + simd_sum(0.0f);", X), range(8))
+        np.testing.assert_array_equal(list(rows), np.arange(8)[:, None] * np.arange(128))
+
+
+def test_a_loop_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVJIT_SIMULATOR_TIMEOUT", "1")
+    body = "volatile uint i = 1u; while (i > 0u) { i = g == 3u ? 1u : 0u; } y[g] = 0.0f;"
+    with pytest.raises(simulator.KernelError, match=r"still running after 1 seconds, now thread \(3, 0, 0\)"):
+        run(body, X)
+    monkeypatch.setenv("CONVJIT_SIMULATOR_TIMEOUT", "soon")
+    with pytest.raises(ValueError, match="CONVJIT_SIMULATOR_TIMEOUT is 'soon'"):
+        run("y[g] = 0.0f;", X)
+
+
+def test_a_malformed_signature() -> None:
+    """MLX writes it for several outputs where the body has no thread attribute."""
+    kernel = simulator.metal_kernel("bad", ["a"], ["y", "z"], "y[0] = a[0]; z[0] = float(a_shape[0]);")
+    with pytest.raises(ValueError, match="use a thread attribute"):
+        kernel(
+            inputs=[X], grid=(1, 1, 1), threadgroup=(1, 1, 1), output_shapes=[(1,)] * 2, output_dtypes=[mx.float32] * 2
+        )
 
 
 def test_templates() -> None:
@@ -231,10 +294,29 @@ def test_rejected_as_in_metal(body: str) -> None:
         run(body, X)
 
 
-@pytest.mark.parametrize("declaration", ["threadgroup float s[4] = {0.0f}", "threadgroup float s[4], t[4]"])
-def test_threadgroup_variables_are_declared_alone(declaration: str) -> None:
-    with pytest.raises(ValueError, match=r"kernel\.metal:.*declared alone"):
-        run(f"{declaration}; y[g] = s[0];", X)
+@pytest.mark.parametrize("declaration", ["threadgroup float s[4] = {0.0f}", "threadgroup float s = 0.0f"])
+def test_threadgroup_variables_have_no_initialiser(declaration: str) -> None:
+    with pytest.raises(ValueError, match=r"kernel\.metal:7: .*has no initialiser"):
+        run(f"{declaration}; y[g] = a[0];", X)
+
+
+def test_threadgroup_variables_wherever_metal_takes_them() -> None:
+    header = """
+        struct cj_pair { float first; float second; };
+        constant constexpr uint cj_count = 32;
+        inline float cj_other(threadgroup const cj_pair* pairs, uint at) { return pairs[at ^ 1u].second; }
+    """
+    body = """
+        #define SIZE 64
+        threadgroup cj_pair pairs[SIZE];
+        threadgroup float left[cj_count * 2], right[2][(cj_count)];
+        { threadgroup alignas(16) float4 inner; if (l == 0u) { inner = float4(1.0f, 2.0f, 3.0f, 4.0f); }
+          threadgroup_barrier(mem_flags::mem_threadgroup); left[l] = inner.z; }
+        pairs[l].first = 0.0f; pairs[l].second = a[g]; right[l / 32u][l % 32u] = a[g];
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        y[g] = cj_other(pairs, l) + left[l] * 1000.0f + right[0][l % 32u] - right[0][l % 32u];
+    """
+    np.testing.assert_array_equal(run(body, X, header=header, check=True), (np.arange(128) ^ 1) + 3000.0)
 
 
 @pytest.mark.parametrize(
@@ -242,18 +324,29 @@ def test_threadgroup_variables_are_declared_alone(declaration: str) -> None:
     [
         (
             "if (l >= 40u) { return; } threadgroup_barrier(mem_flags::mem_none); y[g] = 1.0f;",
-            "only 40 of 64 threads reach the barrier in line 7",
+            r"kernel.metal:7: only 40 of 64 threads reach the barrier: thread \(39, 0, 0\) does",
         ),
         (
             "if (l < 40u) { threadgroup_barrier(mem_flags::mem_none); }\n"
             "else { threadgroup_barrier(mem_flags::mem_none); } y[g] = 1.0f;",
-            "different barriers, in lines 7 and 8",
+            r"kernel.metal:8: threads of one threadgroup wait at different barriers: .* in line 7",
         ),
-        ("if (l % 2u == 0u) { y[g] = simd_sum(a[g]); }", "simd_sum in line 7 is not reached by every lane"),
+        ("if (l % 2u == 0u) { y[g] = simd_sum(a[g]); }", "kernel.metal:7: simd_sum is not reached by every lane"),
         ("y[g] = (l % 2u == 0u) ? simd_sum(a[g]) : simd_max(a[g]);", "lanes of one simdgroup wait in"),
-        ("threadgroup float s[8193]; s[l] = a[g]; y[g] = s[l];", "32772 bytes of threadgroup memory: the limit is"),
-        ("y[g + 128u] = a[g];", r"the thread at \(0, 0, 0\) of the grid touches memory outside"),
-        ("y[g] = a[g == 9u ? 100000u : g];", r"the thread at \(9, 0, 0\) of the grid touches memory outside"),
+        (
+            "threadgroup float s[8193]; s[l] = a[g]; y[g] = s[l];",
+            "32772 bytes of threadgroup memory, `s` being the latest: the limit",
+        ),
+        ("y[g + 128u] = a[g];", r"thread \(0, 0, 0\) touches `y`\[128\], which has 128 elements"),
+        ("y[g] = a[g == 9u ? 100000u : g];", r"thread \(9, 0, 0\) touches `a`\[100000\], which has 128 elements"),
+        (
+            "y[g] = *(device float*)(ulong(g) + 12345678ul);",
+            r"thread \(0, 0, 0\) touches memory outside of every array",
+        ),
+        (
+            "device float* p = (device float*)a; p[g] = 1.0f; y[g] = 0.0f;",
+            r"thread \(0, 0, 0\) writes `a`\[0\], an input",
+        ),
     ],
 )
 def test_what_no_kernel_may_do(body: str, message: str) -> None:
