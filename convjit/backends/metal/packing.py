@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from convjit.backends.metal import direct, gemm, winograd
+from convjit.backends.metal import depthwise, direct, gemm, winograd
 from convjit.geometry import Window
 from convjit.schedule import Schedule
 
 _TEMPLATES: dict[str, Callable[[Window, Schedule, mx.array], mx.array]] = {
+    "metal/depthwise.metal": depthwise.pack,
     "metal/direct.metal": direct.pack,
     "metal/gemm.metal": gemm.pack,
+    "metal/gather.metal": gemm.pack,
     "metal/winograd": winograd.pack,
     "metal/stem.metal": gemm.pack_dense,
 }
