@@ -1,0 +1,32 @@
+"""Random kernels by any of their schedules: right, and nothing to find for the checker, the type check or the linter.
+
+A fixed sample here; `make metal-fuzz` runs METAL_FUZZ_COUNT of them from METAL_FUZZ_SEED. Hypothesis prints a failing
+kernel, made as small as it can.
+"""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+from hypothesis import HealthCheck, given, settings
+from kernels import check
+from strategies import scheduled
+
+COUNT = int(os.environ.get("METAL_FUZZ_COUNT", "40"))
+SEED = int(os.environ.get("METAL_FUZZ_SEED", "1"))
+
+
+@hypothesis.seed(SEED)
+@settings(
+    max_examples=COUNT,
+    deadline=None,
+    database=None,
+    print_blob=False,
+    suppress_health_check=list(HealthCheck),
+    phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
+)
+@given(scheduled())
+def test_random_kernels(case) -> None:
+    kernel, schedule = case
+    check(kernel, schedule)
