@@ -1,9 +1,10 @@
 """Fast algorithms for short convolutions, F(m, r): m outputs of r taps by m + r - 1 multiplications instead of m r.
 
 An algorithm is three matrices: outputs = A^T [(G taps) * (B^T inputs)], with * element by element. They are made by
-Cook and Toom's method: two polynomials are evaluated at m + r - 2 points and at infinity, the values are multiplied, and
-the product is interpolated; transposed, that is a convolution (Lavin & Gray, Fast Algorithms for Convolutional Neural
-Networks, 2015). All arithmetic here is exact. In two dimensions an algorithm is applied along one axis, then the other.
+Cook and Toom's method: two polynomials are evaluated at m + r - 2 points and at infinity, the values are multiplied,
+and the product is interpolated; transposed, that is a convolution (Lavin & Gray, Fast Algorithms for Convolutional
+Neural Networks, 2015). All arithmetic here is exact. In two dimensions, an algorithm is applied along one axis, then
+along the other.
 
 The points decide how rounding errors grow: they should be small, symmetric, and of small numerator and denominator
 (Barabasz, Anderson, Soodhalter & Gregg, Error Analysis and Improving the Accuracy of Winograd Convolution for Deep

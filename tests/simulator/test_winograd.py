@@ -1,4 +1,4 @@
-"""Winograd on Metal: the algorithms exactly, the three kernels against float64, and how far errors and infinities go."""
+"""Winograd on Metal: the algorithms exactly, the kernels against float64, and how far errors and infinities go."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 import reference
 from kernels import BACKEND, bias_silu, check, random_array, residual_gate, simulate, to_numpy
 
-from convjit import simulator
 from convjit.bilinear import POINTS, algorithm
 from convjit.emit.metal.straight_line import product
 from convjit.geometry import Geometry, Window

@@ -1,4 +1,4 @@
-"""A constant matrix times a vector, as straight-line code: no zeros, no multiplications by one, shared sums only once."""
+"""A constant matrix times a vector, as straight-line code: no zeros, no factors of one, what rows share only once."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def product(matrix: Matrix, inputs: Sequence[str]) -> Code:
     for i, k in combinations(range(len(rows)), 2):
         if results[i] or results[k] or not (shared := _shared(rows[i], rows[k])):
             continue
-        same, opposite = (_define(f"{word}{i}", terms, lines) for word, terms in zip(("same", "other"), shared))
-        results[i], results[k] = _define(f"y{i}", {same: Fraction(1), opposite: Fraction(1)}, lines), ""
-        results[k] = _define(f"y{k}", {same: Fraction(1), opposite: Fraction(-1)}, lines)
+        same, other = _define(f"same{i}", shared[0], lines), _define(f"other{i}", shared[1], lines)
+        results[i] = _define(f"y{i}", {same: Fraction(1), other: Fraction(1)}, lines)
+        results[k] = _define(f"y{k}", {same: Fraction(1), other: Fraction(-1)}, lines)
     for i, row in enumerate(rows):
         results[i] = results[i] or _define(f"y{i}", row, lines)
     return Code(tuple(lines), tuple(results))

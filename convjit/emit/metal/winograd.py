@@ -17,10 +17,10 @@ the inputs do not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import gcd, prod
+from math import prod
 from typing import Any
 
+from convjit.bilinear import TAPS
 from convjit.emit.metal.dispatch import Dispatch, extras_of, padded, results_of, write_text
 from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major
 from convjit.emit.metal.language import METAL, TYPES
@@ -33,7 +33,7 @@ from convjit.schedule.metal.winograd import Winograd
 THREADS = 128
 """Of a threadgroup of the transforms."""
 
-_WORDS = {"d": "the depth", "h": "the height", "w": "the width"}
+_WORDS = ("the depth", "the height", "the width")
 
 
 def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
@@ -48,7 +48,6 @@ def _input(kernel: Kernel, plan: Winograd) -> Dispatch:
     lanes, rows = _threadgroup(plan.terms // (1 + pairs), plan.block_m)
     while plan.block_m % rows:
         lanes, rows = lanes * 2, rows // 2
-    axes = _transformed(plan, inputs=True)
     channels, sizes = plan.geometry.in_channels, plan.in_size
     exists = [f"row < input_shape[0] * {prod(plan.tile_counts)}"]
     if plan.padded_channels > channels:
@@ -58,12 +57,13 @@ def _input(kernel: Kernel, plan: Winograd) -> Dispatch:
     names = {i: f"in_{'dhw'[i]}" for i in range(3) if sizes[i] > 1}
     offset = row_major([names.get(i) for i in range(3)], sizes, channels)
     variables = {
-        **_shared_variables(kernel, plan, axes),
+        **_shared_variables(kernel, plan),
+        "axes": _transforms(plan, inputs=True),
         "surplus_lanes": plan.terms // (1 + pairs) % lanes != 0,
         "summed_taps": prod(plan.summed_taps),
         "untransformed": [("dhw"[i], position) for i, position in untransformed],
         "exists": " && ".join(exists),
-        "inside": " && ".join(["exists", *(test for i in _axes_of(plan) for test in _inside(plan, i))]),
+        "inside": " && ".join(["exists", *(test for i in _transformed_axes(plan) for test in _inside(plan, i))]),
         "input_offset": f"{offset} + channel" if offset else "channel",
         "place": f"k / {FRAGMENT} * {plan.block_m * FRAGMENT} + row % {plan.block_m} * {FRAGMENT} + k % {FRAGMENT}",
         "scale": _factor(kernel, plan, inverse=True),
@@ -79,7 +79,7 @@ def _input(kernel: Kernel, plan: Winograd) -> Dispatch:
 def _multiply(kernel: Kernel, plan: Winograd, transformed: int) -> Dispatch:
     """Multiplies value number `transformed` by the weights."""
     variables = {
-        **_shared_variables(kernel, plan, ()),
+        **_shared_variables(kernel, plan),
         "type_of_4": {"f32": "float4", "f16": "half4", "bf16": "bfloat4"}[kernel.dtype],
         "simdgroups_m": 1,
         "simdgroups_n": plan.simdgroups,
@@ -101,16 +101,16 @@ def _output(kernel: Kernel, plan: Winograd, products: int) -> Dispatch:
     g, pairs = plan.geometry, _pairs(plan)
     tiles, width = prod(plan.tile_counts), -(-g.out_channels // (1 + pairs))
     lanes, rows = _threadgroup(width, tiles)
-    axes = _transformed(plan, inputs=False)
     surplus = [f"first_channel >= {g.out_channels}"] if width % lanes else []
     if tiles % rows:
         surplus.append(f"tile >= {tiles}")
-    outside = [i for i in _axes_of(plan) if plan.out_size[i] % plan.tiles[i]]
+    outside = [i for i in _transformed_axes(plan) if plan.out_size[i] % plan.tiles[i]]
     names = {i: f"out_{'dhw'[i]}" for i in range(3) if plan.out_size[i] > 1}
     variables = {
-        **_shared_variables(kernel, plan, axes),
+        **_shared_variables(kernel, plan),
+        "axes": _transforms(plan, inputs=False),
         "surplus": " || ".join(surplus),
-        "untransformed": [(n, p) for n, p in zip("dhw", _places(plan), strict=True) if n not in _names(axes) and p],
+        "untransformed": [("dhw"[i], place) for i, place in enumerate(_places(plan)) if place and plan.tiles[i] == 1],
         "outside": " || ".join(f"{names[i]} >= {plan.out_size[i]}" for i in outside),
         "pixel": row_major([names.get(i) for i in range(3)], plan.out_size) or "0",
         "pixels": prod(g.out_size),
@@ -127,22 +127,16 @@ def _output(kernel: Kernel, plan: Winograd, products: int) -> Dispatch:
     return Dispatch(text, (products, *range(2, 2 + len(kernel.extras))), outputs, grid, (lanes, rows, 1))
 
 
-def _shared_variables(kernel: Kernel, plan: Winograd, axes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    g, pairs = plan.geometry, _pairs(plan)
-    tiles, inner = [plan.tiles[i] for i in _axes_of(plan)], axes[-1]["positions"] if axes else 0
-    position = (
-        " + ".join([*([f"i_{axes[0]['name']} * {inner}"] if len(axes) > 1 else []), f"i_{axes[-1]['name']}"])
-        if axes
-        else ""
-    )
+def _shared_variables(kernel: Kernel, plan: Winograd) -> dict[str, Any]:
+    g, pairs, numbers = plan.geometry, _pairs(plan), _transformed_axes(plan)
+    position = row_major([f"i_{'dhw'[i]}" for i in numbers], [plan.algorithms[i].positions for i in numbers])
     return {
-        "name": f"F({'x'.join(map(str, tiles))}, {'x'.join('3' for _ in tiles)})",
+        "name": f"F({'x'.join(str(plan.tiles[i]) for i in numbers)}, {'x'.join(str(TAPS) for _ in numbers)})",
         "title": g.in_words(),
         "type": TYPES[kernel.dtype],
         "index": index_type(prod(g.in_size) * g.in_channels, prod(g.out_size) * g.out_channels, *g.padded_size),
         "pairs": pairs,
         "value": "float2" if pairs else "float",
-        "axes": axes,
         "position": position,
         "element": f"x[{position}]",
         "positions": plan.positions,
@@ -161,55 +155,40 @@ def _pairs(plan: Winograd) -> bool:
     return max(plan.tiles) == 2
 
 
-def _axes_of(plan: Winograd) -> list[int]:
-    """The axes that are transformed."""
+def _transformed_axes(plan: Winograd) -> list[int]:
     return [i for i in range(3) if plan.tiles[i] > 1]
 
 
-def _names(axes: Sequence[dict[str, Any]]) -> set[str]:
-    return {axis["name"] for axis in axes}
-
-
-def _transformed(plan: Winograd, *, inputs: bool) -> list[dict[str, Any]]:
-    """The axes that are transformed: where their tiles begin, and the code for one row of a tile."""
-    numbers, places = _axes_of(plan), _places(plan)
+def _transforms(plan: Winograd, *, inputs: bool) -> list[dict[str, Any]]:
+    """The axes that are transformed: where a tile begins, and the code for one row of a tile along them."""
     axes: list[dict[str, Any]] = []
+    numbers = _transformed_axes(plan)
+    names = ["dhw"[i] for i in numbers]
+    extents = [plan.algorithms[i].positions for i in numbers]
+    strides = [prod(extents[n + 1 :]) for n in range(len(numbers))]
     for n, i in enumerate(numbers):
-        algorithm, offset = plan.algorithms[i], plan.axes[i].offset if inputs else 0
+        algorithm = plan.algorithms[i]
         matrix = algorithm.inputs if inputs else algorithm.outputs
-        first = f"{places[i] or '0'} * {algorithm.tile}" + (
-            f" {'+' if offset > 0 else '-'} {abs(offset)}" if offset else ""
-        )
-        elements, other, others = _row(plan, numbers, n, inputs)
+        others = [m for m in range(len(numbers)) if m != n]
+        rest = "".join(f" + i_{names[m]}" + (f" * {strides[m]}" if strides[m] > 1 else "") for m in others)
+        elements = [f"x[{j * strides[n]}{rest}]" for j in range(algorithm.positions)]
         code = product(matrix, elements)
+        offset = plan.axes[i].offset if inputs else 0
         axes.append(
             {
-                "name": "dhw"[i],
-                "spelled": _WORDS["dhw"[i]],
-                "first": first,
+                "name": names[n],
+                "spelled": _WORDS[i],
+                "first": _plus(f"{_places(plan)[i] or '0'} * {algorithm.tile}", offset),
                 "tile": algorithm.tile,
                 "positions": algorithm.positions,
-                "other": other,
-                "others": others,
+                "other": "".join(f"i_{names[m]}" for m in others),
+                "others": prod(extents[m] for m in others),
                 "lines": code.lines,
                 "results": list(zip(elements[: len(matrix)], code.results, strict=True)),
             }
         )
+        extents[n] = len(matrix)  # what the next axis has to transform
     return axes
-
-
-def _row(plan: Winograd, numbers: list[int], n: int, inputs: bool) -> tuple[list[str], str, int]:
-    """The elements of a row of a tile along axis `numbers[n]`, and the variable and number of its rows, if it has some."""
-    count = plan.algorithms[numbers[n]].positions
-    if len(numbers) == 1:
-        return [f"x[{j}]" for j in range(count)], "", 0
-    inner = plan.algorithms[numbers[1]].positions
-    if n == 0:
-        return [f"x[{j * inner} + i_{'dhw'[numbers[1]]}]" for j in range(count)], f"i_{'dhw'[numbers[1]]}", inner
-    # The first axis has been transformed already, the output's to fewer rows.
-    outer = plan.algorithms[numbers[0]]
-    name = f"i_{'dhw'[numbers[0]]}"
-    return [f"x[{name} * {inner} + {j}]" for j in range(count)], name, outer.positions if inputs else outer.tile
 
 
 def _places(plan: Winograd) -> list[str]:
@@ -235,9 +214,12 @@ def _untransformed_inputs(plan: Winograd) -> list[tuple[int, str]]:
             inner, outer = prod(taps[i + 1 :]) * plan.padded_channels, prod(taps[:i])
             tap = f"k / {inner}" + (f" % {taps[i]}" if outer > 1 else "")
             parts.append(f"{tap} * {axis.step}" if axis.step > 1 else tap)
-        text = " + ".join(parts) or "0"
-        positions.append((i, f"{text} {'+' if axis.offset > 0 else '-'} {abs(axis.offset)}" if axis.offset else text))
+        positions.append((i, _plus(" + ".join(parts) or "0", axis.offset)))
     return positions
+
+
+def _plus(text: str, offset: int) -> str:
+    return f"{text} {'+' if offset > 0 else '-'} {abs(offset)}" if offset else text
 
 
 def _inside(plan: Winograd, i: int) -> list[str]:
@@ -253,7 +235,7 @@ def _factor(kernel: Kernel, plan: Winograd, *, inverse: bool) -> str:
     """What float16 transforms are scaled by: the rows of B^T of F(2, 3) add two inputs."""
     if kernel.dtype != "f16":
         return ""
-    factor = 2.0 ** len(_axes_of(plan))
+    factor = 2.0 ** len(_transformed_axes(plan))
     return f"{METAL.constant(1 / factor if inverse else factor, 'f32')} * "
 
 
