@@ -7,6 +7,7 @@
 Names:
     compile: a function or an `nn.Module` -> one that runs its convolutions on generated kernels.
     disable, enable: plain MLX for every compiled function, and back.
+    tune: measure the ways to run each convolution on this machine, and keep the fastest.
     inspect: IR by stage, kernel sources, explanations.
     passes: the pipeline, and how passes of your own join it (`passes.register`).
     FallbackWarning, CompileError, PipelineError: what stays plain MLX; the same as an error; a mistake in `pipeline=`.
@@ -15,5 +16,16 @@ Names:
 from convjit import inspect, passes
 from convjit.compile import compile, disable, enable
 from convjit.errors import CompileError, FallbackWarning, PipelineError
+from convjit.tune import tune
 
-__all__ = ["CompileError", "FallbackWarning", "PipelineError", "compile", "disable", "enable", "inspect", "passes"]
+__all__ = [
+    "CompileError",
+    "FallbackWarning",
+    "PipelineError",
+    "compile",
+    "disable",
+    "enable",
+    "inspect",
+    "passes",
+    "tune",
+]

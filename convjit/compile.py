@@ -56,6 +56,7 @@ def compile(
     pipeline: str | None = None,
     inputs: Any = None,
     outputs: Any = None,
+    tune: bool = False,
 ) -> Any:
     """Compile the convolutions of a function or a module, with what surrounds them fused in.
 
@@ -72,6 +73,8 @@ def compile(
         pipeline: the passes up to fused convolutions, as one spec string; by default `convjit.passes.OPTIMIZE`. It may
             name passes of your own (`convjit.passes.register`); a mistake in it is a `PipelineError` at the first call.
         inputs, outputs: state as in `mx.compile`; a function with such state runs as plain MLX for now.
+        tune: measure, at the first call of a signature, the ways to run each kernel that is new on this machine, and
+            MLX's own op, and keep what is clearly the fastest, for later processes too. See `convjit.tune`.
 
     Example:
         >>> fast = convjit.compile(model)
@@ -86,13 +89,13 @@ def compile(
         raise ValueError(f"fallback must be 'warn', 'error' or 'quiet', got {fallback!r}")
     if function is None:
         return functools.partial(
-            compile, backend=backend, fallback=fallback, pipeline=pipeline, inputs=inputs, outputs=outputs
+            compile, backend=backend, fallback=fallback, pipeline=pipeline, inputs=inputs, outputs=outputs, tune=tune
         )
     if not callable(function):
         raise TypeError(
             f"convjit.compile takes a function or a module, got an object of type {type(function).__name__}"
         )
-    options = Options(backend, fallback, pipeline, inputs is not None or outputs is not None)
+    options = Options(backend, fallback, pipeline, inputs is not None or outputs is not None, tune)
     if isinstance(function, type):
         return _compile_class(function, options)
     return Compiled(function, options)
@@ -150,6 +153,11 @@ class Compiled:
             entry.give_up(str(e))
             self._report(entry)
             return self._function(*args, **kwargs)
+
+    def _forget(self) -> None:
+        """Compile every signature anew when it is called next."""
+        with self._lock:
+            self._entries.clear()
 
     def _find(self, key: tuple[Any, ...]) -> tuple[Entry | None, bool]:
         """The entry whose state is what it was, refreshed for new weights; and whether a tracer is among those."""
@@ -215,6 +223,19 @@ class Compiled:
         if news := [sentence for sentence in (*entry.reasons, *entry.notes) if _is_news(sentence)]:
             self._warned = True
             warnings.warn(f"convjit: {self._name}: " + "; ".join(news), FallbackWarning, stacklevel=5)
+
+
+def compiled_of(fast: Any) -> Compiled:
+    """The compiled function behind a user's object: a function, a bound method, or an instance of a compiled class.
+
+    Raises:
+        TypeError: if there is none.
+    """
+    bound = getattr(fast, "__func__", fast)
+    for candidate in (bound, vars(type(bound)).get("__call__"), getattr(bound, "__dict__", {}).get("__call__")):
+        if isinstance(candidate, Compiled):
+            return candidate
+    raise TypeError(f"not a compiled function: {fast!r}; pass what convjit.compile returned")
 
 
 def _is_news(sentence: str) -> bool:

@@ -25,6 +25,7 @@ from convjit.replay import UnknownPrimitive
 from convjit.schedule import Schedule
 from convjit.state import Walk
 from convjit.tracers import any_tracer
+from convjit.tune import tune_if_wanted
 
 
 class Bound(NamedTuple):
@@ -191,13 +192,15 @@ def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapsh
 
 def _compile(name: str, captured: Capture, options: Options, backend: Backend, snapshot: Snapshot) -> Entry:
     folder = dump.folder_for(name)
+    tune_if_wanted(name, captured, options, backend)
     lowered, kernels = _trusted(name, captured, options, backend, folder)
     entry = Entry(snapshot, lowered.refusals())
     entry.notes = lowered.substitutes()
     entry.captured, entry.lowered, entry.backend = captured, lowered, backend
     if not kernels:
-        why = entry.reasons or ["it has no convolution"]
-        entry.reasons = [f"runs as plain MLX: {'; '.join(why)}"]
+        if not lowered.slower:
+            why = entry.reasons or ["it has no convolution"]
+            entry.reasons = [f"runs as plain MLX: {'; '.join(why)}"]
         return entry
     if folder is not None:
         dump.write_sources(folder, lowered.sources(backend))

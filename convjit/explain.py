@@ -15,7 +15,6 @@ from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import is_elementwise
 from convjit.passes.raise_conv import geometry_of
 from convjit.report import PLAIN, Row
-from convjit.schedule import Schedule
 
 
 def rows(module: ModuleOp) -> Iterator[Row]:
@@ -29,8 +28,8 @@ def rows(module: ModuleOp) -> Iterator[Row]:
 
 def _compiled(op: FusedOp) -> Row:
     layer = op.layer.data if op.layer else "conv"
-    kernel = PLAIN if op.schedule is None else _in_words(op.schedule.data)
-    note = "; ".join(filter(None, [_text(op, "note"), _end_of_epilogue(op)]))
+    kernel = PLAIN if op.schedule is None else op.schedule.data.in_words()
+    note = "; ".join(filter(None, [_text(op, "note"), _text(op, "tuned"), _end_of_epilogue(op)]))
     return Row(layer, op.geometry.in_words(batch=True), _text(op, "fused"), kernel, note)
 
 
@@ -48,10 +47,6 @@ def _plain(op: PrimitiveOp) -> Row:
 def _text(op: Operation, attribute: str) -> str:
     value = op.attributes.get(attribute)
     return value.data if isinstance(value, StringAttr) else ""
-
-
-def _in_words(schedule: Schedule) -> str:
-    return " ".join([schedule.template, *(f"{name}={value}" for name, value in schedule.choices)])
 
 
 def _end_of_epilogue(op: FusedOp) -> str:

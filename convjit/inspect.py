@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from convjit.compile import compiled_of
 from convjit.passes import STAGES
 from convjit.report import PLAIN, Explanation
 
@@ -79,7 +80,7 @@ def explain(fast: Any) -> Explanation:
     """
     from convjit.explain import rows
 
-    compiled = _compiled(fast)
+    compiled = compiled_of(fast)
     entry = _last_entry(compiled)
     table = () if entry.lowered is None else tuple(rows(entry.lowered.module))
     return Explanation(
@@ -91,16 +92,6 @@ def explain(fast: Any) -> Explanation:
     )
 
 
-def _compiled(fast: Any) -> Compiled:
-    from convjit.compile import Compiled
-
-    bound = getattr(fast, "__func__", fast)
-    for candidate in (bound, vars(type(bound)).get("__call__"), getattr(bound, "__dict__", {}).get("__call__")):
-        if isinstance(candidate, Compiled):
-            return candidate
-    raise TypeError(f"not a compiled function: {fast!r}; pass what convjit.compile returned")
-
-
 def _last_entry(compiled: Compiled) -> Entry:
     entry = compiled._last  # pyright: ignore[reportPrivateUsage]
     if entry is None:
@@ -109,7 +100,8 @@ def _last_entry(compiled: Compiled) -> Entry:
 
 
 def _compiled_entry(fast: Any) -> Entry:
-    entry = _last_entry(_compiled(fast))
+    entry = _last_entry(compiled_of(fast))
     if entry.program is None:
-        raise ValueError(f"{fast!r} runs as plain MLX: {'; '.join(entry.reasons)}")
+        why = "; ".join(entry.reasons) or "its ops were measured to be faster here"
+        raise ValueError(f"{fast!r} runs as plain MLX: {why}")
     return entry

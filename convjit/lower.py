@@ -36,13 +36,15 @@ class Lowered:
         module: `@prepare` and `@forward`.
         constants: the arrays behind traced arguments of kind "constant".
         pipeline: the passes that made it.
-        refused: layer -> why the backend does not take it.
+        refused: layer -> why it is not on a kernel of ours.
+        slower: the layers that could be, but MLX's own op was measured to be faster.
     """
 
     module: ModuleOp
     constants: list[mx.array]
     pipeline: str
     refused: dict[str, str]
+    slower: frozenset[str]
 
     def kernels(self) -> Iterator[tuple[str, Kernel, Schedule]]:
         """Layer, kernel and schedule of every convolution on a kernel of ours, in program order."""
@@ -55,8 +57,9 @@ class Lowered:
         return {layer: backend.source(kernel, schedule) for layer, kernel, schedule in self.kernels()}
 
     def refusals(self) -> list[str]:
-        """One sentence for each convolution that stays plain MLX."""
-        return [f"{row.layer} stays plain MLX: {row.note}" for row in rows(self.module) if row.kernel == PLAIN]
+        """One sentence for each convolution that has to stay plain MLX."""
+        plain = [row for row in rows(self.module) if row.kernel == PLAIN and row.layer not in self.slower]
+        return [f"{row.layer} stays plain MLX: {row.note}" for row in plain]
 
     def substitutes(self) -> list[str]:
         """One sentence for each convolution whose schedule stands in for one that failed its proof."""
@@ -80,6 +83,7 @@ def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | 
     """
     spec = passes.pipeline_for(backend, pipeline)
     refused: dict[str, str] = {}
+    slower: frozenset[str] = frozenset()
     while True:
         module, constants = _traced(captured, refused)
         try:
@@ -88,8 +92,9 @@ def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | 
             if e.reasons.keys() <= refused.keys():  # a pass of the user's lost the layer's mark, or its name
                 raise BackendError(str(e)) from e
             refused.update(e.reasons)
+            slower |= e.slower
             continue
-        return Lowered(module, constants, spec, refused)
+        return Lowered(module, constants, spec, refused, slower)
 
 
 def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:

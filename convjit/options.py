@@ -10,9 +10,14 @@ Fallback = Literal["warn", "error", "quiet"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one compiled function; `explicit_state` tells whether `inputs` or `outputs` was given."""
+    """The options of one compiled function.
+
+    `explicit_state` tells whether `inputs` or `outputs` was given; `tune`, whether kernels that are new on this machine
+    are to be measured.
+    """
 
     backend: str | None
     fallback: Fallback
     pipeline: str | None
     explicit_state: bool
+    tune: bool = False

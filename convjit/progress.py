@@ -1,4 +1,4 @@
-"""A line on the terminal while kernels compile, where there is a terminal and it takes a while."""
+"""A line on the terminal while kernels compile or are measured, where there is a terminal and it takes a while."""
 
 from __future__ import annotations
 
@@ -11,18 +11,44 @@ _PATIENCE = 1.0
 """Seconds of silence before the line appears."""
 
 
+_BAR = 24
+"""Characters of a bar."""
+
+Progress = Callable[[int, int], None]
+
+
 @contextmanager
-def kernel_progress(name: str) -> Generator[Callable[[int, int], None]]:
+def kernel_progress(name: str) -> Generator[Progress]:
     """Yields `progress(done, total)`. The line comes up even if no kernel is done yet, and is wiped at the end."""
+    with _progress(
+        f"convjit: {name}: compiling", lambda done, total: f"convjit: {name}: compiled {done} of {total} kernels"
+    ) as progress:
+        yield progress
+
+
+@contextmanager
+def tuning_progress(name: str) -> Generator[Progress]:
+    """The same while the candidates of kernels are measured, which takes seconds for each: with a bar."""
+
+    def text(done: int, total: int) -> str:
+        bar = "#" * (_BAR * done // total)
+        return f"convjit: {name}: [{bar:-<{_BAR}}] measured {done} of {total} kernels"
+
+    with _progress(f"convjit: {name}: measuring", text) as progress:
+        yield progress
+
+
+@contextmanager
+def _progress(start: str, text: Callable[[int, int], str]) -> Generator[Progress]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    line = _Line(f"convjit: {name}: compiling")
+    line = _Line(start)
     timer = threading.Timer(_PATIENCE, line.show)
     timer.daemon = True
     timer.start()
     try:
-        yield lambda done, total: line.change(f"convjit: {name}: compiled {done} of {total} kernels")
+        yield lambda done, total: line.change(text(done, total))
     finally:
         timer.cancel()
         timer.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 PLAIN = "plain MLX"
@@ -9,6 +10,13 @@ PLAIN = "plain MLX"
 
 REPRODUCE = "python -m convjit repro"
 """The command that runs a kernel that failed again, from the bundle it left."""
+
+
+def table(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    lines = [titles, ["-" * w for w in widths], *cells]
+    return ["  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +59,8 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"{self.name}: {self._summary()}"]
         if self.rows:
-            cells = [["layer", "convolution", "fused into it", "kernel", "note"]]
-            cells += [[r.layer, r.convolution, r.fused, r.kernel, r.note] for r in self.rows]
-            widths = [max(len(c[n]) for c in cells) for n in range(5)]
-            cells.insert(1, ["-" * w for w in widths])
-            lines += ["  ".join(text.ljust(w) for text, w in zip(c, widths, strict=True)).rstrip() for c in cells]
+            titles = ("layer", "convolution", "fused into it", "kernel", "note")
+            lines += table(titles, [(r.layer, r.convolution, r.fused, r.kernel, r.note) for r in self.rows])
         lines += [f"not compiled: {reason}" for reason in self.reasons]
         lines += [f"frozen: {name} {shape}, {size:,} bytes" for name, shape, size in self.captured]
         return "\n".join(lines)

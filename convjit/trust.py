@@ -43,16 +43,29 @@ _failures: dict[str, str] = {}
 _keys: dict[str, str] = {}
 
 
-def choose(backend: Backend, kernel: Kernel) -> Choice | str:
-    """The backend's schedule, or the largest smaller one that has not failed here; a reason if none is left."""
-    choice, note = backend.schedule(kernel), ""
+def choose(backend: Backend, kernel: Kernel, measured: Schedule | None = None) -> Choice | str:
+    """The schedule measured to be the fastest, else the backend's first choice; where that has failed here, the largest
+    smaller one that has not; a reason if none is left."""
+    first = choice = measured or backend.schedule(kernel)
+    failures: dict[Schedule, str] = {}
     while backend.needs_proof and isinstance(choice, Schedule):
         failure = _known_failure(backend, kernel, choice)
         if not failure:
             break
-        note = f"{choice.template}: {failure}"
-        choice = backend.smaller(kernel, choice) or failure
-    return choice if isinstance(choice, str) else Choice(choice, note and f"smaller schedule, because {note}")
+        failures[choice] = failure
+        choice = backend.smaller(kernel, choice)
+        if choice is None or choice in failures:
+            choice = _summary(failures)
+    if not isinstance(choice, Schedule):
+        return choice
+    return Choice(choice, "" if choice == first else f"smaller schedule, because of {_summary(failures)}")
+
+
+def _summary(failures: dict[Schedule, str]) -> str:
+    """What the first schedule did wrong, and how many more did."""
+    first, *others = failures
+    smaller = f" (and {len(others)} smaller ones)" if others else ""
+    return f"{first.template}{smaller}: {failures[first]}"
 
 
 def prove(backend: Backend, work: Sequence[tuple[str, Kernel, Schedule]], progress: Callable[[int, int], None]) -> bool:

@@ -8,7 +8,8 @@
 Two kernels that read one weight in the same order share its packed form. A kernel that the backend refuses raises
 `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
 traced stays in its place. A schedule that failed its proof on this machine is not chosen again (`convjit.trust`); the
-attribute `note` says so.
+attribute `note` says so. Where candidates were measured on this machine (`convjit.tuning`), the fastest is chosen; the
+attribute `tuned` says so, and if it is MLX's own op, the kernel is refused.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from convjit.emit.region import kernel_of
 from convjit.ir.attributes import ScheduleAttr
 from convjit.ir.conv import FusedOp, PackOp
 from convjit.passes.values import forward_of
+from convjit.tuning import known
 
 
 class Refused(Exception):
@@ -33,26 +35,37 @@ class Refused(Exception):
 
     Attributes:
         reasons: layer -> why, in a few words.
+        slower: those of them that it could take, but MLX's own op was measured to be faster.
     """
 
-    def __init__(self, reasons: dict[str, str]):
+    def __init__(self, reasons: dict[str, str], slower: frozenset[str]):
         super().__init__("; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()))
         self.reasons = reasons
+        self.slower = slower
 
 
 def _decide(ops: list[FusedOp], backend: Backend) -> list[ScheduleAttr]:
     schedules: list[ScheduleAttr] = []
     refused: dict[str, str] = {}
+    slower: set[str] = set()
     for op in ops:
-        choice = trust.choose(backend, kernel_of(op))
+        layer, kernel = op.layer.data if op.layer else "conv", kernel_of(op)
+        measured = known.find(backend, kernel)
+        if measured and measured.chosen is measured.plain:
+            refused[layer] = measured.note()
+            slower.add(layer)
+            continue
+        choice = trust.choose(backend, kernel, measured.ours.schedule if measured else None)
         if isinstance(choice, str):
-            refused[op.layer.data if op.layer else "conv"] = choice
-        else:
-            schedules.append(ScheduleAttr(choice.schedule))
-            if choice.note:
-                op.attributes["note"] = StringAttr(choice.note)
+            refused[layer] = choice
+            continue
+        schedules.append(ScheduleAttr(choice.schedule))
+        if choice.note:
+            op.attributes["note"] = StringAttr(choice.note)
+        elif measured:
+            op.attributes["tuned"] = StringAttr(measured.note())
     if refused:
-        raise Refused(refused)
+        raise Refused(refused, frozenset(slower))
     return schedules
 
 

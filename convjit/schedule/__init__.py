@@ -23,3 +23,7 @@ class Schedule:
     def number(self, name: str) -> int:
         """A choice that is a number."""
         return int(self[name])
+
+    def in_words(self) -> str:
+        """As `explain` and reports show it: `metal/direct.metal channels=4 lanes=32 pixels=4`."""
+        return " ".join([self.template, *(f"{name}={value}" for name, value in self.choices)])

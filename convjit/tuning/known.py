@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Generator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -83,9 +85,27 @@ def milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
 
 
+_is_ignored = ContextVar("_is_ignored", default=False)
+
+
 def is_wanted() -> bool:
     """Does the environment ask for measurements?"""
-    return os.environ.get("CONVJIT_TUNE", "") not in ("", "0")
+    return not is_off() and bool(os.environ.get("CONVJIT_TUNE"))
+
+
+def is_off() -> bool:
+    """Does the environment forbid them?"""
+    return os.environ.get("CONVJIT_TUNE") == "0"
+
+
+@contextlib.contextmanager
+def ignored() -> Generator[None]:
+    """While inside, nothing was ever measured."""
+    token = _is_ignored.set(True)
+    try:
+        yield
+    finally:
+        _is_ignored.reset(token)
 
 
 def find(backend: Backend, kernel: Kernel) -> Outcome | None:
@@ -93,7 +113,7 @@ def find(backend: Backend, kernel: Kernel) -> Outcome | None:
 
     The key is the kernel with its batch, the backend, device, system build and versions.
     """
-    if os.environ.get("CONVJIT_TUNE") == "0":
+    if _is_ignored.get() or is_off():
         return None
     path = cache.find(_key(backend, kernel), _SUFFIX)
     if path is None:

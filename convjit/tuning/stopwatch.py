@@ -1,6 +1,6 @@
 """How long each of several ways to do the same takes: warmed up, interleaved, medians.
 
-A short one is timed as a chain of runs, each on an input that the one before it has touched: on a GPU, one run alone
+On a GPU a short one is timed as a chain of runs, each on an input that the one before it has touched: one run alone
 would mostly measure how long it takes to get there, and runs that do not wait for each other overlap.
 """
 
@@ -16,10 +16,9 @@ import mlx.core as mx
 
 _SLICE = 5e-3
 """Seconds that a chain should take."""
-_MAX_CHAIN = 32
 _BUDGET = 2.0
 """Seconds for the rounds of all ways together."""
-_LEAST_ROUNDS, _MOST_ROUNDS = 5, 15
+_LEAST_ROUNDS, _MOST_ROUNDS = 5, 25
 _HOPELESS = 2.0
 """Ways that take so many times as long as the best one are not timed any further."""
 
@@ -37,7 +36,7 @@ def medians(ways: Mapping[Name, Run], x: mx.array) -> dict[Name, float]:
     best = min(rough.values())
     first = next(iter(ways))
     close = {name: run for name, run in ways.items() if name == first or rough[name] <= _HOPELESS * best}
-    length = min(max(int(_SLICE / max(best, 1e-9)), 1), _MAX_CHAIN)
+    length = min(max(int(_SLICE / max(best, 1e-9)), 1), _max_chain())
     of_a_round = length * sum(rough[name] for name in close)
     rounds = min(max(int(_BUDGET / max(of_a_round, 1e-9)), _LEAST_ROUNDS), _MOST_ROUNDS)
     times: dict[Name, list[float]] = {name: [] for name in close}
@@ -45,6 +44,10 @@ def medians(ways: Mapping[Name, Run], x: mx.array) -> dict[Name, float]:
         for name, run in close.items():
             times[name].append(_seconds(run, x, length) / length)
     return {name: median(times[name]) if name in close else rough[name] for name in ways}
+
+
+def _max_chain() -> int:
+    return 32 if mx.default_device().type == mx.DeviceType.gpu else 1
 
 
 def _seconds(run: Run, x: mx.array, length: int) -> float:
