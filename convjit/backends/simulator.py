@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -12,6 +13,21 @@ from convjit.backends.metal import MetalBackend, at_least_1d
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.simulator.compiler import runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """A convolution that was run on the host under the checker.
+
+    Attributes:
+        results: what it gave.
+        findings: of the linter, the type check and the checker, over all its kernels.
+        counters: what each of its launches did.
+    """
+
+    results: list[mx.array]
+    findings: tuple[simulator.Finding, ...]
+    counters: tuple[simulator.Counters, ...]
 
 
 class SimulatorBackend(MetalBackend):
@@ -48,3 +64,28 @@ class SimulatorBackend(MetalBackend):
             return simulator.run(lambda *arrays: run_metal(arrays), *(at_least_1d(a) for a in inputs))
 
         return run
+
+    def examine(self, kernel: Kernel, schedule: Schedule, arrays: Sequence[mx.array]) -> Examination:
+        """Run a convolution under the checker, and check its text.
+
+        Args:
+            kernel, schedule: what to run.
+            arrays: input, packed weight, extras.
+
+        Raises:
+            simulator.CompileError: if a kernel is not valid C++ or Metal.
+            simulator.KernelError: if a kernel did not end.
+        """
+        values = [at_least_1d(a) for a in arrays]
+        findings: list[simulator.Finding] = []
+        counters: list[simulator.Counters] = []
+        results: list[mx.array] = []
+        for step, launch in zip(self.dispatches(kernel, schedule), self.launches(kernel, schedule), strict=True):
+            done = simulator.execute(launch, [values[i] for i in step.inputs], check=True)
+            findings += [*simulator.lint(launch.text), *simulator.type_check(launch.text), *done.findings]
+            if done.counters is None:
+                raise simulator.KernelError(launch.name, launch.text, done.findings)
+            counters.append(done.counters)
+            results = done.outputs
+            values += results
+        return Examination(results, tuple(findings), tuple(counters))

@@ -10,9 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import reference
 
-from convjit import simulator
 from convjit.backends import MLX_DTYPES, Call, Stretch
-from convjit.backends.metal import MetalBackend, at_least_1d
 from convjit.backends.simulator import SimulatorBackend
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
@@ -31,15 +29,15 @@ def stretch_of(kernel: Kernel, schedule: Schedule) -> Stretch:
 
 
 def simulate(kernel: Kernel, schedule: Schedule, x: mx.array, w: mx.array, extras: Sequence[mx.array]) -> list[Array]:
-    """The results of `kernel` by `schedule`; each of its launches must obey the rules of Metal."""
+    """The results of `kernel` by `schedule`; linter, type check and checker must find nothing."""
     packed = BACKEND.pack(kernel.geometry.window, schedule, w)
-    stretch = stretch_of(kernel, schedule)
-    metal = MetalBackend().load(stretch)
-    for launch in simulator.capture(lambda *a: metal(a), x, packed, *(at_least_1d(e) for e in extras)).launches:
-        assert simulator.lint(launch.text) == []
-        assert all(g % t == 0 for g, t in zip(launch.grid, launch.threadgroup, strict=True))
-        assert 64 <= np.prod(launch.threadgroup) <= 256
-    return [to_numpy(r) for r in BACKEND.load(stretch)([x, packed, *extras])]
+    done = BACKEND.examine(kernel, schedule, [x, packed, *extras])
+    assert done.findings == ()
+    for counters in done.counters:
+        assert 64 <= counters.threads <= 256
+        assert counters.buffers <= 31
+        assert counters.threadgroup_memory <= 16 << 10
+    return [to_numpy(r) for r in done.results]
 
 
 def to_numpy(array: mx.array) -> Array:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.chip import Chip
+from convjit.schedule.metal.depthwise import depthwise
 from convjit.schedule.metal.direct import direct
 from convjit.schedule.metal.gemm import gather, gemm, stem
 from convjit.schedule.metal.tile import Tile
+from convjit.schedule.metal.winograd import winograd
 
 _MATRIX = 8
 """Output channels of a group below which most of a matrix is padding: one thread a pixel does better."""
@@ -23,12 +25,15 @@ def choose(kernel: Kernel, chip: Chip) -> Schedule:
 
 
 def candidates(kernel: Kernel, chip: Chip) -> list[Schedule]:
-    """Schedules worth measuring, `choose`'s first."""
+    """Schedules worth measuring, `choose`'s first. Winograd's are less accurate, and spread what is not finite."""
     everything = [
         *_preferred(kernel, chip),
         *gemm(kernel, chip, count=4),
         *stem(kernel, chip, count=3),
         *gather(kernel, chip, count=2),
+        *depthwise(kernel, chip, count=3),
+        *winograd(kernel, chip, 2),
+        *winograd(kernel, chip, 4),
     ]
     return list(dict.fromkeys(everything))
 
@@ -57,6 +62,7 @@ def _preferred(kernel: Kernel, chip: Chip) -> Iterator[Schedule]:
     g = kernel.geometry
     filters = g.out_channels // g.window.groups
     dense = g.in_channels // g.window.groups >= 4 * _MATRIX and filters > 1
+    yield from depthwise(kernel, chip)
     if filters >= _MATRIX or dense:
         yield from gemm(kernel, chip)
         yield from stem(kernel, chip)
