@@ -10,14 +10,17 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
-from kernels import BACKEND, bias_silu, check, random_array, residual_gate, simulate, to_numpy
+from kernels import BACKEND, bias_silu, check, random_array, residual_gate, simulate, stretch_of, to_numpy
 
+from convjit import simulator
+from convjit.backends.metal import MetalBackend
 from convjit.bilinear import POINTS, algorithm
 from convjit.emit.metal.straight_line import product
 from convjit.geometry import Geometry, Window
 from convjit.kernel import Extra, Kernel, identity_epilogue
 from convjit.schedule import Schedule
 from convjit.schedule.metal.chip import CHIPS, DEFAULT
+from convjit.schedule.metal.gemm import gemm
 from convjit.schedule.metal.winograd import Winograd, winograd
 
 
@@ -122,11 +125,48 @@ def random_winograd(seed: int) -> tuple[Kernel, int]:
             return Kernel(geometry, "f32", extras, residual_gate(dtype), (dtype, "f32")), max(tile, 2)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(24))
 def test_random_kernels(seed: int) -> None:
     kernel, tile = random_winograd(seed)
     schedules = winograd(kernel, random.Random(seed).choice(list(CHIPS.values())), tile, 8)
     check(kernel, schedules[seed % 8], seed)
+
+
+@pytest.mark.parametrize("seed", range(24, 28))
+def test_nothing_is_found_by_watching_every_access(seed: int) -> None:
+    kernel, tile = random_winograd(seed)
+    (counted,) = {len(count(kernel, schedule)) for schedule in winograd(kernel, DEFAULT, tile)}
+    assert counted == 3
+
+
+def count(kernel: Kernel, schedule: Schedule) -> list[simulator.Counters]:
+    """What each launch does; there must be nothing wrong with it."""
+    g = kernel.geometry
+    arrays = [random_array(0, g.in_shape, kernel.dtype)]
+    arrays.append(BACKEND.pack(g.window, schedule, random_array(1, g.weight_shape, kernel.dtype)))
+    arrays += [random_array(2, e.shape, e.dtype) for e in kernel.extras]
+    metal = MetalBackend().load(stretch_of(kernel, schedule))
+    trace = simulator.capture(lambda *a: metal(a), *arrays)
+    values = dict(zip(trace.inputs, arrays, strict=True))
+    counters: list[simulator.Counters] = []
+    for launch in trace.launches:
+        assert simulator.type_check(launch.text) == []
+        done = simulator.execute(launch, [values[i] for i in launch.inputs], check=True)
+        assert done.findings == () and done.counters
+        values.update(zip((name for name, _, _ in launch.outputs), done.outputs, strict=True))
+        counters.append(done.counters)
+    return counters
+
+
+def test_fewer_matrix_operations_for_about_the_same_bytes() -> None:
+    kernel = bare(square((1, 28, 28, 64), 64, (3, 3)))
+    (direct,) = gemm(kernel, DEFAULT)
+    ours, theirs = count(kernel, first(kernel, 4)), count(kernel, direct)
+    assert sum(c.mma_operations for c in ours) < 0.3 * sum(c.mma_operations for c in theirs)
+    moved = [sum(c.device_bytes_read + c.device_bytes_written for c in counts) for counts in (ours, theirs)]
+    assert moved[0] < 1.2 * moved[1]
+    assert max(c.threadgroup_memory for c in ours) <= 16 << 10
+    assert all(64 <= c.threads <= 256 for c in ours)
 
 
 @pytest.mark.parametrize("tile", POINTS)
