@@ -242,7 +242,7 @@ def _laid(array: mx.array, row_by_row: bool) -> _Laid:
 
 def _output(shape: tuple[int, ...], dtype: mx.Dtype, init_value: float | None) -> _Array:
     if init_value is not None:
-        return _host_array(mx.full(shape, init_value, dtype))
+        return _host_array(mx.full(shape, mx.array(init_value, dtype)))
     array = np.empty(shape, _host_dtype(dtype))
     array.reshape(-1).view(np.uint8).fill(0xFF)
     return array

@@ -23,6 +23,7 @@ _THREADGROUP_VARIABLES = re.compile(
 )
 _FIRST_DECLARATOR = re.compile(r"(?P<type>[\w:\s]+?(?:<[^;]*>)?)\s*\b(?P<declarators>\w+\s*(?:\[[^;]*)?(?:,[^;]*)?)$")
 _DECLARATOR = re.compile(r"\s*(?P<name>\w+)\s*(?P<extents>(?:\[[^\]]*\]\s*)*)$")
+_PLAIN_LITERAL = re.compile(r"(?<![\w.])(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+)(?![\w.])")
 _WAITS = re.compile(r"\b(?:simd|simdgroup|quad|threadgroup_barrier)(?:_\w+)?\s*[(<]")
 _THREAD_ATTRIBUTES = (
     "dispatch_quadgroups_per_threadgroup",
@@ -123,7 +124,7 @@ def host_text(name: str, text: str) -> HostText:
         else:
             arguments.append(_attribute(parameter, line))
     line = code.count("\n", 0, found.start()) + 1
-    code = _without_attributes(_without_instantiations(code))
+    code = _in_single_precision(_without_attributes(_without_instantiations(code)))
     waits = _WAITS.search(code) is not None
     return HostText(_source(_place_threadgroup_variables(code), call, arguments), tuple(buffers), line, waits)
 
@@ -194,6 +195,11 @@ def _attribute(parameter: str, line: int) -> str:
 
 def _without_attributes(code: str) -> str:
     return _ATTRIBUTES.sub(lambda m: "\n" * m.group().count("\n"), code)
+
+
+def _in_single_precision(code: str) -> str:
+    """A literal without a suffix is a float in Metal, where there is no double."""
+    return _PLAIN_LITERAL.sub(r"\g<0>f", code)
 
 
 def _without_instantiations(code: str) -> str:
