@@ -35,10 +35,10 @@ _MAX_CHAIN = 16384
 
 
 def gemm(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
-    """The best `count` schedules, best first; none if a group has too few channels for matrices."""
+    """The best `count` schedules, best first; none if a group has too few channels for matrices, or no sum a term."""
     folded = foldable(kernel)
     kernel = fold(kernel, folded)
-    if kernel.geometry.in_channels // kernel.geometry.window.groups < FRAGMENT:
+    if kernel.geometry.in_channels // kernel.geometry.window.groups < FRAGMENT or not useful(kernel):
         return []
     tilings = [Tiling(kernel, _replace(tile, folded=folded)) for tile in _tiles(kernel, chip)]
     return [Schedule("metal/gemm.metal", tile.choices()) for tile in best(tilings, chip, count)]
@@ -47,7 +47,7 @@ def gemm(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
 def stem(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
     """Schedules of `metal/stem.metal`: few channels, all of whose taps are in threadgroup memory together."""
     g = kernel.geometry
-    if g.in_channels >= FRAGMENT or g.window.groups > 1 or len(nest(kernel).phases) > 1:
+    if g.in_channels >= FRAGMENT or g.window.groups > 1 or len(nest(kernel).phases) > 1 or not useful(kernel):
         return []
     tilings = [
         Tiling(kernel, tile, dense=True)
@@ -62,7 +62,7 @@ def gather(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
     folded = foldable(kernel)
     kernel = fold(kernel, folded)
     group_channels = kernel.geometry.in_channels // kernel.geometry.window.groups
-    if group_channels < FRAGMENT or len(nest(kernel).phases) > 1:
+    if group_channels < FRAGMENT or len(nest(kernel).phases) > 1 or not useful(kernel):
         return []
     channels = ceil(group_channels / FRAGMENT) * FRAGMENT
     tilings = [
