@@ -160,7 +160,7 @@ void simulator_collective(void* mine, void (*work)(void* const* data, int lanes)
   void* data[LANES];
   for (int i = 0; i < lanes; i++) {
     Fiber& lane = fibers[first + i];
-    if (lane.line != line || strcmp(lane.name, name) != 0)
+    if (lane.line != line || (lane.name != name && strcmp(lane.name, name) != 0))
       fail(line, "lanes of one simdgroup wait in different places: thread %s in %s here, thread %s in %s in line %d",
            position_of(current).text, name, position_of(first + i).text, lane.name, lane.line);
     data[i] = lane.data;

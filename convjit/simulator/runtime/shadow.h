@@ -188,6 +188,12 @@ void observe(const volatile void* address, size_t bytes, int kind, Site site) {
   check_cells(*array, at, bytes, writes, access);
 }
 
+__attribute__((noreturn)) void find_misaligned(const void* at, int alignment, int line) {
+  const Array* array = array_near(at);
+  fail(line, "misaligned: thread %s takes %s for a type that lies at multiples of %d bytes", position_of(current).text,
+       array ? place(*array, at).text : "what is no array", alignment);
+}
+
 void allocate_cells(Array& array) {
   const size_t size = (array.bytes / cell_bytes(array) + 1) * sizeof(Cell);
   array.cells = (Cell*)mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
@@ -212,30 +218,35 @@ void check_coverage(const Array& array) {
 // ---- What the compiler calls: it expects the names of ThreadSanitizer's runtime.
 
 #define HERE site_of(__builtin_return_address(0))
-#define ACCESSES(n)                                                                                     \
-  void __tsan_read##n(void* at) { observe(at, n, SIMULATOR_READ, HERE); }                               \
-  void __tsan_write##n(void* at) { observe(at, n, SIMULATOR_WRITE, HERE); }                             \
-  void __tsan_unaligned_read##n(void* at) { observe(at, n, SIMULATOR_READ, HERE); }                     \
-  void __tsan_unaligned_write##n(void* at) { observe(at, n, SIMULATOR_WRITE, HERE); }                   \
-  void __tsan_volatile_read##n(void* at) { observe(at, n, SIMULATOR_READ, HERE); }                      \
-  void __tsan_volatile_write##n(void* at) { observe(at, n, SIMULATOR_WRITE, HERE); }                    \
-  void __tsan_unaligned_volatile_read##n(void* at) { observe(at, n, SIMULATOR_READ, HERE); }            \
-  void __tsan_unaligned_volatile_write##n(void* at) { observe(at, n, SIMULATOR_WRITE, HERE); }          \
-  void __tsan_read_write##n(void* at) {                                                                 \
-    observe(at, n, SIMULATOR_READ, HERE);                                                               \
-    observe(at, n, SIMULATOR_WRITE, HERE);                                                              \
-  }                                                                                                     \
-  void __tsan_unaligned_read_write##n(void* at) {                                                       \
-    observe(at, n, SIMULATOR_READ, HERE);                                                               \
-    observe(at, n, SIMULATOR_WRITE, HERE);                                                              \
+#define ACCESSES(n, unaligned, alignment)                                                            \
+  void __tsan_##unaligned##read##n(void* at) { touch<n, alignment, SIMULATOR_READ>(at, HERE); }      \
+  void __tsan_##unaligned##write##n(void* at) { touch<n, alignment, SIMULATOR_WRITE>(at, HERE); }    \
+  void __tsan_##unaligned##volatile_read##n(void* at) { touch<n, alignment, SIMULATOR_READ>(at, HERE); }   \
+  void __tsan_##unaligned##volatile_write##n(void* at) { touch<n, alignment, SIMULATOR_WRITE>(at, HERE); } \
+  void __tsan_##unaligned##read_write##n(void* at) {                                                 \
+    touch<n, alignment, SIMULATOR_READ>(at, HERE);                                                   \
+    touch<n, alignment, SIMULATOR_WRITE>(at, HERE);                                                  \
   }
 
+namespace {
+
+template <int Bytes, int Alignment, int Kind> void touch(void* at, Site site) {
+  if ((uintptr_t)at % Alignment != 0 && array_near(at)) find_misaligned(at, Alignment, line_of(site));
+  observe(at, Bytes, Kind, site);
+}
+
+}  // namespace
+
 extern "C" {
-ACCESSES(1)
-ACCESSES(2)
-ACCESSES(4)
-ACCESSES(8)
-ACCESSES(16)
+ACCESSES(1, , 1)
+ACCESSES(2, , 2)
+ACCESSES(4, , 4)
+ACCESSES(8, , 8)
+ACCESSES(16, , 16)
+ACCESSES(2, unaligned_, 1)
+ACCESSES(4, unaligned_, 1)
+ACCESSES(8, unaligned_, 1)
+ACCESSES(16, unaligned_, 1)
 void __tsan_read_range(void* at, size_t bytes) { observe(at, bytes, SIMULATOR_READ, HERE); }
 void __tsan_write_range(void* at, size_t bytes) { observe(at, bytes, SIMULATOR_WRITE, HERE); }
 void* __tsan_memcpy(void* to, const void* from, size_t bytes) {

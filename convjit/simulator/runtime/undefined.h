@@ -76,9 +76,6 @@ void __ubsan_handle_negate_overflow(const ArithmeticData* data, uintptr_t) {
 void __ubsan_handle_type_mismatch_v1(const PointerData* data, uintptr_t pointer) {
   const uintptr_t alignment = (uintptr_t)1 << data->log_alignment;
   if (pointer % alignment == 0) return;
-  const Array* array = array_near((const void*)pointer);
-  fail(line_at(data->location, HERE), "misaligned: thread %s uses %s as a %s, at an address that is not a multiple of %zu",
-       position_of(current).text, array ? place(*array, (const void*)pointer).text : "memory", data->type->name,
-       (size_t)alignment);
+  find_misaligned((const void*)pointer, (int)alignment, line_at(data->location, HERE));
 }
 }
