@@ -78,15 +78,15 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.error:
-            return f"its kernel does not run: {_first_line(self.error)}"
+            return f"its kernel does not run: {_begin(self.error)}"
         if not self.wrong:
             return f"all of {self.checked} sampled outputs are right"
         return f"its kernel gave {self.examples[0]} ({self.wrong} of {self.checked} sampled outputs wrong here)"
 
 
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0][:200] if lines else "no message"
+def _begin(text: str) -> str:
+    """The first two lines of an error: a name, often, and then what is the matter."""
+    return " ".join(line.strip() for line in text.strip().splitlines()[:2])[:240]
 
 
 def prove(kernel: Kernel, schedule: Schedule, run: Run, seed: int = SEED) -> Verdict:
