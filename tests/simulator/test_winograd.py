@@ -10,10 +10,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
-from kernels import BACKEND, bias_silu, check, random_array, residual_gate, simulate, stretch_of, to_numpy
+from kernels import BACKEND, bias_silu, check, random_array, residual_gate, simulate, to_numpy
 
 from convjit import simulator
-from convjit.backends.metal import MetalBackend
 from convjit.bilinear import POINTS, algorithm
 from convjit.emit.metal.straight_line import product
 from convjit.geometry import Geometry, Window
@@ -77,10 +76,12 @@ def host(expression: str) -> str:
     return expression.replace("metal::", "").replace("f,", ",").replace("f *", " *")
 
 
-def test_straight_lines_share_sums() -> None:
-    """Additions and multiplications of a transform of 6: 8 and 8 for the inputs."""
-    text = "\n".join(product(algorithm(4).inputs, [f"x{j}" for j in range(6)]).lines)
-    assert text.count("fma") + text.count("*") <= 10
+@pytest.mark.parametrize(("which", "multiplications", "additions"), [("inputs", 10, 4), ("outputs", 6, 6)])
+def test_straight_lines_share_sums(which: str, multiplications: int, additions: int) -> None:
+    """The matrices of F(4, 3) have 22 and 18 elements that are not zero."""
+    text = "\n".join(product(getattr(algorithm(4), which), [f"x{j}" for j in range(6)]).lines)
+    assert text.count("fma") + text.count("*") == multiplications
+    assert text.count(" + ") + text.count(" - ") == additions
     assert "1.0f" not in text and "0.0f" not in text
 
 
@@ -122,7 +123,7 @@ def random_winograd(seed: int) -> tuple[Kernel, int]:
             return Kernel(geometry, dtype, (bias,), bias_silu(dtype), (dtype,)), tile
         case _:
             extras = (Extra(choose.choice((out, broadcast())), dtype), Extra(broadcast(), "f32"))
-            return Kernel(geometry, "f32", extras, residual_gate(dtype), (dtype, "f32")), max(tile, 2)
+            return Kernel(geometry, "f32", extras, residual_gate(dtype), (dtype, "f32")), tile
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -132,32 +133,6 @@ def test_random_kernels(seed: int) -> None:
     check(kernel, schedules[seed % 8], seed)
 
 
-@pytest.mark.parametrize("seed", range(24, 28))
-def test_nothing_is_found_by_watching_every_access(seed: int) -> None:
-    kernel, tile = random_winograd(seed)
-    (counted,) = {len(count(kernel, schedule)) for schedule in winograd(kernel, DEFAULT, tile)}
-    assert counted == 3
-
-
-def count(kernel: Kernel, schedule: Schedule) -> list[simulator.Counters]:
-    """What each launch does; there must be nothing wrong with it."""
-    g = kernel.geometry
-    arrays = [random_array(0, g.in_shape, kernel.dtype)]
-    arrays.append(BACKEND.pack(g.window, schedule, random_array(1, g.weight_shape, kernel.dtype)))
-    arrays += [random_array(2, e.shape, e.dtype) for e in kernel.extras]
-    metal = MetalBackend().load(stretch_of(kernel, schedule))
-    trace = simulator.capture(lambda *a: metal(a), *arrays)
-    values = dict(zip(trace.inputs, arrays, strict=True))
-    counters: list[simulator.Counters] = []
-    for launch in trace.launches:
-        assert simulator.type_check(launch.text) == []
-        done = simulator.execute(launch, [values[i] for i in launch.inputs], check=True)
-        assert done.findings == () and done.counters
-        values.update(zip((name for name, _, _ in launch.outputs), done.outputs, strict=True))
-        counters.append(done.counters)
-    return counters
-
-
 def test_fewer_matrix_operations_for_about_the_same_bytes() -> None:
     kernel = bare(square((1, 28, 28, 64), 64, (3, 3)))
     (direct,) = gemm(kernel, DEFAULT)
@@ -165,8 +140,12 @@ def test_fewer_matrix_operations_for_about_the_same_bytes() -> None:
     assert sum(c.mma_operations for c in ours) < 0.3 * sum(c.mma_operations for c in theirs)
     moved = [sum(c.device_bytes_read + c.device_bytes_written for c in counts) for counts in (ours, theirs)]
     assert moved[0] < 1.2 * moved[1]
-    assert max(c.threadgroup_memory for c in ours) <= 16 << 10
-    assert all(64 <= c.threads <= 256 for c in ours)
+
+
+def count(kernel: Kernel, schedule: Schedule) -> tuple[simulator.Counters, ...]:
+    g = kernel.geometry
+    w = BACKEND.pack(g.window, schedule, random_array(1, g.weight_shape, kernel.dtype))
+    return BACKEND.examine(kernel, schedule, [random_array(0, g.in_shape, kernel.dtype), w]).counters
 
 
 @pytest.mark.parametrize("tile", POINTS)
