@@ -20,8 +20,9 @@ from convjit.environment import os_build
 from convjit.geometry import Window
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.metal import choose, smaller
+from convjit.schedule.metal import candidates, choose, smaller
 from convjit.schedule.metal.chip import this_chip
+from convjit.schedule.metal.winograd import TEMPLATE as WINOGRAD
 
 MAX_BUFFERS = 31
 
@@ -52,8 +53,10 @@ class MetalBackend:
         return packing.pack(window, schedule, weight)
 
     def candidates(self, kernel: Kernel) -> list[Schedule]:
-        choice = self.schedule(kernel)
-        return [] if isinstance(choice, str) else [choice]
+        """All but Winograd's, which are for those who ask for speed before accuracy."""
+        if isinstance(self.schedule(kernel), str):
+            return []
+        return [s for s in candidates(kernel, this_chip()) if s.template != WINOGRAD]
 
     def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
         return smaller(kernel, schedule, this_chip())
