@@ -7,6 +7,7 @@ CONVJIT_TUNE=0    act as if nothing had ever been measured
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Generator
@@ -17,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from convjit import cache
+from convjit import cache, schedule
 from convjit.backends import Backend
 from convjit.environment import convjit_version, os_build
 from convjit.kernel import Kernel
@@ -109,17 +110,14 @@ def ignored() -> Generator[None]:
 
 
 def find(backend: Backend, kernel: Kernel) -> Outcome | None:
-    """What was measured for `kernel`, by this process or an earlier one; None if nothing was, or not these candidates.
+    """What was measured for `kernel`, by this process or an earlier one; None if nothing was.
 
-    The key is the kernel with its batch, the backend, device, system build and versions.
+    The key is the kernel with its batch, the backend, device, system build, versions, and the code that makes schedules.
     """
     if _is_ignored.get() or is_off():
         return None
     path = cache.find(_key(backend, kernel), _SUFFIX)
-    if path is None:
-        return None
-    outcome = _read(path)
-    return outcome if outcome and outcome.ours.schedule in backend.candidates(kernel) else None
+    return None if path is None else _read(path)
 
 
 def keep(backend: Backend, kernel: Kernel, outcome: Outcome) -> None:
@@ -132,8 +130,14 @@ def keep(backend: Backend, kernel: Kernel, outcome: Outcome) -> None:
 
 
 def _key(backend: Backend, kernel: Kernel) -> str:
-    parts = (backend.name, backend.fingerprint(), os_build(), version("mlx"), convjit_version(), repr(kernel))
-    return cache.content_key("tuned", *parts)
+    where = (backend.name, backend.fingerprint(), os_build(), version("mlx"), convjit_version())
+    return cache.content_key("tuned", *where, _digest_of_schedules(), repr(kernel))
+
+
+@functools.cache
+def _digest_of_schedules() -> str:
+    """Of the code that makes and reads schedules: those of an older state may mean something else now."""
+    return cache.content_key(*(path.read_text() for path in sorted(Path(schedule.__file__).parent.rglob("*.py"))))
 
 
 def _write(path: Path, kernel: Kernel, outcome: Outcome) -> None:
