@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import kernels
 import mlx.core as mx
@@ -32,8 +31,6 @@ from convjit.emit.metal.language import METAL
 from convjit.geometry import Geometry, Window, plain_window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
 from convjit.schedule.metal.direct import direct
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "conv_bias_silu.metal"
 
 
 def check(kernel: Kernel, seed: int = 0) -> None:
@@ -185,23 +182,14 @@ def test_constants_are_written_exactly(value: float) -> None:
 # ---- The text, and the backend around it.
 
 
-def golden_kernel() -> Kernel:
+def strided_kernel() -> Kernel:
     geometry = Geometry.of_shapes((1, 12, 12, 3), (16, 3, 3, 3), Window((2, 2), (1, 1), (1, 1), (1, 1), (1, 1)))
     return Kernel(geometry, "f16", (Extra((1, 1, 1, 16), "f16"),), bias_silu("f16"), ("f16",))
 
 
-def golden_text() -> str:
-    return BACKEND.source(golden_kernel(), direct(golden_kernel()))
-
-
-def test_golden() -> None:
-    """If the change is wanted: python tests/simulator/test_direct.py"""
-    assert golden_text() == GOLDEN.read_text()
-
-
 def test_only_the_functions_that_are_used_are_written() -> None:
     write = Writer("f32")
-    kernel = golden_kernel()
+    kernel = strided_kernel()
     kernel = Kernel(kernel.geometry, "f32", (), write.epilogue(write("math.erf", 0)), ("f32",))
     assert re.findall(r"inline float (\w+)", BACKEND.source(kernel, direct(kernel))) == ["cj_erf"]
 
@@ -227,7 +215,7 @@ def test_indices_are_64_bit_only_where_sizes_need_it() -> None:
 
 
 def test_what_metal_cannot_take_is_said() -> None:
-    geometry = golden_kernel().geometry
+    geometry = strided_kernel().geometry
     many = tuple(Extra((1, 1, 1, 1), "f32") for _ in range(29))
     plain = Epilogue(("f32",) * 30, (), (0,))
     assert BACKEND.schedule(Kernel(geometry, "f32", many, plain, ("f32",))) == "needs 32 buffers; a Metal kernel has 31"
@@ -237,7 +225,7 @@ def test_what_metal_cannot_take_is_said() -> None:
 
 def test_metal_runner_can_be_traced() -> None:
     """Anywhere: only evaluating a result needs a Metal device."""
-    kernel = golden_kernel()
+    kernel = strided_kernel()
     run = MetalBackend().load(stretch_of(kernel, direct(kernel)))
     shapes: list[tuple[int, ...]] = [kernel.geometry.in_shape, (3, 3, 3, 16), (16,)]
     trace = simulator.capture(lambda *a: run(a), *(mx.zeros(s, mx.float16) for s in shapes))
@@ -259,8 +247,3 @@ def test_a_stretch_of_two_kernels() -> None:
         np.array(second), reference.convolution(geometry, middle, np.array(v)), rtol=1e-4, atol=1e-3
     )
     assert mx.array_equal(same, x)
-
-
-if __name__ == "__main__":
-    GOLDEN.parent.mkdir(exist_ok=True)
-    GOLDEN.write_text(golden_text())

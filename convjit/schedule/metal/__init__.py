@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -19,6 +20,7 @@ _MATRIX = 8
 _OF_MATRICES = {"metal/gemm.metal": gemm, "metal/stem.metal": stem, "metal/gather.metal": gather}
 
 
+@cache
 def choose(kernel: Kernel, chip: Chip) -> Schedule:
     """The schedule that should be the fastest on a chip."""
     return next(_preferred(kernel, chip))

@@ -27,6 +27,8 @@ MAX_SUMS = 16
 _GRIDS = ((1, 4), (1, 2), (2, 2), (2, 1), (4, 1))
 """Simdgroups of a threadgroup, along pixels and channels."""
 
+_TILES_M = (1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 16)
+
 _MMA_CYCLES, _LOAD_CYCLES, _BARRIER_CYCLES = 18, 4, 40
 """Of a simdgroup: one 8x8x8 multiply-accumulate (P. Turner, metal-benchmarks), one load of all lanes, one barrier."""
 
@@ -95,7 +97,7 @@ def _shapes(kernel: Kernel, channels: int) -> Iterator[Tile]:
         for tiles_n in (1, 2, 4):
             if simdgroups_n * tiles_n >= 2 * filters and simdgroups_n * tiles_n > 1:
                 continue
-            for tiles_m in range(1, MAX_SUMS // tiles_n + 1):
+            for tiles_m in (n for n in _TILES_M if n * tiles_n <= MAX_SUMS):
                 block = FRAGMENT * simdgroups_m * tiles_m
                 for box in _boxes(kernel, block):
                     yield Tile(simdgroups_m, simdgroups_n, tiles_m, tiles_n, channels, *box, staged=3)

@@ -1,0 +1,149 @@
+[[kernel]] void custom_kernel_cj_gemm_f429b85672bd_float16_t_float16_t_float(
+  const device float16_t* input [[buffer(0)]],
+  const device float16_t* weight [[buffer(1)]],
+  device float* output0 [[buffer(2)]],
+  uint simdgroup_index_in_threadgroup [[simdgroup_index_in_threadgroup]],
+  uint thread_index_in_simdgroup [[thread_index_in_simdgroup]],
+  uint thread_index_in_threadgroup [[thread_index_in_threadgroup]],
+  uint3 threadgroup_position_in_grid [[threadgroup_position_in_grid]]) {
+  // Convolution 7x7x512 -> 7x7x32, k 3x3, p 1.
+  // A threadgroup computes 7 pixels by 32 channels with 1x2 simdgroups.
+  threadgroup half tile[1080];
+  // Where a lane's two elements of an 8x8 matrix lie: neighbours in one row.
+  const int lane = int(thread_index_in_simdgroup);
+  const int fragment_row = (lane / 4 & 4) + lane / 2 % 4;
+  const int fragment_column = (lane / 4 & 2) * 2 + lane % 2 * 2;
+  const int simdgroup_n = int(simdgroup_index_in_threadgroup);
+  const int box = int(threadgroup_position_in_grid.x);
+  const int block = int(threadgroup_position_in_grid.y);
+  int z = int(threadgroup_position_in_grid.z);
+  const int part_number = z % 8;
+  z /= 8;
+  const size_t image = size_t(z);
+
+  // The box: its first output of the phase, and where the first tap of that reads.
+  const int first_h = 0;
+  const int from_h = first_h - 1;
+  const int first_w = box;
+  const int from_w = first_w - 1;
+
+  // Where the rows of this lane's matrices begin in the tile.
+  int rows[1];
+  #pragma clang loop unroll(full)
+  for (int i = 0; i < 1; ++i) {
+    const int m = metal::min(fragment_row, 6);
+    rows[i] = m * 3 * 40 + fragment_column;
+  }
+
+  simdgroup_matrix<float, 8, 8> sums[1][2];
+  #pragma clang loop unroll(full)
+  for (int i = 0; i < 1; ++i) {
+    #pragma clang loop unroll(full)
+    for (int j = 0; j < 2; ++j) {
+      sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+    }
+  }
+  const device half* weights = weight + size_t(block) * 147456u + simdgroup_n * 128 + lane * 2;
+  const int first_c = int(part_number) * 64;
+  weights += size_t(first_c / 8) * size_t(3 * 3) * 256u;
+  for (int c = first_c; c < metal::min(first_c + 64, int(512)); c += 32) {
+    // The input of all taps, channels c to c + 32.
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (int e = int(thread_index_in_threadgroup); e < 216; e += 64) {
+      const int position = e / 8;
+      const int part = e % 8 * 4;
+      const int in_h = from_h + position / 3;
+      const int in_w = from_w + position % 3;
+      const bool inside = in_h >= 0 && in_h < 7 && in_w >= 0 && in_w < 7;
+      threadgroup half* to = tile + position * 40 + part;
+      const device half* from = input + image * 25088u + size_t((in_h * 7 + in_w) * 512 + c + part);
+      #pragma clang loop unroll(full)
+      for (int i = 0; i < 4; ++i) {
+        to[i] = inside ? from[i] : half(0.0f);
+      }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (int k_h = 0; k_h < 3; ++k_h) {
+      for (int k_w = 0; k_w < 3; ++k_w) {
+        const threadgroup half* from = tile + k_h * 120 + k_w * 40;
+        #pragma clang loop unroll(full)
+        for (int k = 0; k < 32; k += 8) {
+          simdgroup_matrix<float, 8, 8> b[2];
+          #pragma clang loop unroll(full)
+          for (int j = 0; j < 2; ++j) {
+            b[j].thread_elements()[0] = float(weights[j * 64]);
+            b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
+          }
+          weights += 256;
+          #pragma clang loop unroll(full)
+          for (int i = 0; i < 1; ++i) {
+            simdgroup_matrix<float, 8, 8> a;
+            a.thread_elements()[0] = float(from[rows[i] + k]);
+            a.thread_elements()[1] = float(from[rows[i] + k + 1]);
+            #pragma clang loop unroll(full)
+            for (int j = 0; j < 2; ++j) {
+              simdgroup_multiply_accumulate(sums[i][j], a, b[j], sums[i][j]);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  const int first_channel = simdgroup_n * 16 + fragment_column;
+  #pragma clang loop unroll(full)
+  for (int i = 0; i < 1; ++i) {
+    const int m = fragment_row;
+    const int out_h = first_h + m;
+    const int out_w = first_w;
+    if (m >= 7) {
+      continue;
+    }
+    const int pixel = (out_h * 7 + out_w);
+    const size_t at = ((image * 8u + size_t(part_number)) * 49u + size_t(pixel)) * 32u;
+    #pragma clang loop unroll(full)
+    for (int j = 0; j < 2; ++j) {
+      const int pair = first_channel + j * 8;
+      float result0[2];
+      #pragma clang loop unroll(full)
+      for (int e = 0; e < 2; ++e) {
+        const float sum = sums[i][j].thread_elements()[e];
+              result0[e] = sum;
+      }
+      output0[at + size_t(pair)] = result0[0];
+      output0[at + size_t(pair + 1)] = result0[1];
+    }
+  }
+}
+
+[[kernel]] void custom_kernel_cj_sum_parts_13845b34cd34_float_float16_t_float16_t(
+  const device float* partial [[buffer(0)]],
+  const device float16_t* extra0 [[buffer(1)]],
+  device float16_t* output0 [[buffer(2)]],
+  uint3 thread_position_in_grid [[thread_position_in_grid]]) {
+  // Convolution 7x7x512 -> 7x7x32, k 3x3, p 1: 8 partial sums and the epilogue of one output a thread.
+  const int channel = int(thread_position_in_grid.x);
+  const int pixel = int(thread_position_in_grid.y);
+  const size_t image = size_t(thread_position_in_grid.z);
+  if (channel >= 32 || pixel >= 49) {
+    return;
+  }
+  const int out_h = pixel / 7;
+  const int out_w = pixel % 7;
+  const size_t of_image = size_t(pixel) * 32u + size_t(channel);
+  const device float* from = partial + image * 12544u + of_image;
+  float sum = 0.0f;
+  for (int part = 0; part < 8; ++part) {
+    sum += from[size_t(part) * 1568u];
+  }
+  const half e0 = extra0[channel];
+  const float v0 = float(e0);
+  const float v1 = sum + v0;
+  const float v2 = 1.0f;
+  const float v3 = -v1;
+  const float v4 = metal::precise::exp(v3);
+  const float v5 = v2 + v4;
+  const float v6 = v1 / v5;
+  const half v7 = half(v6);
+  output0[image * 1568u + of_image] = v7;
+}
