@@ -1,4 +1,4 @@
-"""The Metal text of one kernel a template, to be read: tests/golden/metal. Rewrite: pytest --update-golden <this file>."""
+"""The Metal text of one kernel a template, to be read: tests/golden/metal. To rewrite it: pytest --update-golden."""
 
 from __future__ import annotations
 
