@@ -1,6 +1,6 @@
 // A tile that sums up in threadgroup memory starts with what lies there.
 // stage: check
-// says: uninit
+// says: uninitialised
 // grid: 64 1 1
 // threadgroup: 64 1 1
 // input: x float32 4 64

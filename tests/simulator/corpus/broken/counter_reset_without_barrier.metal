@@ -14,8 +14,11 @@
   uint g = thread_position_in_grid.x;
   uint l = thread_index_in_threadgroup;
   threadgroup int count;
-  if (l == 0u) count = 0;  // <-
-  if (x[g] > 0.0f) atomic_fetch_add_explicit((threadgroup atomic<int>*)&count, 1, memory_order_relaxed);  // <-
+  if (l == 0u) {
+    count = 0;  // <-
+  } else if (x[g] > 0.0f) {
+    atomic_fetch_add_explicit((threadgroup atomic<int>*)&count, 1, memory_order_relaxed);  // <-
+  }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   y[g] = float(count);
 }

@@ -1,6 +1,6 @@
 // An integer divided by zero.
 // stage: check
-// says: 
+// says: undefined
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

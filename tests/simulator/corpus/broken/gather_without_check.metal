@@ -1,6 +1,6 @@
 // Indices read from memory that lead outside of the table.
 // stage: check
-// says: bounds
+// says: out of bounds
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x int32 128

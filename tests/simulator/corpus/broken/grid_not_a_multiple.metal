@@ -1,6 +1,6 @@
 // A grid that leaves the last threadgroup incomplete.
 // stage: check
-// says: multiple
+// says: not a multiple
 // grid: 100 1 1
 // threadgroup: 64 1 1
 // input: x float32 100

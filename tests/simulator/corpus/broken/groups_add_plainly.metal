@@ -1,6 +1,6 @@
 // Threadgroups add their sums to one value without atomics.
 // stage: check
-// says: 
+// says: race
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // Only the inside of a tile is loaded; its halo is left as it is.
 // stage: check
-// says: uninit
+// says: uninitialised
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

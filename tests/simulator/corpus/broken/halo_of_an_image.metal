@@ -1,6 +1,6 @@
 // A convolution that forgets its padding at the lower border.
 // stage: check
-// says: bounds
+// says: out of bounds
 // grid: 8 8 1
 // threadgroup: 8 8 1
 // input: x float32 8 8

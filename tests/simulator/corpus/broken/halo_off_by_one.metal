@@ -1,6 +1,6 @@
 // A stencil of three over a tile in threadgroup memory that lacks its last halo value.
 // stage: check
-// says: bounds
+// says: out of bounds
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

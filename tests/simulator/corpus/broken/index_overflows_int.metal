@@ -1,6 +1,6 @@
 // An index that does not fit into 32 bits wraps around.
 // stage: check
-// says: 
+// says: undefined
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

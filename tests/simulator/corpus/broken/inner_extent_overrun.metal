@@ -1,6 +1,6 @@
 // A tile of two dimensions read behind the end of a row, within the tile.
 // stage: check
-// says: 
+// says: out of bounds
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

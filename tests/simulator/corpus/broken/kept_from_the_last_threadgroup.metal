@@ -1,6 +1,6 @@
 // A threadgroup relies on what the one before it left in threadgroup memory.
 // stage: check
-// says: uninit
+// says: uninitialised
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // A simdgroup matrix loaded where only six rows are left.
 // stage: check
-// says: bounds
+// says: out of bounds
 // grid: 32 1 1
 // threadgroup: 32 1 1
 // input: x float32 6 8

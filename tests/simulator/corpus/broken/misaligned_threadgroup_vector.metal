@@ -1,6 +1,6 @@
 // Rows of five halves read as half4.
 // stage: check
-// says: align
+// says: misaligned
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

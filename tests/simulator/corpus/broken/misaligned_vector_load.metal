@@ -1,6 +1,6 @@
 // Four floats loaded as a float4 from an address that is no multiple of 16.
 // stage: check
-// says: align
+// says: misaligned
 // grid: 32 1 1
 // threadgroup: 32 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // Two floats stored as a float2 at an odd index.
 // stage: check
-// says: align
+// says: misaligned
 // grid: 64 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // A kernel adds to an output that holds nothing yet.
 // stage: check
-// says: uninit
+// says: uninitialised
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // Tiles of 64 values, 60 apart: neighbours write the same values.
 // stage: check
-// says: writ
+// says: another threadgroup
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 124

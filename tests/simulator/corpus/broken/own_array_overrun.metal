@@ -1,6 +1,6 @@
 // A thread's own array, read behind its end.
 // stage: check
-// says: 
+// says: out of bounds
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // A threadgroup reads what another one has written.
 // stage: check
-// says: group
+// says: another threadgroup
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // A shift by as many bits as the number has.
 // stage: check
-// says: 
+// says: undefined
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // Each threadgroup adds its part of K to the result, one after the other only by luck.
 // stage: check
-// says: 
+// says: another threadgroup
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 32

@@ -1,6 +1,6 @@
 // Atomic additions to an output that is not filled before.
 // stage: check
-// says: uninit
+// says: uninitialised
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // Threads beyond the end leave their places of a tile unwritten, but all places are summed.
 // stage: check
-// says: uninit
+// says: uninitialised
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 100

@@ -1,6 +1,6 @@
 // The last threadgroup works beyond the end of its arrays.
 // stage: check
-// says: bounds
+// says: out of bounds
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 100

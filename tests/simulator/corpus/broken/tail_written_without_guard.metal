@@ -1,6 +1,6 @@
 // Reads of the tail are guarded, writes are not.
 // stage: check
-// says: bounds
+// says: out of bounds
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 100

@@ -1,6 +1,6 @@
 // A tile as long as the threadgroup, written one place further on.
 // stage: check
-// says: bounds
+// says: out of bounds
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

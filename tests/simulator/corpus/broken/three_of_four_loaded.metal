@@ -1,6 +1,6 @@
 // A loader that fills three of the four values of each vector.
 // stage: check
-// says: uninit
+// says: uninitialised
 // grid: 64 1 1
 // threadgroup: 64 1 1
 // input: x float32 256

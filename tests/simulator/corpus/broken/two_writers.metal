@@ -1,6 +1,6 @@
 // Two threads write each value.
 // stage: check
-// says: writ
+// says: race
 // grid: 128 1 1
 // threadgroup: 64 1 1
 // input: x float32 128

@@ -1,6 +1,6 @@
 // A load of four values where two are left.
 // stage: check
-// says: bounds
+// says: out of bounds
 // grid: 64 1 1
 // threadgroup: 64 1 1
 // input: x float32 102

@@ -1,6 +1,6 @@
 // Elements of a simdgroup matrix written where another lane's belong.
 // stage: check
-// says: writ
+// says: race
 // grid: 32 1 1
 // threadgroup: 32 1 1
 // input: x float32 8 8

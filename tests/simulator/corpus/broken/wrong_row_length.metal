@@ -1,6 +1,6 @@
 // Rows are addressed with the length that they have after padding.
 // stage: check
-// says: bounds
+// says: out of bounds
 // grid: 64 1 1
 // threadgroup: 64 1 1
 // input: x float32 6 10
