@@ -4,10 +4,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz bench
+.PHONY: help demo test lint fuzz metal-fuzz bench
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.with-demo ## Train, compile, compare: a tour in three minutes
 	@$(PY) -m examples.demo
@@ -28,6 +28,11 @@ fuzz: $(VENV)/.with-test ## Random convolutions and networks: FUZZ_COUNT=300 of 
 	@seed=$${FUZZ_SEED:-$$(date +%s)}; count=$${FUZZ_COUNT:-300}; \
 	echo "== FUZZ_SEED=$$seed FUZZ_COUNT=$$count CONVJIT_NUM_THREADS=$${CONVJIT_NUM_THREADS:-all}"; \
 	FUZZ_SEED=$$seed FUZZ_COUNT=$$count $(PY) -m pytest tests/fuzz
+
+metal-fuzz: $(VENV)/.with-test ## Random Metal kernels under the checker: METAL_FUZZ_COUNT=2000, METAL_FUZZ_SEED=now
+	@seed=$${METAL_FUZZ_SEED:-$$(date +%s)}; count=$${METAL_FUZZ_COUNT:-2000}; \
+	echo "== METAL_FUZZ_SEED=$$seed METAL_FUZZ_COUNT=$$count"; \
+	METAL_FUZZ_SEED=$$seed METAL_FUZZ_COUNT=$$count $(PY) -m pytest tests/simulator/test_random_kernels.py
 
 bench: $(VENV)/.with-bench ## Measure against plain MLX; results go to benchmarks/results
 	@$(PY) -m benchmarks.resnet50
