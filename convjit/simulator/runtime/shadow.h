@@ -82,8 +82,12 @@ void add(Mark& mark, const Access& access) {
     else if (mark.within == access.within)
       who = SOME_LANES;
   }
+  const bool hides_plain = access.atomic && mark.who != NOBODY && !mark.atomic && mark.phase == access.phase;
+  const Site site = hides_plain ? mark.site : access.site;
   mark = access.mark();
   mark.who = who;
+  mark.atomic = access.atomic && !hides_plain;
+  mark.site = site;
 }
 
 // ---- Findings.
@@ -142,7 +146,7 @@ void check_cells(Array& array, const char* at, size_t bytes, bool writes, const 
     }
     if (!writes) {
       add(cell.read, access);
-    } else if (access.atomic && cell.write.atomic) {
+    } else if (access.atomic) {
       add(cell.write, access);
     } else {
       cell.write = access.mark();
