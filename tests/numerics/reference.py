@@ -46,12 +46,29 @@ def convolution(geometry: Geometry, x: npt.ArrayLike, w: npt.ArrayLike) -> Array
             slice(k * d, k * d + (n - 1) * s + 1, s)
             for k, d, n, s in zip(tap, window.kernel_dilation, out, window.strides, strict=True)
         )
-        seen = spread[(slice(None), *reach)]
+        met = _outputs_that_meet_elements(geometry, tap)
+        if met is None:
+            continue
+        seen, sums = spread[(slice(None), *reach)][(slice(None), *met)], y[(slice(None), *met)]
         for group in range(window.groups):
             channels = slice(group * out_group, (group + 1) * out_group)
             weights = w[(channels, *tap)]
-            y[..., channels] += seen[..., group * in_group : (group + 1) * in_group] @ weights.T
+            sums[..., channels] += seen[..., group * in_group : (group + 1) * in_group] @ weights.T
     return y
+
+
+def _outputs_that_meet_elements(geometry: Geometry, tap: tuple[int, ...]) -> tuple[slice, ...] | None:
+    """Along each axis the outputs for which this tap does not meet a zero between elements; None if there are none."""
+    window = geometry.window
+    met: list[slice] = []
+    for axis, k in enumerate(tap):
+        between = window.input_dilation[axis]
+        start = k * window.kernel_dilation[axis] - window.pad_lo[axis]
+        hits = [o for o in range(between) if (start + o * window.strides[axis]) % between == 0]
+        if not hits:
+            return None
+        met.append(slice(hits[0], None, hits[1] - hits[0] if len(hits) > 1 else between))
+    return tuple(met)
 
 
 def round_to(value: Array, dtype: str) -> Array:
