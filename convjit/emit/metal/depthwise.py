@@ -16,7 +16,7 @@ from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, padded, re
 from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.metal.depthwise import Axis, Patch, axes_of, inputs_of, patch_counts, pending
+from convjit.schedule.metal.depthwise import Axis, Patch, axes_of, in_parts, inputs_of, patch_counts, pending
 from convjit.schedule.nest import nest
 
 
@@ -53,6 +53,7 @@ def _variables(kernel: Kernel, patch: Patch, axes: tuple[Axis, Axis, Axis]) -> d
         "rows": patch.rows,
         "columns": patch.columns,
         "rolling": patch.rolling,
+        "in_parts": in_parts(axes),
         "chunk": patch.taps,
         "patches": prod(counts),
         "grids": prod(len(axis.grids) for axis in axes),
@@ -109,10 +110,17 @@ def _axis(axes: Sequence[Axis], i: int, counts: Sequence[int], patch: int) -> di
 
 def _affine(number: str, scale: int, offset: int | str) -> str:
     """number * scale + offset, as one writes it."""
-    text = f"{number} * {scale}" if scale > 1 else number
-    if number == "0" or offset in (0, "0"):
-        return str(offset) if number == "0" else text
+    if number == "0":
+        return str(offset)
+    text = number if scale == 1 else f"{number} * {scale}" if _is_one(number) else f"({number}) * {scale}"
+    if offset in (0, "0"):
+        return text
     return f"{offset} + {text}" if isinstance(offset, str) else f"{text} + {offset}".replace("+ -", "- ")
+
+
+def _is_one(text: str) -> bool:
+    """Is it one operand, of which a product is a product?"""
+    return " " not in text or (text.startswith("(") and text.endswith(")") and text.count("(") == 1)
 
 
 def _indented(text: str) -> str:

@@ -12,7 +12,7 @@ input rows that the patch needs from top to bottom and reads each once. Two ways
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from math import ceil, gcd, prod
 
@@ -36,6 +36,15 @@ MAX_UNROLLED = 512
 
 THREADS_PER_CORE = 768
 """With fewer, a core's arithmetic units wait (P. Turner, metal-benchmarks)."""
+
+MAX_CHAIN = 4096
+"""Products of one sum in fp32, at most."""
+
+_THREADGROUPS = ((32, 4), (64, 2), (128, 1), (16, 8), (8, 16), (4, 32), (2, 64), (1, 128), (64, 1), (32, 2), (8, 8))
+"""Threads along channels and along patches."""
+
+_LINE = 128
+"""Bytes that memory gives at a time."""
 
 _BYTE_CYCLES = 2
 """What a byte read or written costs, in multiply-adds: a core does 128 of these a cycle, or reads 64 bytes."""
@@ -62,6 +71,7 @@ class Axis:
     Attributes:
         in_size, out_size: extents.
         grids: those that have outputs.
+        outputs, taps: of the grid that has the most.
         period: distance of the outputs of a grid.
         stride: distance, in steps, of the first taps of two neighbours among them.
         step: distance of the inputs of a grid.
@@ -71,6 +81,8 @@ class Axis:
     in_size: int
     out_size: int
     grids: tuple[Grid, ...]
+    outputs: int
+    taps: int
     period: int
     stride: int
     step: int
@@ -79,27 +91,20 @@ class Axis:
     @classmethod
     def of_phases(cls, phases: tuple[AxisPhase, ...], in_size: int, out_size: int) -> Axis:
         step = max(phase.step for phase in phases)  # a phase of one tap may take any
-        stride, period = phases[0].stride, phases[0].period
+        stride = phases[0].stride
         parts = step // gcd(stride, step)
+        period = phases[0].period * parts
         grids: list[Grid] = []
         start = 0
         for phase in phases:
             for part in range(parts):
-                first = phase.first + part * period
+                first = phase.first + part * phase.period
                 if first < out_size:
                     grids.append(Grid(first, phase.offset + part * stride, len(phase.taps), start))
             start += len(phase.taps)
-        return cls(in_size, out_size, tuple(grids), period * parts, stride * parts // step, step, start)
-
-    @property
-    def outputs(self) -> int:
-        """Of the grid that has the most."""
-        return ceil((self.out_size - min(grid.first for grid in self.grids)) / self.period)
-
-    @property
-    def taps(self) -> int:
-        """Of the grid that has the most."""
-        return max(grid.taps for grid in self.grids)
+        outputs = ceil((out_size - min(grid.first for grid in grids)) / period)
+        taps = max(grid.taps for grid in grids)
+        return cls(in_size, out_size, tuple(grids), outputs, taps, period, stride * parts // step, step, start)
 
     def ends(self, patch: int) -> tuple[int, int]:
         """The first and the last input position that patches of so many outputs reach for."""
@@ -146,38 +151,62 @@ def axes_of(kernel: Kernel) -> tuple[Axis, Axis, Axis]:
 
 
 def depthwise(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
-    """The best `count` schedules, best first; none where C / groups > 1, phases are too many or all sums are empty."""
+    """The best `count` schedules, best first, each of another shape.
+
+    None where C / groups > 1, where an axis has too many grids, or where no tap of any output meets an input.
+    """
     geometry = kernel.geometry
     if geometry.in_channels != geometry.window.groups:
         return []
     axes = axes_of(kernel)
     if max(len(axis.grids) for axis in axes) > MAX_GRIDS or min(axis.taps for axis in axes) == 0:
         return []
-    ranked = sorted(_patches(kernel, axes), key=lambda patch: _cycles(kernel, axes, patch, chip))
-    return [Schedule("metal/depthwise.metal", patch.choices()) for patch in ranked[:count]]
+    distinct: dict[tuple[int, int, int], Patch] = {}
+    for patch in sorted(_patches(kernel, axes), key=lambda patch: _cycles(kernel, axes, patch, chip)):
+        distinct.setdefault((patch.channels, patch.columns, patch.rolling), patch)
+    return [Schedule("metal/depthwise.metal", patch.choices()) for patch in list(distinct.values())[:count]]
 
 
 def _patches(kernel: Kernel, axes: tuple[Axis, Axis, Axis]) -> Iterator[Patch]:
-    """All patches that fit. A patch of one output always does."""
+    """All patches that fit, of each shape the one with the most taps. A patch of one output always does."""
     _, height, width = axes
-    never_empty = all(grid.taps for axis in axes for grid in axis.grids)
     for channels, rows, columns in product(_channels(kernel), _extents(height.outputs), _extents(width.outputs)):
-        threads = _threadgroup(kernel.geometry.out_channels // channels, prod(patch_counts(axes, rows, columns)))
-        whole = Patch(channels, rows, columns, 1, width.taps, *threads)
-        weights = prod(axis.taps for axis in axes) * channels
-        if never_empty and rows >= pending(height.taps, height.stride) > 1 and weights <= ROLLING_WEIGHTS:
-            sums = pending(height.taps, height.stride) * columns * channels
-            if weights + sums + _row(kernel, width, whole) <= REGISTERS:
-                yield whole
-        if rows > 1 and height.stride >= height.taps:
-            continue
-        held = ((rows - 1) * height.stride + 1) * channels
-        for taps in _chunks(width.taps):
-            patch = Patch(channels, rows, columns, 0, taps, *threads)
-            registers = rows * columns * channels + held * taps + _row(kernel, width, patch)
-            small = registers <= REGISTERS and rows * columns * channels * taps <= MAX_UNROLLED
-            if small or channels == rows == columns == taps == 1:
-                yield patch
+        for rolling in (0, 1):
+            for taps in _chunks(width.taps):
+                patch = Patch(channels, rows, columns, rolling, taps, 0, 0)
+                if _fits(kernel, axes, patch):
+                    lanes, patches = _threadgroup(kernel, axes, patch)
+                    yield replace(patch, lanes=lanes, patches=patches)
+                    break
+
+
+def _fits(kernel: Kernel, axes: tuple[Axis, Axis, Axis], patch: Patch) -> bool:
+    depth, height, width = axes
+    waiting = pending(height.taps, height.stride)
+    row = ((patch.columns - 1) * min(width.stride, patch.taps) + patch.taps) * inputs_of(kernel, patch.channels)
+    of_row = patch.columns * patch.channels
+    if patch.rolling:
+        weights = depth.taps * height.taps * width.taps * patch.channels
+        if not _can_roll(axes) or patch.rows < waiting or patch.taps < width.taps or weights > ROLLING_WEIGHTS:
+            return False
+        return weights + waiting * of_row + row <= REGISTERS
+    if patch.rows > 1 and height.stride >= height.taps:
+        return False
+    sums = patch.rows * of_row * (2 if in_parts(axes) else 1)
+    held = ((patch.rows - 1) * height.stride + 1) * patch.taps * patch.channels
+    fits = sums + held + row <= REGISTERS and patch.rows * of_row * patch.taps <= MAX_UNROLLED
+    return fits or patch.rows * of_row * patch.taps == 1
+
+
+def _can_roll(axes: tuple[Axis, Axis, Axis]) -> bool:
+    """Are there rows to wait for, and sums of all grids?"""
+    _, height, _ = axes
+    return pending(height.taps, height.stride) > 1 and all(grid.taps for axis in axes for grid in axis.grids)
+
+
+def in_parts(axes: tuple[Axis, Axis, Axis]) -> bool:
+    """Are sums so long that each chunk of taps gets its own, so that they round less?"""
+    return prod(axis.taps for axis in axes) > MAX_CHAIN
 
 
 def padded(extent: int, multiple: int) -> int:
@@ -204,18 +233,13 @@ def _channels(kernel: Kernel) -> list[int]:
 
 
 def _extents(outputs: int) -> list[int]:
-    """Sizes up to 16 that divide an axis into nearly equal patches."""
-    return sorted({ceil(outputs / n) for n in range(ceil(outputs / 16), outputs + 1)})
+    """Sizes that divide an axis into nearly equal patches."""
+    return sorted({ceil(outputs / ceil(outputs / n)) for n in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)})
 
 
 def _chunks(taps: int) -> list[int]:
-    """Numbers of taps that divide a kernel row into nearly equal chunks."""
-    return sorted({ceil(taps / n) for n in range(ceil(taps / 32), taps + 1)}) or [1]
-
-
-def _row(kernel: Kernel, width: Axis, patch: Patch) -> int:
-    """Registers of the input that a row of the patch reads."""
-    return ((patch.columns - 1) * width.stride + patch.taps) * inputs_of(kernel, patch.channels)
+    """Numbers of taps that divide a kernel row into nearly equal chunks, large ones first."""
+    return sorted({ceil(taps / n) for n in range(ceil(taps / 32), taps + 1)}, reverse=True)
 
 
 def patch_counts(axes: tuple[Axis, Axis, Axis], rows: int, columns: int) -> tuple[int, int, int]:
@@ -224,28 +248,41 @@ def patch_counts(axes: tuple[Axis, Axis, Axis], rows: int, columns: int) -> tupl
     return depth.outputs, ceil(height.outputs / rows), ceil(width.outputs / columns)
 
 
-def _threadgroup(blocks: int, patches: int) -> tuple[int, int]:
-    """Threads along blocks of channels and along patches: those that leave the fewest idle."""
-    shapes = [(lanes, threads // lanes) for threads in (128, 64) for lanes in (32, 64, 128, 16, 8, 4, 2, 1)]
-    return min((s for s in shapes if prod(s) >= 64), key=lambda s: padded(blocks, s[0]) * padded(patches, s[1]))
+def _threadgroup(kernel: Kernel, axes: tuple[Axis, Axis, Axis], patch: Patch) -> tuple[int, int]:
+    """Threads along blocks of channels and along patches: few idle ones, and lines of memory read whole."""
+    blocks = kernel.geometry.out_channels // patch.channels
+    patches = prod(patch_counts(axes, patch.rows, patch.columns))
+    block_bytes = inputs_of(kernel, patch.channels) * DTYPES[kernel.dtype]
+
+    def cost(shape: tuple[int, int]) -> float:
+        line = min(_LINE, min(shape[0], blocks) * block_bytes)
+        return padded(blocks, shape[0]) * padded(patches, shape[1]) * (1 + 4 / line)
+
+    return min(_THREADGROUPS, key=cost)
 
 
 def _cycles(kernel: Kernel, axes: tuple[Axis, Axis, Axis], patch: Patch, chip: Chip) -> float:
-    """Of the kernel, relative to others: what a thread does, times how often the chip is filled with threads."""
-    geometry = kernel.geometry
+    """Of the kernel, in multiply-adds of a thread: what a thread does, times how often the chip is filled with them."""
+    geometry, size = kernel.geometry, DTYPES[kernel.dtype]
     depth, height, width = axes
-    outputs = patch.rows * patch.columns * patch.channels
+    pixels = patch.rows * patch.columns
     taps = prod(axis.taps for axis in axes)
-    multiply_adds = taps * outputs
+    multiply_adds = taps * pixels * patch.channels
     if patch.rolling:
         multiply_adds += taps * (pending(height.taps, height.stride) - 1) * patch.columns * patch.channels
     chunks = ceil(width.taps / patch.taps)
-    row = chunks * (patch.columns - 1) * min(width.stride, patch.taps) + width.taps
-    rows = (patch.rows - 1) * min(height.stride, height.taps) + height.taps
-    read = depth.taps * rows * row * inputs_of(kernel, patch.channels) + taps * patch.channels
-    written = sum(DTYPES[dtype] for dtype in kernel.result_dtypes) * outputs
-    thread = multiply_adds + _BYTE_CYCLES * (read * DTYPES[kernel.dtype] + written) + 10 * outputs + 50
+    rows = depth.taps * ((patch.rows - 1) * min(height.stride, height.taps) + height.taps)
+    columns = chunks * (patch.columns - 1) * min(width.stride, patch.taps) + width.taps
+    read = rows * columns * _access(inputs_of(kernel, patch.channels) * size) + taps * _access(patch.channels * size)
+    written = pixels * sum(_access(patch.channels * DTYPES[dtype]) for dtype in kernel.result_dtypes)
+    thread = multiply_adds + read + written + 10 * pixels * patch.channels + 20 * rows * chunks + 50
     blocks, patches = geometry.out_channels // patch.channels, prod(patch_counts(axes, patch.rows, patch.columns))
     threads = padded(blocks, patch.lanes) * padded(patches, patch.patches)
     threads *= geometry.batch * prod(len(axis.grids) for axis in axes)
-    return thread * max(1.0, threads / (chip.cores * THREADS_PER_CORE))
+    # The last threads run alone: the chip is not filled then.
+    return thread * (threads / (chip.cores * THREADS_PER_CORE) + 0.25)
+
+
+def _access(size: int) -> int:
+    """Cycles of a lane's access to so many neighbouring bytes: less than 3 do not make it faster."""
+    return _BYTE_CYCLES * max(size, 3)

@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_depthwise_5fc49ff228a3_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_depthwise_f417fb8cfc36_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
@@ -13,7 +13,7 @@
     return;
   }
   const int row = patch / 7;
-  const int column = patch % 7 * 4;
+  const int column = (patch % 7) * 4;
   const int from_h = row - 1;
   const int from_w = column - 1;
   input += image * 25088u;
@@ -28,7 +28,7 @@
         const int from = first_channel + (k_h * 3 + k_w) * 32;
         #pragma clang loop unroll(full)
         for (int c = 0; c < 2; ++c) {
-          held[(0 * 3 + t) * 2 + c] = float(weight[from + c]);
+          held[c + t * 2] = float(weight[from + c]);
         }
       }
       const int in_h = from_h + i;
@@ -43,7 +43,7 @@
         for (int j = 0; j < 6; ++j) {
           #pragma clang loop unroll(full)
           for (int c = 0; c < 2; ++c) {
-            values[j * 2 + c] = float(input[from + j * 32 + c]);
+            values[c + j * 2] = float(input[from + c + j * 32]);
           }
         }
       } else {
@@ -51,7 +51,7 @@
         for (int j = 0; j < 6; ++j) {
           #pragma clang loop unroll(full)
           for (int c = 0; c < 2; ++c) {
-            values[j * 2 + c] = in_w + j < 0 || in_w + j >= 28 ? 0.0f : float(input[from + j * 32 + c]);
+            values[c + j * 2] = in_w + j < 0 || in_w + j >= 28 ? 0.0f : float(input[from + c + j * 32]);
           }
         }
       }
@@ -61,9 +61,9 @@
         for (int t = 0; t < 3; ++t) {
           #pragma clang loop unroll(full)
           for (int c = 0; c < 2; ++c) {
-            const float value = values[(w * 1 + t) * 2 + c];
-            const float factor = held[(0 * 3 + t) * 2 + c];
-            const int s = (0 * 4 + w) * 2 + c;
+            const float value = values[c + (t + w) * 2];
+            const float factor = held[c + t * 2];
+            const int s = c + w * 2;
             sums[s] = metal::fma(value, factor, sums[s]);
           }
         }
@@ -79,13 +79,13 @@
   const int out_h = row;
   #pragma clang loop unroll(full)
   for (int w = 0; w < 4; ++w) {
-    const int out_w = (column + w);
+    const int out_w = column + w;
     const int pixel = (out_h * 28 + out_w);
     const int to = first_channel + pixel * 32;
     #pragma clang loop unroll(full)
     for (int c = 0; c < 2; ++c) {
       const int channel = first_channel + c;
-      const float sum = sums[w * 2 + c];
+      const float sum = sums[c + w * 2];
       const half e0 = e0_of[c];
       const float v0 = float(e0);
       const float v1 = sum + v0;
