@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz metal-fuzz bench
+.PHONY: help demo test lint fuzz metal-fuzz bench metal-proof
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ metal-fuzz: $(VENV)/.with-test ## Random Metal kernels under the checker: METAL_
 bench: $(VENV)/.with-bench ## Measure against plain MLX; results go to benchmarks/results
 	@$(PY) -m benchmarks.resnet50
 	@$(PY) -m benchmarks.metal_text
+
+metal-proof: $(VENV)/.with-bench ## On a Mac: check and time every Metal kernel; elsewhere check them on the simulator
+	@$(PY) -m benchmarks.metal_proof
 
 # A stamp for each extra of pyproject.toml. Where the machine has no C or C++ compiler, a wheel brings one.
 $(VENV)/.with-%: pyproject.toml | $(PY)

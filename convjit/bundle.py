@@ -31,7 +31,7 @@ from convjit.proof import Verdict
 from convjit.schedule import Schedule
 
 _FORMAT = 1
-_FILE = "bundle.json"
+_FILE, _SOURCE = "bundle.json", "kernel.c"
 
 
 class BundleError(ValueError):
@@ -47,8 +47,8 @@ class Bundle:
         backend: the name of the one it failed on.
         kernel, schedule: what was to be run.
         seed: of its random inputs.
-        dispatches: what was launched; empty if the backend is not a Metal one.
-        source: the text of a kernel that has no dispatches.
+        dispatches: what was launched; empty if the backend is not a Metal one, or the text could not be written.
+        source: the text of a CPU's kernel.
         failure: what went wrong, in a sentence.
         environment: where, as `environment.environment` tells.
     """
@@ -93,28 +93,7 @@ def _record(
     backend: Backend, layer: str, kernel: Kernel, schedule: Schedule, verdict: Verdict
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What `bundle.json` says, and the texts beside it."""
-    files: dict[str, str] = {}
-    dispatches: list[dict[str, Any]] = []
-    if isinstance(backend, MetalBackend):
-        launches = backend.launches(kernel, schedule)
-        for number, (one, launch) in enumerate(zip(backend.dispatches(kernel, schedule), launches, strict=True)):
-            files |= {
-                f"{number}-{one.text.name}.metal": launch.text,
-                f"{number}-body.metal": one.text.body,
-                f"{number}-header.metal": one.text.header,
-            }
-            dispatches.append(
-                {
-                    "name": one.text.name,
-                    "argument_names": [list(one.text.inputs), list(one.text.outputs)],
-                    "inputs": one.inputs,
-                    "outputs": [{"shape": shape, "dtype": dtype} for shape, dtype in one.outputs],
-                    "grid": one.grid,
-                    "threadgroup": one.threadgroup,
-                }
-            )
-    else:
-        files["kernel.c"] = backend.source(kernel, schedule)
+    dispatches, files = _texts(backend, kernel, schedule)
     geometry = kernel.geometry
     record = {
         "format": _FORMAT,
@@ -137,6 +116,33 @@ def _record(
         "environment": environment(),
     }
     return record, files
+
+
+def _texts(backend: Backend, kernel: Kernel, schedule: Schedule) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """What `bundle.json` says about the dispatches, and their texts; nothing if the text cannot even be written."""
+    dispatches: list[dict[str, Any]] = []
+    files: dict[str, str] = {}
+    with contextlib.suppress(Exception):
+        if not isinstance(backend, MetalBackend):
+            return [], {_SOURCE: backend.source(kernel, schedule)}
+        launches = backend.launches(kernel, schedule)
+        for number, (one, launch) in enumerate(zip(backend.dispatches(kernel, schedule), launches, strict=True)):
+            files |= {
+                f"{number}-{one.text.name}.metal": launch.text,
+                f"{number}-body.metal": one.text.body,
+                f"{number}-header.metal": one.text.header,
+            }
+            dispatches.append(
+                {
+                    "name": one.text.name,
+                    "argument_names": [list(one.text.inputs), list(one.text.outputs)],
+                    "inputs": one.inputs,
+                    "outputs": [{"shape": shape, "dtype": dtype} for shape, dtype in one.outputs],
+                    "grid": one.grid,
+                    "threadgroup": one.threadgroup,
+                }
+            )
+    return dispatches, files
 
 
 def _readable(record: dict[str, Any]) -> str:
@@ -163,7 +169,7 @@ def read(folder: Path) -> Bundle:
             Schedule(record["schedule"]["template"], tuple(record["schedule"]["choices"].items())),
             record["seed"],
             tuple(_dispatch(folder, number, one) for number, one in enumerate(record["dispatches"])),
-            "" if record["dispatches"] else (folder / "kernel.c").read_text(),
+            (folder / _SOURCE).read_text() if (folder / _SOURCE).exists() else "",
             record["failure"],
             record["environment"],
         )

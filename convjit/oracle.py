@@ -30,10 +30,17 @@ _CHUNK = 1_000_000
 
 
 class Bounds(NamedTuple):
-    """Between what each output may lie, ends included; NaN where anything may be."""
+    """What each output is, and between what it may lie, ends included; NaN where anything may be."""
 
+    exact: Array
     low: Array
     high: Array
+
+    def deviation(self, actual: Array) -> float:
+        """The largest difference of finite numbers, relative to the largest magnitude."""
+        finite = np.isfinite(self.exact) & np.isfinite(actual)
+        largest = np.abs(self.exact[finite]).max(initial=0)
+        return float(np.abs(actual - self.exact)[finite].max(initial=0) / largest) if largest else 0.0
 
     def wrong(self, actual: Array) -> npt.NDArray[np.bool_]:
         """Which of the `actual` outputs lie outside."""
@@ -72,9 +79,9 @@ def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs) -> list[B
             values = np.stack([_evaluate(kernel.epilogue, [s, *picked])[number] for s in nearby])
             slack = TOLERANCE[dtype] * (1 + np.abs(values).max(0))
             low, high = values.min(0), values.max(0)
-            found.append(
-                Bounds(np.where(np.isinf(low), low, low - slack), np.where(np.isinf(high), high, high + slack))
-            )
+            low = np.where(np.isinf(low), low, low - slack)
+            high = np.where(np.isinf(high), high, high + slack)
+            found.append(Bounds(values[0], low, high))
     return found
 
 

@@ -63,6 +63,7 @@ class Verdict:
         checked: how many outputs were looked at.
         wrong: how many of them are wrong.
         examples: the first wrong ones.
+        deviation: the largest difference to the exact result, relative to its largest magnitude.
         is_lasting: would it be the same at the next attempt? Not where memory ran out.
     """
 
@@ -70,6 +71,7 @@ class Verdict:
     checked: int = 0
     wrong: int = 0
     examples: tuple[WrongOutput, ...] = ()
+    deviation: float = 0.0
     is_lasting: bool = True
 
     @property
@@ -103,19 +105,17 @@ def prove(kernel: Kernel, schedule: Schedule, run: Run, seed: int = SEED) -> Ver
     if any(r.shape != expected_shape for r in results):
         return Verdict(error=f"results have shapes {[r.shape for r in results]} instead of {expected_shape}")
     outputs = _with_suspects(samples(kernel, schedule, generator), results)
-    wrong, examples = 0, list[WrongOutput]()
+    wrong, deviation, examples = 0, 0.0, list[WrongOutput]()
     bounds = oracle.bounds(kernel, [oracle.stored(a) for a in arrays], outputs)
-    for number, (result, (low, high)) in enumerate(zip(results, bounds, strict=True)):
+    for number, (result, bound) in enumerate(zip(results, bounds, strict=True)):
         actual = oracle.pick(result, outputs)
-        found = np.flatnonzero(bounds[number].wrong(actual))
+        deviation = max(deviation, bound.deviation(actual))
+        found = np.flatnonzero(bound.wrong(actual))
         wrong += len(found)
-        examples += [
-            WrongOutput(
-                number, tuple(int(axis[i]) for axis in outputs), float(actual[i]), float(low[i]), float(high[i])
-            )
-            for i in found[:_SHOWN]
-        ]
-    return Verdict("", len(outputs[0]) * len(results), wrong, tuple(examples))
+        for i in found[:_SHOWN]:
+            index = tuple(int(axis[i]) for axis in outputs)
+            examples.append(WrongOutput(number, index, float(actual[i]), float(bound.low[i]), float(bound.high[i])))
+    return Verdict("", len(outputs[0]) * len(results), wrong, tuple(examples), deviation)
 
 
 def inputs(kernel: Kernel, generator: np.random.Generator) -> list[mx.array]:

@@ -91,11 +91,18 @@ def _key(backend: Backend, kernel: Kernel, schedule: Schedule) -> str:
     words = repr((backend.name, kernel, schedule))  # as text: 0.0 and -0.0 among constants compare equal
     if words not in _keys:
         shape = repr(proof.for_proof(kernel, schedule).geometry.in_shape)
-        identity = backend.identity(kernel, schedule)
+        identity = _identity(backend, kernel, schedule)
         _keys[words] = cache.content_key(
             "proof", backend.name, backend.fingerprint(), convjit_version(), shape, identity
         )
     return _keys[words]
+
+
+def _identity(backend: Backend, kernel: Kernel, schedule: Schedule) -> str:
+    try:
+        return backend.identity(kernel, schedule)
+    except Exception as e:  # a template's own mistake: the proof fails with it, and says so
+        return repr(e)
 
 
 def _known_failure(backend: Backend, kernel: Kernel, schedule: Schedule) -> str | None:

@@ -44,6 +44,7 @@ FAULTS: dict[str, Callable[[Dispatch], Dispatch]] = {
     "does not compile": _with_body(_STORE, "undeclared = 1;\n    output0[at"),
     "too many threads": lambda one: replace(one, grid=(2048, 48, 2), threadgroup=(2048, 1, 1)),
     "hangs": _with_body(_STORE, "while (first_channel >= 0) { sums[0] += 1.0f; }\n    output0[at"),
+    "cannot be written": lambda one: one.no_such_attribute,
     "none": lambda one: one,
 }
 

@@ -97,6 +97,14 @@ def test_a_right_kernel_replays_as_right(capsys):
     assert "lint:" not in said and "checker:" not in said
 
 
+def test_a_text_that_cannot_be_written(capsys):
+    """Then it is this version's that is run."""
+    folder = failed("cannot be written")
+    assert json.loads((folder / "bundle.json").read_text())["dispatches"] == []
+    assert main(["repro", str(folder)]) == 0
+    assert "run on simulator, as this convjit writes it: right" in capsys.readouterr().out
+
+
 def test_of_the_cpu_backend(capsys):
     backend = registry.get("cpu")
     schedule = backend.schedule(KERNEL)

@@ -25,6 +25,7 @@ SAYS = {
     "does not compile": "its kernel does not run: CompileError: ",
     "too many threads": "its kernel does not run: KernelError: ",
     "hangs": "its kernel does not run: KernelError: ",
+    "cannot be written": "its kernel does not run: AttributeError: ",
 }
 
 

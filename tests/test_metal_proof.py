@@ -1,0 +1,120 @@
+"""`make metal-proof` on the simulator: what it runs, what it writes, and that nothing stops it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import metal_proof
+from benchmarks.kernels import EPILOGUES, kernel_of, mlx_of
+from benchmarks.metal_report import Record, markdown
+from convjit import oracle, proof
+from convjit.backends import registry
+from convjit.environment import environment
+from convjit.geometry import Geometry, Window
+from convjit.schedule.metal.chip import CHIPS
+from tests.metal_faults import ProvingBackend
+
+GEOMETRY = Geometry.of_shapes((2, 7, 6, 3), (5, 3, 3, 3), Window((1, 1), (1, 1), (1, 1), (1, 1), (1, 1)))
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVJIT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(metal_proof, "RESULTS", tmp_path / "results")
+
+
+@pytest.fixture
+def written(tmp_path):
+    def read():
+        results = tmp_path / "results"
+        return json.loads((results / "metal_proof.json").read_text()), (results / "metal_proof.md").read_text()
+
+    return read
+
+
+def test_a_quick_sample_is_right(written, capsys):
+    assert metal_proof.main(["--quick", "--dtype", "f16"]) == 0
+    record, report = written()
+    assert len(record["records"]) == 7 and record["running"] == ""
+    assert all(r["failure"] == "" and r["seconds"] is None and r["is_shrunk"] for r in record["records"])
+    assert "7 kernels: 7 right, 0 inexact, 0 WRONG." in report and "## Failures" not in report
+    assert "7 kernels, 0 wrong" in capsys.readouterr().out
+
+
+def test_all_schedules_of_a_problem(written):
+    assert metal_proof.main(["--only", "dw_T1d", "--only", "rn50_1x1_s2", "--dtype", "f32"]) == 0
+    record, report = written()
+    chosen = [(r["problem"], r["epilogue"]) for r in record["records"] if r["is_chosen"]]
+    assert chosen == [(problem, epilogue) for problem in ("dw_T1d", "rn50_1x1_s2") for epilogue in EPILOGUES]
+    assert any(not r["is_chosen"] for r in record["records"]) and "## Other schedules" in report
+
+
+def test_a_wrong_kernel_stops_nothing(written, monkeypatch):
+    backend = ProvingBackend("does not compile")
+    monkeypatch.setattr(registry, "get", lambda name: backend)
+    assert metal_proof.main(["--only", "ae_T3_op1", "--only", "mbv2_dw_7", "--dtype", "f16", "--quick"]) == 1
+    record, report = written()
+    assert [r["problem"] for r in record["records"]] == ["ae_T3_op1", "mbv2_dw_7"]
+    for r in record["records"]:
+        assert r["failure"].startswith("its kernel does not run: CompileError") and r["bundle"] in report
+    assert report.index("## Failures") < report.index("## Chosen schedules")
+
+
+def test_a_run_goes_on_behind_what_took_it_down(written, monkeypatch, tmp_path):
+    arguments = ["--quick", "--only", "ae_T3_op1", "--only", "mbv2_dw_7", "--only", "dw_mult2", "--dtype", "f16"]
+    run_case = metal_proof.run_case
+
+    def run_until(case, backend, *, alternatives):
+        if case.problem.name == "mbv2_dw_7":
+            raise KeyboardInterrupt
+        return run_case(case, backend, alternatives=alternatives)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(metal_proof, "run_case", run_until)
+        metal_proof.main(arguments)
+    assert metal_proof.main([*arguments, "--resume"]) == 1
+    records = written()[0]["records"]
+    assert [r["problem"] for r in records] == ["ae_T3_op1", "mbv2_dw_7", "dw_mult2"]
+    assert [r["failure"] for r in records] == ["", "the process ended while it ran", ""]
+
+
+def test_an_unknown_problem(capsys):
+    with pytest.raises(SystemExit):
+        metal_proof.main(["--only", "nothing"])
+    assert "no problem nothing; there are rn50_stem," in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_the_kernels_do_what_the_mlx_ops_do(dtype, epilogue):
+    kernel = kernel_of(GEOMETRY, dtype, epilogue)
+    arrays = proof.inputs(kernel, np.random.default_rng(0))
+    (y,) = mlx_of(kernel)(arrays)
+    everywhere = tuple(axis.ravel() for axis in np.indices(GEOMETRY.out_shape))
+    (bounds,) = oracle.bounds(kernel, [oracle.stored(a) for a in arrays], everywhere)
+    assert (
+        bounds.deviation(oracle.stored(y).ravel().astype(np.float64)) <= {"f32": 1e-6, "f16": 2e-3, "bf16": 2e-2}[dtype]
+    )
+
+
+def test_what_is_timed():
+    backend, kernel = registry.get("simulator"), kernel_of(GEOMETRY, "f32", EPILOGUES[1])
+    schedule = backend.schedule(kernel)
+    seconds = metal_proof._seconds(backend, kernel, [schedule])
+    assert seconds.keys() == {schedule.in_words(), "mlx", "mx.compile"} and min(seconds.values()) > 0
+
+
+def test_times_in_the_report():
+    words = ("stem", "8x8x3 -> 8x8x4", False, "f16", "bare")
+    numbers = (1e-3, 2e-3, 1.5e-3, 41_000_000, 5_300_000_000)
+    records = [
+        Record(*words, "metal/gemm.metal a=1", True, "", "", 1e-4, *numbers),
+        Record(*words, "metal/direct.metal", False, "", "", 5e-3, 4e-3, 2e-3, 1.5e-3, *numbers[3:]),
+    ]
+    report = markdown(records, {**environment(), "metal": True}, CHIPS["M1 Pro"])
+    assert "- f16, bare: 2.00x as fast as MLX, 1.50x as fast as MLX under mx.compile (geometric means)" in report
+    assert "| right | 1.0e-04 | 1 | 2 | 1.5 | 2.00x | 1.50x | 20% | 100% |" in report
+    assert "| stem | metal/direct.metal | inexact | 5.0e-03 | 4 | 0.25x |" in report
