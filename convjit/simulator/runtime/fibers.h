@@ -182,4 +182,5 @@ void simulator_simdgroup_barrier(int flags, int line) {
 }
 
 int simulator_lane() { return current % LANES; }
+int simulator_thread_index() { return current; }
 }

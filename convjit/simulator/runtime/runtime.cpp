@@ -100,11 +100,14 @@ void run_grid(const unsigned* grid, const unsigned* threadgroup, bool threads_wa
 
 // ---- Faults, and kernels that do not end.
 
-void on_fault(int, siginfo_t* info, void*) {
+void on_fault(int signal, siginfo_t* info, void*) {
   const char* at = (const char*)info->si_addr;
   const Position position = position_of(current);
-  if (in_stack_of(current, at)) fail(0, "thread %s has more variables than its stack holds", position.text);
+  if (signal == SIGFPE) fail(0, "undefined: thread %s divides by zero", position.text);
+  if (signal == SIGILL || signal == SIGTRAP) fail(0, "thread %s runs into a trap of the compiler", position.text);
   const Array* array = at ? array_near(at) : nullptr;
+  if (!array && stacks && at < stacks + threads_here * STACK && at > stacks - GAP)
+    fail(0, "thread %s has more variables than its stack of %zu bytes holds", position.text, STACK);
   if (!array)
     fail(0, "thread %s touches memory outside of every array, or a vector that is not aligned", position.text);
   if (at >= array->start && at < array->start + array->bytes)
@@ -129,8 +132,8 @@ void handle_signals() {
   struct sigaction fault = {};
   fault.sa_sigaction = on_fault;
   fault.sa_flags = SA_SIGINFO | SA_ONSTACK;
-  sigaction(SIGSEGV, &fault, nullptr);
-  sigaction(SIGBUS, &fault, nullptr);
+  const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+  for (int signal : signals) sigaction(signal, &fault, nullptr);
   struct sigaction late = {};
   late.sa_handler = on_alarm;
   late.sa_flags = SA_ONSTACK;

@@ -176,7 +176,8 @@ void observe(const volatile void* address, size_t bytes, int kind, Site site) {
     if (among_stacks < threads_here * STACK)
       fail(line_of(site), "thread %s touches a variable of thread %s", position_of(current).text,
            position_of((int)(among_stacks / STACK)).text);
-    counters.constant_bytes_read += bytes;  // a table at program scope
+    const bool is_attribute = at >= (const char*)fibers && at < (const char*)(fibers + MAX_THREADS);
+    if (!is_attribute) counters.constant_bytes_read += bytes;  // a table at program scope
     return;
   }
   if (at < array->start || at + bytes > array->start + array->bytes)
