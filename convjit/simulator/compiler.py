@@ -105,13 +105,16 @@ def _undefined() -> tuple[str, ...]:
 @cache
 def _identity() -> tuple[str, ...]:
     """What a program depends on beyond its source: compiler, flags, runtime and headers."""
-    files = sorted([*(_HERE / "runtime").iterdir(), *(_HERE / "include").iterdir(), _HERE / "assembly.py"])
+    headers = (f for f in (_HERE / "include").rglob("*") if f.is_file())
+    files = sorted([*(_HERE / "runtime").iterdir(), *headers, _HERE / "assembly.py"])
     flags = (*_FLAGS, *_CHECKED_FLAGS, *_undefined())
     return (*compiler(), _version(), *flags, *(f.read_text() for f in files))
 
 
 def _compile(source: str, kernel_text: str, made: Path, *flags: str) -> None:
-    command = [*compiler(), *_FLAGS, *flags, *_KERNEL_FLAGS, "-o", str(made)]
+    # Descriptors of tensor operations are template arguments: Metal takes values of classes there, C++ since C++20.
+    standard = ("-std=c++20",) if "<MetalPerformancePrimitives/" in source else ()
+    command = [*compiler(), *_FLAGS, *standard, *flags, *_KERNEL_FLAGS, "-o", str(made)]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompileError(_explain(done.stderr, kernel_text))

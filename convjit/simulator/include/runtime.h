@@ -44,8 +44,9 @@ void simulator_collective(void* mine, void (*work)(void* const* data, int lanes)
 // The storage of the threadgroup variable with this number: the same for all threads of a threadgroup.
 void* simulator_threadgroup_memory(int number, __SIZE_TYPE__ bytes, __SIZE_TYPE__ element_bytes, const char* name);
 
-// The calling thread's index in its simdgroup.
+// The calling thread's index in its simdgroup, and in its threadgroup.
 int simulator_lane();
+int simulator_thread_index();
 
 #if SIMULATOR_CHECKED
 enum { SIMULATOR_READ = 1, SIMULATOR_WRITE = 2, SIMULATOR_ATOMIC = 4 };

@@ -1,0 +1,3 @@
+// Of Apple's performance primitives, those that convjit uses.
+#pragma once
+#include <MetalPerformancePrimitives/MPPTensorOpsConvolution2d.h>
