@@ -15,6 +15,7 @@ _TEMPLATES: dict[str, Callable[[Window, Schedule, mx.array], mx.array]] = {
     "metal/direct.metal": direct.pack,
     "metal/gemm.metal": gemm.pack,
     "metal/gather.metal": gemm.pack,
+    "metal/tensor_ops.metal": direct.pack,
     "metal/winograd": winograd.pack,
     "metal/stem.metal": gemm.pack_dense,
 }
