@@ -168,3 +168,14 @@ def test_input_is_read_less_than_twice(name: str, dtype: str, reads: float) -> N
     (counters,) = BACKEND.examine(kernel, schedule, [x, BACKEND.pack(g.window, schedule, w)]).counters
     assert counters.device_bytes_read <= reads * x.nbytes
     assert counters.device_bytes_written == prod(g.out_shape) * x.itemsize
+
+
+@pytest.mark.parametrize("rolling", [0, 1])
+@pytest.mark.parametrize("kernel_size", [3, 4])
+def test_transposed_multiplies_only_taps_that_hit(kernel_size: int, rolling: int) -> None:
+    window = Window((1, 1), (2, 2), (2, 2), (1, 1), (2, 2), 32, flip=True)
+    kernel = bare(Geometry.of_shapes((1, 16, 16, 32), (32, kernel_size, kernel_size, 1), window))
+    g, schedule = kernel.geometry, first(kernel, rolling)
+    x, w = random_array(0, g.in_shape, "f32"), random_array(1, g.weight_shape, "f32")
+    (counters,) = BACKEND.examine(kernel, schedule, [x, BACKEND.pack(g.window, schedule, w)]).counters
+    assert counters.fma_operations <= g.flops // 2 / 0.85

@@ -39,7 +39,6 @@ def _variables(kernel: Kernel, patch: Patch, axes: tuple[Axis, Axis, Axis]) -> d
     multiplier = g.out_channels // g.in_channels
     inputs = inputs_of(kernel, patch.channels)
     described = [_axis(axes, i, counts, size) for i, size in enumerate((1, patch.rows, patch.columns))]
-    walked = [not axis["trivial"] for axis in described]
     return {
         "title": g.in_words(),
         "index": index_type(
@@ -65,20 +64,22 @@ def _variables(kernel: Kernel, patch: Patch, axes: tuple[Axis, Axis, Axis]) -> d
         "out_channels": g.out_channels,
         "image_elements": prod(g.in_size) * g.in_channels,
         "pixels": prod(g.out_size),
-        "input_position": _position("in_", walked, loops.in_size),
-        "tap": row_major(
-            [axis["tap"] if some else None for axis, some in zip(described, walked, strict=True)],
-            [axis.packed for axis in axes],
-        ),
-        "pixel": _position("out_", walked, loops.out_size),
+        # The first column of a row may be outside, even of an input of one column.
+        "input_position": row_major([*_where_several(["in_d", "in_h"], loops.in_size[:2]), "in_w"], loops.in_size),
+        "tap": _offset([axis["tap"] for axis in described], [axis.packed for axis in axes]),
+        "pixel": _offset(["out_d", "out_h", "out_w"], loops.out_size),
         "tables": [_table(axis, name) for axis, name in zip(axes, "dhw", strict=True) if len(axis.grids) > 1],
         **epilogue_variables(kernel, loops.out_size, loops.extras),
     }
 
 
-def _position(prefix: str, walked: Sequence[bool], sizes: Sequence[int]) -> str:
-    names = [prefix + name if some else None for name, some in zip("dhw", walked, strict=True)]
-    return row_major(names, sizes)
+def _offset(positions: Sequence[str], sizes: Sequence[int]) -> str:
+    return row_major(_where_several(positions, sizes), sizes) or "0"
+
+
+def _where_several(positions: Sequence[str], sizes: Sequence[int]) -> list[str | None]:
+    """An axis with one element needs no position: it is 0."""
+    return [position if size > 1 else None for position, size in zip(positions, sizes, strict=True)]
 
 
 def _axis(axes: Sequence[Axis], i: int, counts: Sequence[int], patch: int) -> dict[str, Any]:

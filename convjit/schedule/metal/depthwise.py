@@ -268,8 +268,6 @@ def _cycles(kernel: Kernel, axes: tuple[Axis, Axis, Axis], patch: Patch, chip: C
     pixels = patch.rows * patch.columns
     taps = prod(axis.taps for axis in axes)
     multiply_adds = taps * pixels * patch.channels
-    if patch.rolling:
-        multiply_adds += taps * (pending(height.taps, height.stride) - 1) * patch.columns * patch.channels
     chunks = ceil(width.taps / patch.taps)
     rows = depth.taps * ((patch.rows - 1) * min(height.stride, height.taps) + height.taps)
     columns = chunks * (patch.columns - 1) * min(width.stride, patch.taps) + width.taps
