@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -112,7 +112,11 @@ def run(function: Callable[..., Sequence[mx.array]], *arrays: mx.array, check: b
 
 
 def execute(
-    launch: Launch, inputs: Sequence[mx.array], *, check: bool = False, init_value: float | None = None
+    launch: Launch,
+    inputs: Sequence[mx.array],
+    *,
+    check: bool = False,
+    init_value: float | Mapping[str, mx.array] | None = None,
 ) -> Execution:
     """Run one kernel in a process of its own.
 
@@ -122,15 +126,17 @@ def execute(
         check: watch every access to memory. Finds accesses out of bounds and misaligned ones, races, barriers and
             collectives that not all threads reach, reads of what was not written, outputs that are not written, integer
             overflow, and launches that Metal does not take. Without, only what ends the kernel is found.
-        init_value: what the outputs hold before.
+        init_value: what the outputs hold before: a number for all of them, or arrays by the outputs' names.
 
     Raises:
         ValueError: if the text has no kernel of this name, or takes other arguments.
         CompileError: if the kernel is not valid.
     """
     kernel = host_text(launch.name, launch.text)
-    results = [_output(shape, dtype, init_value) for _, shape, dtype in launch.outputs]
-    memories = list(_memories(launch, kernel.buffers, inputs, results, init_value is not None))
+    held = {name: _held(name, shape, dtype, init_value) for name, shape, dtype in launch.outputs}
+    results = [_output(shape, dtype, held[name]) for name, shape, dtype in launch.outputs]
+    initialised = [held[name] is not None for name, _, _ in launch.outputs]
+    memories = list(_memories(launch, kernel.buffers, inputs, results, initialised))
     findings, can_run = _limits(launch, kernel, check)
     counted: dict[str, int] = {}
     if can_run:
@@ -179,7 +185,11 @@ def _limits(launch: Launch, kernel: HostText, check: bool) -> tuple[list[Finding
 
 
 def _memories(
-    launch: Launch, buffers: Sequence[Buffer], inputs: Sequence[mx.array], outputs: Sequence[_Array], initialised: bool
+    launch: Launch,
+    buffers: Sequence[Buffer],
+    inputs: Sequence[mx.array],
+    outputs: Sequence[_Array],
+    initialised: Sequence[bool],
 ) -> Iterator[Memory]:
     """What lies behind each of a kernel's buffers."""
     given = len(inputs), len(outputs)
@@ -189,33 +199,23 @@ def _memories(
             f"{launch.name} reads {taken[0]} and writes {taken[1]}, the launch has {given[0]} and {given[1]}; "
             "if MLX wrote the signature, use a thread attribute in the body: without any it is malformed"
         )
-    remaining_inputs, remaining_outputs = iter(inputs), iter(outputs)
+    remaining_inputs, remaining_outputs = iter(inputs), zip(outputs, initialised, strict=True)
     latest = _Laid(np.empty(0, np.uint8), 1, (), (), 0)
     for buffer in buffers:
         match buffer.role:
             case "output":
-                array = next(remaining_outputs)
-                content = array.reshape(-1).view(np.uint8)
-                yield Memory(buffer.name, content, array.itemsize, True, initialised, buffer.is_constant, buffer.line)
+                array, is_initialised = next(remaining_outputs)
+                yield Memory(buffer, array.reshape(-1).view(np.uint8), array.itemsize, is_initialised)
             case "input":
                 latest = _laid(next(remaining_inputs), launch.copies_inputs)
-                yield Memory(
-                    buffer.name,
-                    latest.content,
-                    latest.element_bytes,
-                    False,
-                    True,
-                    buffer.is_constant,
-                    buffer.line,
-                    latest.pointer,
-                )
+                yield Memory(buffer, latest.content, latest.element_bytes, True, latest.pointer)
             case role:
                 told = {
                     "shape": np.array(latest.shape, np.int32),
                     "strides": np.array(latest.strides, np.int64),
                     "ndim": np.array([len(latest.shape)], np.int32),
                 }[role]
-                yield Memory(buffer.name, told.view(np.uint8), told.itemsize, False, True, True, buffer.line)
+                yield Memory(buffer, told.view(np.uint8), told.itemsize, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +240,18 @@ def _laid(array: mx.array, row_by_row: bool) -> _Laid:
     return _Laid(content, view.itemsize, view.shape, tuple(s // view.itemsize for s in view.strides), below)
 
 
-def _output(shape: tuple[int, ...], dtype: mx.Dtype, init_value: float | None) -> _Array:
-    if init_value is not None:
-        return _host_array(mx.full(shape, mx.array(init_value, dtype)))
+def _held(
+    name: str, shape: tuple[int, ...], dtype: mx.Dtype, init_value: float | Mapping[str, mx.array] | None
+) -> mx.array | None:
+    """What an output holds before the kernel runs; None if nobody has said."""
+    if isinstance(init_value, Mapping):
+        return init_value.get(name)
+    return None if init_value is None else mx.full(shape, mx.array(init_value, dtype))
+
+
+def _output(shape: tuple[int, ...], dtype: mx.Dtype, held: mx.array | None) -> _Array:
+    if held is not None:
+        return _host_array(held.astype(dtype).reshape(shape))
     array = np.empty(shape, _host_dtype(dtype))
     array.reshape(-1).view(np.uint8).fill(0xFF)
     return array

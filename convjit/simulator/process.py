@@ -19,33 +19,32 @@ import numpy as np
 import numpy.typing as npt
 
 from convjit.simulator.lint import Finding
+from convjit.simulator.text import Buffer
 
 _PAGE = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One buffer of a launch.
+    """What lies behind one buffer of a launch.
 
     Attributes:
-        name: of the kernel's argument.
-        content: its bytes; they change if it is written.
+        buffer: the kernel's argument.
+        content: its bytes; they change if it is an output.
         element_bytes: of one element.
-        is_written: may the kernel write it?
         is_initialised: may the kernel read what it has not written?
-        is_constant: does it lie in the address space `constant`?
-        line: where the kernel declares it.
         pointer: how many bytes into `content` the kernel's argument points.
     """
 
-    name: str
+    buffer: Buffer
     content: npt.NDArray[np.uint8]
     element_bytes: int
-    is_written: bool
     is_initialised: bool
-    is_constant: bool
-    line: int
     pointer: int = 0
+
+    @property
+    def is_written(self) -> bool:
+        return self.buffer.role == "output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +95,9 @@ def run_program(
             pages = -(-size // _PAGE) * _PAGE
             alignment = 64 if checked else 16  # unchecked, only the end of a page shows that an array has ended
             start = (pages - size) // alignment * alignment
-            flags = [memory.is_constant, memory.is_written, memory.is_initialised]
-            numbers = [*flags, memory.line, memory.element_bytes, size, offset, start, memory.pointer]
-            words.append(",".join([memory.name, *(str(int(n)) for n in numbers)]))
+            flags = [memory.buffer.is_constant, memory.is_written, memory.is_initialised]
+            numbers = [*flags, memory.buffer.line, memory.element_bytes, size, offset, start, memory.pointer]
+            words.append(",".join([memory.buffer.name, *(str(int(n)) for n in numbers)]))
             places.append(offset + start)
             file.seek(offset + start)
             file.write(memory.content.data)
