@@ -205,7 +205,7 @@ def _compile(name: str, captured: Capture, options: Options, backend: Backend, s
     if folder is not None:
         dump.write_sources(folder, lowered.sources(backend))
         dump.write_parameters(folder, captured)
-    entry.program = build(lowered.module, backend, lowered.constants)
+    entry.program = build(lowered.module, backend, lowered.constants, lowered.fused)
     entry.bind(snapshot.arrays, prepare=True)
     return entry
 

@@ -35,6 +35,7 @@ class Lowered:
     Attributes:
         module: `@prepare` and `@forward`.
         constants: the arrays behind traced arguments of kind "constant".
+        fused: its convolutions on kernels, in program order.
         pipeline: the passes that made it.
         refused: layer -> why it is not on a kernel of ours.
         slower: the layers that could be, but MLX's own op was measured to be faster.
@@ -42,15 +43,16 @@ class Lowered:
 
     module: ModuleOp
     constants: list[mx.array]
+    fused: dict[FusedOp, Kernel]
     pipeline: str
     refused: dict[str, str]
     slower: frozenset[str]
 
     def kernels(self) -> Iterator[tuple[str, Kernel, Schedule]]:
         """Layer, kernel and schedule of every convolution on a kernel of ours, in program order."""
-        for op in self.module.walk():
-            if isinstance(op, FusedOp) and op.schedule is not None:
-                yield op.layer.data if op.layer else "conv", kernel_of(op), op.schedule.data
+        for op, kernel in self.fused.items():
+            if op.schedule is not None:
+                yield op.layer.data if op.layer else "conv", kernel, op.schedule.data
 
     def sources(self, backend: Backend) -> dict[str, str]:
         """The kernel texts by layer."""
@@ -63,8 +65,7 @@ class Lowered:
 
     def substitutes(self) -> list[str]:
         """One sentence for each convolution whose schedule stands in for one that failed its proof."""
-        fused = [op for op in self.module.walk() if isinstance(op, FusedOp)]
-        notes = [(op.layer, op.attributes.get("note")) for op in fused]
+        notes = [(op.layer, op.attributes.get("note")) for op in self.fused]
         return [f"{layer.data if layer else 'conv'} has a {n.data}" for layer, n in notes if isinstance(n, StringAttr)]
 
 
@@ -94,7 +95,8 @@ def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | 
             refused.update(e.reasons)
             slower |= e.slower
             continue
-        return Lowered(module, constants, spec, refused, slower)
+        fused = {op: kernel_of(op) for op in module.walk() if isinstance(op, FusedOp)}
+        return Lowered(module, constants, fused, spec, refused, slower)
 
 
 def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:

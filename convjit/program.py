@@ -14,7 +14,6 @@ from xdsl.ir import Operation, SSAValue
 
 from convjit import replay
 from convjit.backends import Backend, Call, Stretch
-from convjit.emit.region import kernel_of
 from convjit.ir.arguments import FunctionArgument, arguments_of
 from convjit.ir.attributes import PackedType
 from convjit.ir.conv import FusedOp, PackOp, StretchOp, YieldOp
@@ -108,15 +107,20 @@ class Program:
         )
 
 
-def build(module: ModuleOp, backend: Backend, constants: list[mx.array]) -> Program:
+def build(module: ModuleOp, backend: Backend, constants: list[mx.array], kernels: dict[FusedOp, Kernel]) -> Program:
     """A program from a scheduled module, whose kernels are compiled.
+
+    Args:
+        module: `@prepare` and `@forward`.
+        backend: what runs its stretches.
+        constants: the arrays behind traced arguments of kind "constant".
+        kernels: the kernel of every fused convolution.
 
     Raises:
         BackendError: if a kernel cannot be compiled.
         UnknownPrimitive: if a primitive cannot be replayed.
     """
     functions = {op.sym_name.data: op for op in module.body.block.ops if isinstance(op, FuncOp)}
-    kernels = {op: kernel_of(op) for op in module.walk() if isinstance(op, FusedOp)}
     prepare = functions.get("prepare")
     return Program(
         None if prepare is None else _function(prepare, backend, kernels),
