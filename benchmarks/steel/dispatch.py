@@ -110,7 +110,7 @@ def _choose_2d(geometry: Geometry) -> Choice:
 def _choose_3d(geometry: Geometry) -> Choice:
     window, (in_group, out_group) = geometry.window, _group(geometry)
     if window.groups > 1:
-        return _padded(geometry, "nothing: it raises")
+        return _padded(geometry, "nothing, but raises")
     if window.transposed:
         return _padded(geometry, "unfold + GEMM")
     if in_group % 16 or not _fits_out(out_group):

@@ -112,7 +112,7 @@ def test_what_mlx_runs_instead() -> None:
     assert instead["convnext_dw7"] == instead["mamba_causal_dw4"] == "depthwise_conv_2d"
     assert instead["replk_dw31"] is None, "MLX's depthwise kernel takes at most 7x7"
     assert instead["hifigan_T8"] == "unfold + GEMM"
-    assert instead["x3d_dw3d"] == "nothing: it raises"
+    assert instead["x3d_dw3d"] == "nothing, but raises"
 
 
 def test_counters_of_a_pointwise_convolution() -> None:
