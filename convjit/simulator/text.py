@@ -96,6 +96,11 @@ def kernel_names(text: str) -> list[str]:
     return functions + hosts
 
 
+def only_instance(name: str, text: str) -> str:
+    """`text` without the instances of templates that have another host name: lines stay where they are."""
+    return _INSTANTIATION.sub(lambda m: m.group() if m["host"] == name else "\n" * m.group().count("\n"), text)
+
+
 def host_text(name: str, text: str) -> HostText:
     """The kernel `name` of `text` as C++.
 

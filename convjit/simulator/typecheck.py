@@ -29,7 +29,7 @@ _NAME = "kernel.metal"
 _BEFORE = "#include <metal_stdlib>\nusing namespace metal;\n"
 
 _LIBRARY_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<metal_\w+>[^\n]*", re.MULTILINE)
-_TEMPLATE_OF_KERNEL = re.compile(r"template <(?P<parameters>[^>]*)>(?=\n\[\[kernel\]\])")
+_TEMPLATE_OF_KERNEL = re.compile(r"template\s*<(?P<parameters>[^>]*)>(?=\s*\[\[kernel\]\])")
 _INSTANTIATION = re.compile(r"^template \[\[host_name.*?decltype\(\w+<(?P<arguments>.*?)>\)[^\n]*$", re.MULTILINE)
 _VECTOR_CALL = re.compile(r"\bvec<(?P<type>[\w:]+),\s*(?P<width>\w+)>\s*\(")
 _BFLOAT_LITERAL = re.compile(r"\b(?P<digits>\d+\.?\d*(?:[eE][+-]?\d+)?)bf\b")
