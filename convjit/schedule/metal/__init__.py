@@ -64,7 +64,8 @@ def _preferred(kernel: Kernel, chip: Chip) -> Iterator[Schedule]:
     g = kernel.geometry
     filters = g.out_channels // g.window.groups
     dense = g.in_channels // g.window.groups >= 4 * _MATRIX and filters > 1
-    yield from depthwise(kernel, chip)
+    if g.window.groups > 1:
+        yield from depthwise(kernel, chip)
     if filters >= _MATRIX or dense:
         yield from gemm(kernel, chip)
         yield from stem(kernel, chip)

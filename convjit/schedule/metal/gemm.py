@@ -32,6 +32,9 @@ _TILES_M = (1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 16)
 _MMA_CYCLES, _LOAD_CYCLES, _BARRIER_CYCLES = 18, 4, 40
 """Of a simdgroup: one 8x8x8 multiply-accumulate (P. Turner, metal-benchmarks), one load of all lanes, one barrier."""
 
+_CACHE_BYTES = 32
+"""That a core reads from the caches beyond its own, a cycle."""
+
 _MAX_CHAIN = 16384
 """Products of one sum in fp32, at most; longer ones are split into parts."""
 
@@ -197,6 +200,8 @@ def _cycles(tiling: Tiling, chip: Chip) -> float:
     # A core runs 4 simdgroups at a time, and needs some more of them to have work while others wait for memory.
     in_flight = tiling.threadgroups * tile.simdgroups_m * tile.simdgroups_n / (4 * chip.cores)
     cycles = simdgroup * max(in_flight, 2.0, ceil(in_flight) if in_flight < 8 else 0.0)
+    elements = fills * tiling.positions * tile.channels + steps * FRAGMENT * tile.simdgroups_m * tile.block_n
+    cycles += elements * tiling.threadgroups * DTYPES[tiling.kernel.dtype] / chip.cores / _CACHE_BYTES
     if tile.parts > 1:
         sums = prod(tiling.kernel.geometry.out_shape) * (tile.parts + 1) * 4
         cycles += 3000 + sums / (chip.gigabytes_per_second / 1.3)

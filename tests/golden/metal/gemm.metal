@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gemm_61679f99f09c_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_gemm_1129c091dca0_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
@@ -8,8 +8,8 @@
   uint thread_index_in_threadgroup [[thread_index_in_threadgroup]],
   uint3 threadgroup_position_in_grid [[threadgroup_position_in_grid]]) {
   // Convolution 28x28x64 -> 28x28x64, k 3x3, p 1.
-  // A threadgroup computes 7x7 pixels by 32 channels with 1x4 simdgroups.
-  threadgroup half tile[3240];
+  // A threadgroup computes 14x4 pixels by 32 channels with 1x4 simdgroups.
+  threadgroup half tile[3840];
   // Where a lane's two elements of an 8x8 matrix lie: neighbours in one row.
   const int lane = int(thread_index_in_simdgroup);
   const int fragment_row = (lane / 4 & 4) + lane / 2 % 4;
@@ -21,17 +21,17 @@
   const size_t image = size_t(z);
 
   // The box: its first output of the phase, and where the first tap of that reads.
-  const int first_h = box / 4 * 7;
+  const int first_h = box / 7 * 14;
   const int from_h = first_h - 1;
-  const int first_w = box % 4 * 7;
+  const int first_w = box % 7 * 4;
   const int from_w = first_w - 1;
 
   // Where the rows of this lane's matrices begin in the tile.
   int rows[7];
   #pragma clang loop unroll(full)
   for (int i = 0; i < 7; ++i) {
-    const int m = metal::min(i * 8 + fragment_row, 48);
-    rows[i] = (m / 7 * 9 + m % 7) * 40 + fragment_column;
+    const int m = i * 8 + fragment_row;
+    rows[i] = (m / 4 * 6 + m % 4) * 40 + fragment_column;
   }
 
   simdgroup_matrix<float, 8, 8> sums[7][1];
@@ -46,11 +46,11 @@
   for (int c = 0; c < 64; c += 32) {
     // The input of all taps, channels c to c + 32.
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int e = int(thread_index_in_threadgroup); e < 648; e += 128) {
+    for (int e = int(thread_index_in_threadgroup); e < 768; e += 128) {
       const int position = e / 8;
       const int part = e % 8 * 4;
-      const int in_h = from_h + position / 9;
-      const int in_w = from_w + position % 9;
+      const int in_h = from_h + position / 6;
+      const int in_w = from_w + position % 6;
       const bool inside = in_h >= 0 && in_h < 28 && in_w >= 0 && in_w < 28;
       threadgroup half* to = tile + position * 40 + part;
       const device half* from = input + image * 50176u + size_t((in_h * 28 + in_w) * 64 + c + part);
@@ -62,7 +62,7 @@
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int k_h = 0; k_h < 3; ++k_h) {
       for (int k_w = 0; k_w < 3; ++k_w) {
-        const threadgroup half* from = tile + k_h * 360 + k_w * 40;
+        const threadgroup half* from = tile + k_h * 240 + k_w * 40;
         #pragma clang loop unroll(full)
         for (int k = 0; k < 32; k += 8) {
           simdgroup_matrix<float, 8, 8> b[1];
@@ -100,11 +100,8 @@
   #pragma clang loop unroll(full)
   for (int i = 0; i < 7; ++i) {
     const int m = i * 8 + fragment_row;
-    const int out_h = first_h + m / 7;
-    const int out_w = first_w + m % 7;
-    if (m >= 49) {
-      continue;
-    }
+    const int out_h = first_h + m / 4;
+    const int out_w = first_w + m % 4;
     const int pixel = (out_h * 28 + out_w);
     const size_t at = (image * 784u + size_t(pixel)) * 64u;
     #pragma clang loop unroll(full)

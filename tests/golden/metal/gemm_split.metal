@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gemm_f429b85672bd_float16_t_float16_t_float(
+[[kernel]] void custom_kernel_cj_gemm_f8156d1d37d8_float16_t_float16_t_float(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   device float* output0 [[buffer(2)]],
@@ -7,8 +7,8 @@
   uint thread_index_in_threadgroup [[thread_index_in_threadgroup]],
   uint3 threadgroup_position_in_grid [[threadgroup_position_in_grid]]) {
   // Convolution 7x7x512 -> 7x7x32, k 3x3, p 1.
-  // A threadgroup computes 7 pixels by 32 channels with 1x2 simdgroups.
-  threadgroup half tile[1080];
+  // A threadgroup computes 7x4 pixels by 32 channels with 1x4 simdgroups.
+  threadgroup half tile[2160];
   // Where a lane's two elements of an 8x8 matrix lie: neighbours in one row.
   const int lane = int(thread_index_in_simdgroup);
   const int fragment_row = (lane / 4 & 4) + lane / 2 % 4;
@@ -17,43 +17,43 @@
   const int box = int(threadgroup_position_in_grid.x);
   const int block = int(threadgroup_position_in_grid.y);
   int z = int(threadgroup_position_in_grid.z);
-  const int part_number = z % 8;
-  z /= 8;
+  const int part_number = z % 16;
+  z /= 16;
   const size_t image = size_t(z);
 
   // The box: its first output of the phase, and where the first tap of that reads.
   const int first_h = 0;
   const int from_h = first_h - 1;
-  const int first_w = box;
+  const int first_w = box * 4;
   const int from_w = first_w - 1;
 
   // Where the rows of this lane's matrices begin in the tile.
-  int rows[1];
+  int rows[4];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 1; ++i) {
-    const int m = metal::min(fragment_row, 6);
-    rows[i] = m * 3 * 40 + fragment_column;
+  for (int i = 0; i < 4; ++i) {
+    const int m = metal::min(i * 8 + fragment_row, 27);
+    rows[i] = (m / 4 * 6 + m % 4) * 40 + fragment_column;
   }
 
-  simdgroup_matrix<float, 8, 8> sums[1][2];
+  simdgroup_matrix<float, 8, 8> sums[4][1];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 1; ++i) {
+  for (int i = 0; i < 4; ++i) {
     #pragma clang loop unroll(full)
-    for (int j = 0; j < 2; ++j) {
+    for (int j = 0; j < 1; ++j) {
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
   }
-  const device half* weights = weight + size_t(block) * 147456u + simdgroup_n * 128 + lane * 2;
-  const int first_c = int(part_number) * 64;
+  const device half* weights = weight + size_t(block) * 147456u + simdgroup_n * 64 + lane * 2;
+  const int first_c = int(part_number) * 32;
   weights += size_t(first_c / 8) * size_t(3 * 3) * 256u;
-  for (int c = first_c; c < metal::min(first_c + 64, int(512)); c += 32) {
+  for (int c = first_c; c < metal::min(first_c + 32, int(512)); c += 32) {
     // The input of all taps, channels c to c + 32.
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int e = int(thread_index_in_threadgroup); e < 216; e += 64) {
+    for (int e = int(thread_index_in_threadgroup); e < 432; e += 128) {
       const int position = e / 8;
       const int part = e % 8 * 4;
-      const int in_h = from_h + position / 3;
-      const int in_w = from_w + position % 3;
+      const int in_h = from_h + position / 6;
+      const int in_w = from_w + position % 6;
       const bool inside = in_h >= 0 && in_h < 7 && in_w >= 0 && in_w < 7;
       threadgroup half* to = tile + position * 40 + part;
       const device half* from = input + image * 25088u + size_t((in_h * 7 + in_w) * 512 + c + part);
@@ -65,23 +65,23 @@
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int k_h = 0; k_h < 3; ++k_h) {
       for (int k_w = 0; k_w < 3; ++k_w) {
-        const threadgroup half* from = tile + k_h * 120 + k_w * 40;
+        const threadgroup half* from = tile + k_h * 240 + k_w * 40;
         #pragma clang loop unroll(full)
         for (int k = 0; k < 32; k += 8) {
-          simdgroup_matrix<float, 8, 8> b[2];
+          simdgroup_matrix<float, 8, 8> b[1];
           #pragma clang loop unroll(full)
-          for (int j = 0; j < 2; ++j) {
+          for (int j = 0; j < 1; ++j) {
             b[j].thread_elements()[0] = float(weights[j * 64]);
             b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
           }
           weights += 256;
           #pragma clang loop unroll(full)
-          for (int i = 0; i < 1; ++i) {
+          for (int i = 0; i < 4; ++i) {
             simdgroup_matrix<float, 8, 8> a;
             a.thread_elements()[0] = float(from[rows[i] + k]);
             a.thread_elements()[1] = float(from[rows[i] + k + 1]);
             #pragma clang loop unroll(full)
-            for (int j = 0; j < 2; ++j) {
+            for (int j = 0; j < 1; ++j) {
               simdgroup_multiply_accumulate(sums[i][j], a, b[j], sums[i][j]);
             }
           }
@@ -90,19 +90,19 @@
     }
   }
 
-  const int first_channel = simdgroup_n * 16 + fragment_column;
+  const int first_channel = simdgroup_n * 8 + fragment_column;
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 1; ++i) {
-    const int m = fragment_row;
-    const int out_h = first_h + m;
-    const int out_w = first_w;
-    if (m >= 7) {
+  for (int i = 0; i < 4; ++i) {
+    const int m = i * 8 + fragment_row;
+    const int out_h = first_h + m / 4;
+    const int out_w = first_w + m % 4;
+    if (m >= 28 || out_w >= 7) {
       continue;
     }
     const int pixel = (out_h * 7 + out_w);
-    const size_t at = ((image * 8u + size_t(part_number)) * 49u + size_t(pixel)) * 32u;
+    const size_t at = ((image * 16u + size_t(part_number)) * 49u + size_t(pixel)) * 32u;
     #pragma clang loop unroll(full)
-    for (int j = 0; j < 2; ++j) {
+    for (int j = 0; j < 1; ++j) {
       const int pair = first_channel + j * 8;
       float result0[2];
       #pragma clang loop unroll(full)
@@ -116,12 +116,12 @@
   }
 }
 
-[[kernel]] void custom_kernel_cj_sum_parts_13845b34cd34_float_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_sum_parts_12725c573fb5_float_float16_t_float16_t(
   const device float* partial [[buffer(0)]],
   const device float16_t* extra0 [[buffer(1)]],
   device float16_t* output0 [[buffer(2)]],
   uint3 thread_position_in_grid [[thread_position_in_grid]]) {
-  // Convolution 7x7x512 -> 7x7x32, k 3x3, p 1: 8 partial sums and the epilogue of one output a thread.
+  // Convolution 7x7x512 -> 7x7x32, k 3x3, p 1: 16 partial sums and the epilogue of one output a thread.
   const int channel = int(thread_position_in_grid.x);
   const int pixel = int(thread_position_in_grid.y);
   const size_t image = size_t(thread_position_in_grid.z);
@@ -131,9 +131,9 @@
   const int out_h = pixel / 7;
   const int out_w = pixel % 7;
   const size_t of_image = size_t(pixel) * 32u + size_t(channel);
-  const device float* from = partial + image * 12544u + of_image;
+  const device float* from = partial + image * 25088u + of_image;
   float sum = 0.0f;
-  for (int part = 0; part < 8; ++part) {
+  for (int part = 0; part < 16; ++part) {
     sum += from[size_t(part) * 1568u];
   }
   const half e0 = extra0[channel];
