@@ -32,10 +32,22 @@ _SUFFIX = ".tuned"
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long a kernel took by one schedule, or, without one, by MLX's own op and elementwise ops after it."""
+    """How long a kernel took by one schedule, or, without one, by MLX's own op and elementwise ops after it.
+
+    Attributes:
+        schedule: whose time it is.
+        seconds: the median.
+        fastest: the fastest run. On a busy machine medians may differ for no other reason; to be taken for faster, a
+            schedule must be so by both.
+    """
 
     schedule: Schedule | None
     seconds: float
+    fastest: float
+
+    def clearly_beats(self, other: Timing) -> bool:
+        """Is this at least 10% faster?"""
+        return self.seconds * MARGIN <= other.seconds and self.fastest * MARGIN <= other.fastest
 
 
 @dataclass(frozen=True)
@@ -61,13 +73,13 @@ class Outcome:
     @cached_property
     def ours(self) -> Timing:
         """The best of our schedules: the first unless another is clearly faster."""
-        best = min((t for t in self.timings if t.schedule is not None), key=lambda t: t.seconds)
-        return best if best.seconds * MARGIN <= self.first.seconds else self.first
+        better = [t for t in self.timings if t.schedule is not None and t.clearly_beats(self.first)]
+        return min(better, key=lambda t: t.seconds, default=self.first)
 
     @property
     def chosen(self) -> Timing:
         """The best of our schedules, or MLX's own op if that is clearly faster still."""
-        return self.plain if self.plain and self.plain.seconds * MARGIN <= self.ours.seconds else self.ours
+        return self.plain if self.plain and self.plain.clearly_beats(self.ours) else self.ours
 
     def note(self) -> str:
         """For `explain`."""
@@ -112,7 +124,7 @@ def ignored() -> Generator[None]:
 def find(backend: Backend, kernel: Kernel) -> Outcome | None:
     """What was measured for `kernel`, by this process or an earlier one; None if nothing was.
 
-    The key is the kernel with its batch, the backend, device, system build, versions, and the code that makes schedules.
+    The key: the kernel with its batch, the backend, device, system build, versions, and the code that makes schedules.
     """
     if _is_ignored.get() or is_off():
         return None
@@ -143,7 +155,7 @@ def _digest_of_schedules() -> str:
 def _write(path: Path, kernel: Kernel, outcome: Outcome) -> None:
     timings = [
         {"schedule": t.schedule and {"template": t.schedule.template, "choices": dict(t.schedule.choices)}}
-        | {"seconds": t.seconds}
+        | {"seconds": t.seconds, "fastest": t.fastest}
         for t in outcome.timings
     ]
     path.write_text(json.dumps({"kernel": repr(kernel), "timings": timings}, indent=2) + "\n")
@@ -152,7 +164,7 @@ def _write(path: Path, kernel: Kernel, outcome: Outcome) -> None:
 def _read(path: Path) -> Outcome | None:
     try:
         timings = json.loads(path.read_text())["timings"]
-        found = [Timing(_schedule(t["schedule"]), float(t["seconds"])) for t in timings]
+        found = [Timing(_schedule(t["schedule"]), float(t["seconds"]), float(t["fastest"])) for t in timings]
         return Outcome(tuple(found)) if found and found[0].schedule else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

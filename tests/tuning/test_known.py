@@ -27,8 +27,8 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def outcome(first: float, other: float, own: float | None = None) -> Outcome:
-    timings = (Timing(FIRST, first), Timing(OTHER, other))
-    return Outcome(timings if own is None else (*timings, Timing(None, own)))
+    timings = (Timing(FIRST, first, first), Timing(OTHER, other, other))
+    return Outcome(timings if own is None else (*timings, Timing(None, own, own)))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,12 @@ def outcome(first: float, other: float, own: float | None = None) -> Outcome:
 def test_only_the_clearly_faster_is_chosen(seconds: tuple[float, ...], chosen: Schedule | None, note: str) -> None:
     found = outcome(*seconds)
     assert (found.chosen.schedule, found.note()) == (chosen, note)
+
+
+def test_on_a_busy_machine_medians_alone_decide_nothing() -> None:
+    disturbed, same = Timing(FIRST, 5.0, 1.0), Timing(OTHER, 1.1, 1.0)
+    assert Outcome((disturbed, same)).chosen is disturbed
+    assert Outcome((disturbed, same, Timing(None, 1.0, 1.0))).chosen is disturbed
 
 
 def test_kept_and_found_again() -> None:
