@@ -3,9 +3,9 @@
     python -m benchmarks.metal_counters [name ...]
 
 MLX runs a convolution kernel and, under `mx.compile`, one elementwise kernel behind it; see benchmarks/steel. Each
-access of each thread counts: there are no caches. Where MLX runs a kernel whose text it does not ship, the nearest that
-it ships stands in and is marked: for its depthwise kernel that is to MLX's favour (by its source it would count 1.1 to 7
-times the bytes), as it is for Winograd and unfolding, which also write what they transform.
+access of each thread counts: there are no caches. Where MLX runs a kernel whose text it does not ship, the nearest one
+that it ships stands in and is marked. By their sources, this is to MLX's favour for its depthwise kernel (which would
+count 1.1 to 7 times the bytes) and for unfolding, but not for Winograd, whose products need about a fifth of the work.
 
 Writes benchmarks/results/metal_counters.json, .md and .svg.
 """
