@@ -211,3 +211,20 @@ def test_a_smaller_schedule_ends_at_the_direct_kernel() -> None:
         schedule = smaller(kernel, schedule, DEFAULT)
     assert 3 <= len(seen) == len(set(seen))
     assert seen[-1].template == "metal/direct.metal"
+
+
+def test_axes_of_extent_1_are_folded_over() -> None:
+    """A window of (4, 1) on a column: the axis that becomes channels is not the last one."""
+    geometry = Geometry.of_shapes((1, 8, 1, 63), (2, 4, 1, 63), window(2, strides=(4, 1)))
+    kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
+    assert foldable(kernel) == 1
+    for schedule in gemm(kernel, DEFAULT, 3):
+        check(kernel, schedule)
+
+
+def test_parts_of_a_kernel_whose_extra_varies_along_one_axis() -> None:
+    """The kernel of the parts has no extras, and still must not walk height and width as one."""
+    geometry = Geometry.of_shapes((3, 2, 4, 61), (7, 1, 2, 61), window(2, strides=(1, 2)))
+    kernel = Kernel(geometry, "f32", (Extra((1, 1, 2, 1), "f32"),), bias_silu("f32"), ("f32",))
+    split = [s for s in gemm(kernel, DEFAULT, 40) if s.number("parts") > 1]
+    check(kernel, split[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import mlx.core as mx
 import numpy as np
 
@@ -20,10 +18,9 @@ def pack(window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
     """
     tile = Tile.of(schedule)
     filters, *kernel, channels = weight.shape
-    if tile.folded:
-        last = 1 + window.rank - tile.folded
-        channels = prod(weight.shape[last:])
-        kernel = [*weight.shape[1:last], *(1,) * tile.folded]
+    for _ in range(tile.folded):
+        last = max(axis for axis, extent in enumerate(kernel) if extent > 1)
+        channels, kernel[last] = channels * kernel[last], 1
     taps = weight.reshape(window.groups, filters // window.groups, -1, channels)
     packed: list[mx.array] = []
     for phase in phases(window, tuple(kernel)):

@@ -32,21 +32,23 @@ def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
         tiling.image_blocks * len(tiling.loops.phases) * tile.parts,
     )
     threadgroup = (tile.threads, 1, 1)
+    # Loops are those of the whole kernel in either case: whether axes are one depends on the extras.
+    one = Tiling.of(kernel.any_batch(), schedule)
     if tile.parts == 1:
-        return only(_text(kernel, schedule), kernel, grid, threadgroup)
-    bare = replace(kernel, extras=(), epilogue=identity_epilogue("f32"), result_dtypes=("f32",))
+        return only(_text(one, one.kernel, schedule.template), kernel, grid, threadgroup)
+    bare = replace(one.kernel, extras=(), epilogue=identity_epilogue("f32"), result_dtypes=("f32",))
     partial_shape = (geometry.batch, tile.parts, *geometry.out_shape[1:])
-    sums = Dispatch(_text(bare, schedule), (0, 1), ((partial_shape, "f32"),), grid, threadgroup)
+    sums = Dispatch(_text(one, bare, schedule.template), (0, 1), ((partial_shape, "f32"),), grid, threadgroup)
     return sums, sum_parts.dispatch(kernel, tile.parts)
 
 
-def _text(kernel: Kernel, schedule: Schedule) -> MetalText:
-    tiling = Tiling.of(kernel.any_batch(), schedule)
-    return write_text(schedule.template, _variables(tiling), arguments_of(kernel), results_of(kernel))
+def _text(tiling: Tiling, kernel: Kernel, template: str) -> MetalText:
+    """`kernel` differs from the tiling's at most in its epilogue."""
+    return write_text(template, _variables(tiling, kernel), arguments_of(kernel), results_of(kernel))
 
 
-def _variables(tiling: Tiling) -> dict[str, Any]:
-    kernel, tile, loops = tiling.kernel, tiling.tile, tiling.loops
+def _variables(tiling: Tiling, kernel: Kernel) -> dict[str, Any]:
+    tile, loops = tiling.tile, tiling.loops
     g = kernel.geometry
     phases = len(loops.phases)
     axes = [axis_variables(tiling, i) for i in range(3)]
@@ -93,7 +95,7 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
         "weight_offset": _weight_offset(tiling, taps),
         "tables": _tables(tiling),
         **matrix_variables(tiling, axes),
-        **epilogue_variables(kernel, loops.out_size, loops.extras),
+        **epilogue_variables(kernel, loops.out_size, loops.extras[: len(kernel.extras)]),
     }
 
 
@@ -252,7 +254,7 @@ def matrix_variables(tiling: Tiling, axes: list[dict[str, Any]]) -> dict[str, An
         lines.append(f"const size_t image = first_image + size_t({digits[0]});")
         outside.append("image >= all_images")
     for i, axis in enumerate(axes):
-        if loops.out_size[i] == 1:
+        if loops.out_size[i] == tile.box[i] == 1:
             continue
         period = len(loops.axes[i])
         output = f"first_{axis['name']}" + (f" + {digits[1 + i]}" if digits[1 + i] != "0" else "")
