@@ -1,4 +1,4 @@
-"""What a kernel must give at some of its outputs, in float64 and straight from the definition of a convolution."""
+"""What a kernel must give at some of its outputs: its sums in float64 and straight from the definition."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class Bounds(NamedTuple):
     def deviation(self, actual: Array) -> float:
         """The largest difference of finite numbers, relative to the largest magnitude."""
         finite = np.isfinite(self.exact) & np.isfinite(actual)
-        largest = np.abs(self.exact[finite]).max(initial=0)
-        return float(np.abs(actual - self.exact)[finite].max(initial=0) / largest) if largest else 0.0
+        actual, exact = actual[finite], self.exact[finite]
+        largest = np.abs(exact).max(initial=0)
+        return float(np.abs(actual - exact).max(initial=0) / largest) if largest else 0.0
 
     def wrong(self, actual: Array) -> npt.NDArray[np.bool_]:
         """Which of the `actual` outputs lie outside."""
@@ -174,10 +175,12 @@ def _rounded(values: Array, dtype: str) -> Array:
 
 
 def _evaluate(epilogue: Epilogue, inputs: Sequence[Array]) -> list[Array]:
-    values: list[npt.NDArray[Any]] = list(inputs)
+    """The results for these numbers, step by step in fp32 as a kernel does it: what overflows there overflows here."""
+    values: list[npt.NDArray[Any]] = [i.astype(np.float32) for i in inputs]
     for instruction in epilogue.instructions:
-        values.append(_value(instruction, [values[o] for o in instruction.operands]))
-    return [np.broadcast_to(values[r], inputs[0].shape) for r in epilogue.results]
+        value = _value(instruction, [values[o] for o in instruction.operands])
+        values.append(value if instruction.type == "i1" else value.astype(np.float32))
+    return [np.broadcast_to(values[r], inputs[0].shape).astype(np.float64) for r in epilogue.results]
 
 
 def _value(instruction: Instruction, operands: list[Array]) -> npt.NDArray[Any]:
