@@ -230,8 +230,20 @@ def _lambdas(tokens: list[_Token]) -> Iterator[Finding]:
             yield Finding(token.line, "a lambda, which Metal does not have")
 
 
+def _kernels(tokens: list[_Token]) -> set[str]:
+    """The functions that are declared as `[[kernel]] void name`, or as `kernel void name`."""
+    names: set[str] = set()
+    is_kernel = False
+    for before, token in pairwise(tokens):
+        is_kernel = (is_kernel or before.text == "kernel") and token.text not in (";", "{", "}")
+        if is_kernel and before.text == "void":
+            names.add(token.text)
+    return names
+
+
 def _threadgroup_variables(tokens: list[_Token]) -> Iterator[Finding]:
     """They are declared in the outermost block of a kernel, each alone."""
+    kernels = _kernels(tokens)
     for name, body in _functions(tokens):
         depth = 0
         for i, token in enumerate(body):
@@ -241,7 +253,7 @@ def _threadgroup_variables(tokens: list[_Token]) -> Iterator[Finding]:
             declaration = [t.text for t in takewhile(lambda t: t.text != ";", body[i:])]
             if {"*", "&"} & set(takewhile(lambda text: text not in ("[", "="), declaration)):
                 continue
-            if depth > 1 or not name.text.startswith("custom_kernel_"):
+            if depth > 1 or name.text not in kernels:
                 yield Finding(token.line, "a threadgroup variable outside of a kernel's outermost block")
             if _has_several(declaration):
                 yield Finding(token.line, "several threadgroup variables in one declaration: one each", house=True)
