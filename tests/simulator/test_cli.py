@@ -25,6 +25,15 @@ kernel void add(device const float* a [[buffer(0)]],
   }
 }
 """
+BLUR = """\
+kernel void blur(device const float* x, device float* y, uint g [[thread_position_in_grid]],
+                 uint l [[thread_index_in_threadgroup]]) {
+  threadgroup float tile[64];
+  tile[l] = x[g];
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  y[g] = 0.5f * (tile[l] + tile[max(l, 1u) - 1u]);
+}
+"""
 SIZES = ["--grid", "256", "--threadgroup", "64"]
 BUFFERS = ["--input", "a=arange:256:f32", "--input", "b=ones:256:f16", "--output", "y=256:f32"]
 
@@ -63,6 +72,15 @@ def test_findings(add: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "add.metal:6: unwritten: 6 of 256 elements of the output `y` are never written, the first is [250]" in said
     assert "\n    device float* y [[buffer(2)]],\n" in said
     assert "6 of 256 not finite" in said and said.endswith("add.metal: 1 finding\n")
+
+
+def test_a_race(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "blur.metal"
+    path.write_text(BLUR)
+    assert run(path, *SIZES, "--input", "x=random:256:f32", "--output", "y=256:f32") == 1
+    said = capsys.readouterr().out
+    assert "blur.metal:6: race: thread (32, 0, 0) reads `tile`[31], which thread (31, 0, 0) wrote in line 4" in said
+    assert said.endswith("blur.metal: 1 finding\n")
 
 
 def test_without_the_checker(add: Path, capsys: pytest.CaptureFixture[str]) -> None:
