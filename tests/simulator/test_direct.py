@@ -1,4 +1,4 @@
-"""The direct Metal kernel: its text, run on the host, against float64."""
+"""The Metal kernels direct and grouped: their text, run on the host, against float64."""
 
 from __future__ import annotations
 
@@ -30,17 +30,23 @@ from convjit.emit.metal.direct import MAX_CHAIN
 from convjit.emit.metal.language import METAL
 from convjit.geometry import Geometry, Window, plain_window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
+from convjit.schedule.metal.chip import DEFAULT
 from convjit.schedule.metal.direct import direct
+from convjit.schedule.metal.grouped import grouped
 
 
 def check(kernel: Kernel, seed: int = 0) -> None:
     kernels.check(kernel, direct(kernel), seed)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_random_geometries(seed: int) -> None:
+    """By one thread a pixel, and, where that is possible, by one for several."""
     choose = random.Random(seed)
-    check(random_kernel(choose, random_geometry(choose)), seed)
+    kernel = random_kernel(choose, random_geometry(choose))
+    check(kernel, seed)
+    for schedule in grouped(kernel, DEFAULT)[:1]:
+        kernels.check(kernel, schedule, seed)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ KERNELS = {
     "gemm_split": kernel_of((1, 7, 7, 512), (32, 3, 3, 512), Window(ONE, SAME, SAME, ONE, ONE)),
     "gather": kernel_of((1, 28, 28, 64), (64, 3, 3, 64), Window(ONE, SAME, SAME, ONE, ONE), "f32"),
     "stem": kernel_of((1, 32, 32, 3), (32, 7, 7, 3), Window((2, 2), (3, 3), (3, 3), ONE, ONE)),
+    "grouped": kernel_of((1, 28, 28, 32), (32, 3, 3, 4), Window(ONE, SAME, SAME, ONE, ONE, groups=8)),
     "depthwise": kernel_of((1, 28, 28, 32), (32, 3, 3, 1), Window(ONE, SAME, SAME, ONE, ONE, groups=32)),
     "winograd": kernel_of((1, 28, 28, 32), (32, 3, 3, 32), Window(ONE, SAME, SAME, ONE, ONE), "f32"),
 }

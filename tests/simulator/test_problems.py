@@ -1,4 +1,4 @@
-"""The 58 problems of benchmarks/conv_problems.json, shrunk, by the schedules of the full ones, in every storage type."""
+"""The 58 problems of benchmarks/conv_problems.json, shrunk, by the schedules of the full ones, in all storage types."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from convjit.schedule.metal import chip
 from convjit.schedule.metal.depthwise import depthwise
 from convjit.schedule.metal.direct import direct
 from convjit.schedule.metal.gemm import gather, gemm, stem
+from convjit.schedule.metal.grouped import grouped
 from convjit.schedule.metal.tile import Tile
 from convjit.schedule.metal.winograd import winograd
 from convjit.schedule.metal.work import Work, work
@@ -35,6 +36,7 @@ CASES = [
     ("mbv2_dw_s2", "depthwise"),
     ("replk_dw31", "depthwise"),
     ("dw_T1d", "depthwise"),
+    ("resnext_g32", "grouped"),
     ("dcgan_T4x4", "gemm"),
     ("dcgan_T4x4", "direct"),
 ]
@@ -45,6 +47,8 @@ def schedule_by(way: str, kernel: Kernel) -> Schedule:
     match way:
         case "direct":
             return direct(kernel)
+        case "grouped":
+            return grouped(kernel, m1)[0]
         case "winograd":
             return winograd(kernel, m1, 2)[0]
         case "split":

@@ -13,6 +13,7 @@ from convjit.schedule import Schedule
 _TEMPLATES: dict[str, Callable[[Window, Schedule, mx.array], mx.array]] = {
     "metal/depthwise.metal": depthwise.pack,
     "metal/direct.metal": direct.pack,
+    "metal/grouped.metal": direct.pack,
     "metal/gemm.metal": gemm.pack,
     "metal/gather.metal": gemm.pack,
     "metal/tensor_ops.metal": direct.pack,

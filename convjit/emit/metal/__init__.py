@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from convjit.emit.metal import depthwise, direct, gather, gemm, stem, tensor_ops, winograd
+from convjit.emit.metal import depthwise, direct, gather, gemm, grouped, stem, tensor_ops, winograd
 from convjit.emit.metal.dispatch import Dispatch
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -13,6 +13,7 @@ _TEMPLATES: dict[str, Callable[[Kernel, Schedule], tuple[Dispatch, ...]]] = {
     "metal/depthwise.metal": depthwise.dispatches,
     "metal/direct.metal": direct.dispatches,
     "metal/gemm.metal": gemm.dispatches,
+    "metal/grouped.metal": grouped.dispatches,
     "metal/tensor_ops.metal": tensor_ops.dispatches,
     "metal/winograd": winograd.dispatches,
     "metal/stem.metal": stem.dispatches,

@@ -34,7 +34,7 @@ def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
     pixels = prod(g.out_size)
     channels = schedule.number("channels")
     names = _axis_names(g.rank)
-    axes = [_axis(g, i) for i in range(g.rank)]
+    axes = [axis_variables(g, i) for i in range(g.rank)]
     terms = prod(g.kernel) * group_channels
     first_channel = f" + first_channel / {g.out_channels // groups} * {group_channels}" if groups > 1 else ""
     tap = row_major([f"k_{a['name']}" if a["kernel"] > 1 else None for a in axes], g.kernel)
@@ -58,7 +58,7 @@ def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _axis(g: Geometry, i: int) -> dict[str, Any]:
+def axis_variables(g: Geometry, i: int) -> dict[str, Any]:
     """One spatial axis: which taps meet elements of the input, where they read, and when that is outside of it.
 
     `start` is where the first tap reads, in elements of the dilated input, as in `Window`. With an input dilation d and

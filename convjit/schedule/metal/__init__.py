@@ -11,6 +11,7 @@ from convjit.schedule.metal.chip import Chip
 from convjit.schedule.metal.depthwise import depthwise
 from convjit.schedule.metal.direct import direct
 from convjit.schedule.metal.gemm import gather, gemm, stem
+from convjit.schedule.metal.grouped import grouped
 from convjit.schedule.metal.tile import Tile
 from convjit.schedule.metal.winograd import winograd
 
@@ -69,4 +70,5 @@ def _preferred(kernel: Kernel, chip: Chip) -> Iterator[Schedule]:
     if filters >= _MATRIX or dense:
         yield from gemm(kernel, chip)
         yield from stem(kernel, chip)
+    yield from grouped(kernel, chip)
     yield direct(kernel)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.winograd import TEMPLATE as WINOGRAD
-from convjit.schedule.metal.work import depthwise, direct, matrices, winograd
+from convjit.schedule.metal.work import depthwise, direct, grouped, matrices, winograd
 from convjit.schedule.metal.work.launch import Work
 
 __all__ = ["Work", "work"]
@@ -21,6 +21,7 @@ _TEMPLATES: dict[str, Callable[[Kernel, Schedule], tuple[Work, ...]]] = {
     "metal/direct.metal": direct.work,
     "metal/gather.metal": matrices.gather,
     "metal/gemm.metal": matrices.gemm,
+    "metal/grouped.metal": grouped.work,
     "metal/stem.metal": matrices.stem,
     WINOGRAD: winograd.work,
 }

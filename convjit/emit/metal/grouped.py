@@ -1,0 +1,91 @@
+"""A convolution by `metal/grouped.metal`: a thread sums a few channels of several neighbouring outputs."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from convjit.emit.metal.direct import axis_variables
+from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, padded, results_of, write_text
+from convjit.emit.metal.indexing import epilogue_variables, index_type, pixel_positions, row_major
+from convjit.geometry import Geometry
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+
+
+def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
+    """One kernel; its grid is channel blocks, rows by blocks of columns, images."""
+    geometry = kernel.geometry
+    variables = _variables(kernel.any_batch(), schedule)
+    text = write_text(schedule.template, variables, arguments_of(kernel), results_of(kernel))
+    lanes, rows = schedule.number("lanes"), schedule.number("pixels")
+    blocks = geometry.out_channels // schedule.number("channels")
+    grid = (padded(blocks, lanes), padded(variables["strips"], rows), geometry.batch)
+    return only(text, kernel, grid, (lanes, rows, 1))
+
+
+def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
+    g, w = kernel.geometry, kernel.geometry.window
+    group_channels = g.in_channels // w.groups
+    channels, columns = schedule.number("channels"), schedule.number("columns")
+    strips = (*g.out_size[:-1], -(-g.out_size[-1] // columns))
+    axes = [axis_variables(g, i) for i in range(g.rank)]
+    *outer, _ = axes
+    names = "dhw"[3 - g.rank :]
+    group = f" + first_channel / {g.out_channels // w.groups} * {group_channels}" if w.groups > 1 else ""
+    tap = row_major([f"k_{a['name']}" if a["kernel"] > 1 else None for a in axes], g.kernel)
+    return {
+        "title": g.in_words(),
+        "index": index_type(
+            prod(g.in_size) * g.in_channels, prod(g.weight_shape), prod(g.out_size) * g.out_channels, *g.padded_size
+        ),
+        "outer": outer,
+        "kernel_width": g.kernel[-1],
+        "strips": prod(strips),
+        "positions": [
+            ("first_w", f"({position}) * {columns}") if name == "w" else (f"out_{name}", position)
+            for name, position in _positions(strips, names)
+        ],
+        "column": "first_w + j" if strips[-1] > 1 else "j",
+        "start": _start(g, strips[-1] > 1),
+        "span": (columns - 1) * w.strides[-1] + (g.kernel[-1] - 1) * w.kernel_dilation[-1] + 1,
+        "stride": w.strides[-1],
+        "dilation": w.kernel_dilation[-1],
+        "tests": _tests(g, strips[-1] * columns),
+        "ragged": g.out_size[-1] % columns != 0,
+        "out_width": g.out_size[-1],
+        "channels": channels,
+        "columns": columns,
+        "in_channels": g.in_channels,
+        "out_channels": g.out_channels,
+        "group_channels": group_channels,
+        "image_elements": prod(g.in_size) * g.in_channels,
+        "pixels": prod(g.out_size),
+        "row_offset": row_major([*(f"in_{a['name']}" for a in outer), "in_w"], g.in_size, g.in_channels) + group,
+        "weight_offset": f"({tap} * {group_channels} + c) * {g.out_channels}" if tap else f"c * {g.out_channels}",
+        "pixel": row_major(
+            [*(f"out_{a['name']}" if n > 1 else None for a, n in zip(outer, g.out_size, strict=False)), "out_w"],
+            g.out_size,
+        ),
+        **epilogue_variables(kernel, g.out_size, [e.shape[1:-1] for e in kernel.extras]),
+    }
+
+
+def _positions(strips: tuple[int, ...], names: str) -> list[tuple[str, str]]:
+    return [(name, position.replace("pixel", "strip")) for name, position in pixel_positions(strips, names)]
+
+
+def _start(g: Geometry, several: bool) -> str:
+    """Where the first tap of the strip's first column reads."""
+    w = g.window
+    start = f"first_w * {w.strides[-1]}" if several and w.strides[-1] > 1 else "first_w" if several else "0"
+    pad = w.pad_lo[-1]
+    return f"{start} - {pad}" if pad > 0 else f"{start} + {-pad}" if pad < 0 else start
+
+
+def _tests(g: Geometry, columns: int) -> list[str]:
+    """When column j of the strip's inputs is outside: only tests that can be true."""
+    w = g.window
+    last = (columns - 1) * w.strides[-1] + (g.kernel[-1] - 1) * w.kernel_dilation[-1] - w.pad_lo[-1]
+    tests = ["in_w + j < 0"] * (w.pad_lo[-1] > 0)
+    return tests + [f"in_w + j >= {g.in_size[-1]}"] * (last >= g.in_size[-1])
