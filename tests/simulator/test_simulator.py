@@ -339,7 +339,10 @@ def test_threadgroup_variables_wherever_metal_takes_them() -> None:
         ),
         ("y[g] = float(int(a[g]) / (int(g) - 9));", r"thread \(9, 0, 0\) divides by zero"),
         ("if (g == 9u) { __builtin_trap(); } y[g] = 0.0f;", r"thread \(9, 0, 0\) runs into a trap"),
-        ("volatile float v[99999]; v[g] = a[g]; y[g] = simd_sum(v[g]);", "more variables than its stack of 262144 bytes holds"),
+        (
+            "volatile float v[99999]; v[g] = a[g]; y[g] = simd_sum(v[g]);",
+            "more variables than its stack of 262144 bytes holds",
+        ),
         ("y[g + 128u] = a[g];", r"thread \(0, 0, 0\) touches `y`\[128\], which has 128 elements"),
         ("y[g] = a[g == 9u ? 100000u : g];", r"thread \(9, 0, 0\) touches `a`\[100000\], which has 128 elements"),
         (
