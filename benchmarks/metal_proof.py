@@ -21,7 +21,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from benchmarks.problems import Problem, problems, shrink
 from convjit import bundle, proof
 from convjit.backends import MLX_DTYPES, Call, Stretch, registry
 from convjit.backends.metal import MetalBackend
-from convjit.environment import environment
+from convjit.environment import environment, macos_version
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates
@@ -89,7 +89,8 @@ def run_case(case: Case, backend: MetalBackend, *, alternatives: bool) -> Iterat
     assert isinstance(chosen, Schedule), f"{case.name}: {chosen}"
     schedules = [chosen]
     if alternatives and (case.dtype, case.epilogue) == ALL_SCHEDULES:
-        schedules = list(dict.fromkeys([chosen, *candidates(kernel, this_chip())]))
+        others = candidates(replace(kernel, accuracy="fastest"), this_chip(), macos_version())
+        schedules = list(dict.fromkeys([chosen, *others]))
     verdicts = {schedule: _proven(backend, kernel, schedule) for schedule in schedules}
     seconds: dict[str, float] = {}
     if mx.metal.is_available():

@@ -214,6 +214,7 @@ def kernel_of(record: dict[str, Any]) -> Kernel:
             tuple(epilogue["results"]),
         ),
         tuple(record["result_dtypes"]),
+        record["accuracy"],
     )
 
 

@@ -16,6 +16,7 @@ import mlx.nn as nn
 
 from convjit.errors import CompileError, FallbackWarning
 from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
+from convjit.kernel import Accuracy
 from convjit.options import Fallback, Options
 from convjit.replay import UnknownPrimitive
 from convjit.report import REPRODUCE
@@ -57,6 +58,7 @@ def compile(
     inputs: Any = None,
     outputs: Any = None,
     tune: bool = False,
+    accuracy: Accuracy = "fast",
 ) -> Any:
     """Compile the convolutions of a function or a module, with what surrounds them fused in.
 
@@ -75,6 +77,9 @@ def compile(
         inputs, outputs: state as in `mx.compile`; a function with such state runs as plain MLX for now.
         tune: measure, at the first call of a signature, the ways to run each kernel that is new on this machine, and
             MLX's own op, and keep what is clearly the fastest, for later processes too. See `convjit.tune`.
+        accuracy: what may be traded for speed. "fast": nothing but the order of additions. "fastest": Winograd's
+            algorithms, too, on Metal: errors up to some ten times as large, in relation to the largest result, and
+            an infinity or NaN spoils its tile. "precise": never such algorithms, whatever "fast" comes to mean.
 
     Example:
         >>> fast = convjit.compile(model)
@@ -83,19 +88,28 @@ def compile(
 
     Raises:
         TypeError: if `function` is not callable.
-        ValueError: for an unknown `fallback`.
+        ValueError: for an unknown `fallback` or `accuracy`.
     """
     if fallback not in ("warn", "error", "quiet"):
         raise ValueError(f"fallback must be 'warn', 'error' or 'quiet', got {fallback!r}")
+    if accuracy not in ("precise", "fast", "fastest"):
+        raise ValueError(f"accuracy must be 'precise', 'fast' or 'fastest', got {accuracy!r}")
     if function is None:
         return functools.partial(
-            compile, backend=backend, fallback=fallback, pipeline=pipeline, inputs=inputs, outputs=outputs, tune=tune
+            compile,
+            backend=backend,
+            fallback=fallback,
+            pipeline=pipeline,
+            inputs=inputs,
+            outputs=outputs,
+            tune=tune,
+            accuracy=accuracy,
         )
     if not callable(function):
         raise TypeError(
             f"convjit.compile takes a function or a module, got an object of type {type(function).__name__}"
         )
-    options = Options(backend, fallback, pipeline, inputs is not None or outputs is not None, tune)
+    options = Options(backend, fallback, pipeline, inputs is not None or outputs is not None, tune, accuracy)
     if isinstance(function, type):
         return _compile_class(function, options)
     return Compiled(function, options)

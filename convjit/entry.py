@@ -216,7 +216,7 @@ def _trusted(
     """The capture as scheduled IR whose kernels are compiled and have proven themselves; the others stay plain MLX."""
     while True:
         with kernel_progress(name) as progress:
-            lowered = lower(captured, backend.name, options.pipeline, folder)
+            lowered = lower(captured, backend.name, options, folder)
             kernels = list(lowered.kernels())
             backend.compile([(kernel, schedule) for _, kernel, schedule in kernels], progress)
             if not backend.needs_proof or trust.prove(backend, kernels, progress):

@@ -22,6 +22,12 @@ def os_build() -> str:
 
 
 @cache
+def macos_version() -> tuple[int, ...]:
+    """Such as (26, 3); empty on other systems."""
+    return tuple(int(part) for part in platform.mac_ver()[0].split(".") if part)
+
+
+@cache
 def convjit_version() -> str:
     """This package's version; "unknown" if it was never installed."""
     try:

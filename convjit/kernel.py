@@ -7,11 +7,21 @@ test. No IR, no MLX, no text of any language.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from convjit.geometry import Geometry
 
 DTYPES = {"f32": 4, "f16": 2, "bf16": 2}
 """The storage types a kernel reads and writes, with their sizes in bytes."""
+
+
+Accuracy = Literal["precise", "fast", "fastest"]
+"""What a schedule may trade for speed.
+
+"precise": sums of products as defined, in fp32; values that are not finite stay where they belong. "fast", the default:
+the same order of accuracy, elementwise. "fastest": errors that are small against the largest result, as those of
+Winograd's algorithms with large tiles, which also spread infinities and NaN over a tile.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +72,17 @@ class Extra:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A convolution, its storage types and its epilogue: all that a kernel's text depends on but the schedule."""
+    """A convolution, its storage types and its epilogue: all that a kernel's text depends on but the schedule.
+
+    `accuracy` only limits which schedules may be chosen.
+    """
 
     geometry: Geometry
     dtype: str
     extras: tuple[Extra, ...]
     epilogue: Epilogue
     result_dtypes: tuple[str, ...]
+    accuracy: Accuracy = "fast"
 
     def any_batch(self) -> Kernel:
         """The same kernel for batch 1: batch is a run-time value, so this is the key its text is cached by.

@@ -17,6 +17,7 @@ from convjit.emit.region import kernel_of
 from convjit.explain import rows
 from convjit.ir.conv import FusedOp
 from convjit.kernel import Kernel
+from convjit.options import Options
 from convjit.passes import STAGES
 from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.schedule import Refused
@@ -69,20 +70,20 @@ class Lowered:
         return [f"{layer.data if layer else 'conv'} has a {n.data}" for layer, n in notes if isinstance(n, StringAttr)]
 
 
-def lower(captured: Capture, backend: str, pipeline: str | None, folder: Path | None) -> Lowered:
+def lower(captured: Capture, backend: str, options: Options, folder: Path | None) -> Lowered:
     """Run the pipeline over a capture.
 
     Args:
         captured: the traced function.
         backend: the backend's name, for the `schedule` pass.
-        pipeline: the passes up to `fuse-epilogue`, as one spec string, or None for `passes.OPTIMIZE`.
+        options: `pipeline`, the passes up to `fuse-epilogue`, and `accuracy`.
         folder: where to dump the IR behind every pass, or None.
 
     Raises:
         PipelineError: for a pipeline that cannot be read or run.
         BackendError: if the backend refuses a kernel that no convolution of the user's function stands for.
     """
-    spec = passes.pipeline_for(backend, pipeline)
+    spec = passes.pipeline_for(backend, options.pipeline, options.accuracy)
     refused: dict[str, str] = {}
     slower: frozenset[str] = frozenset()
     while True:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from convjit.kernel import Accuracy
+
 Fallback = Literal["warn", "error", "quiet"]
 
 
@@ -13,7 +15,7 @@ class Options:
     """The options of one compiled function.
 
     `explicit_state` tells whether `inputs` or `outputs` was given; `tune`, whether kernels that are new on this machine
-    are to be measured.
+    are to be measured; `accuracy`, what schedules may trade for speed.
     """
 
     backend: str | None
@@ -21,3 +23,4 @@ class Options:
     pipeline: str | None
     explicit_state: bool
     tune: bool = False
+    accuracy: Accuracy = "fast"

@@ -148,7 +148,7 @@ def _measure(name: str, captured: Capture, options: Options, backend: Backend, *
     done: set[str] = set()
     while True:
         with known.ignored() if anew and not done else nullcontext():
-            lowered = lower(captured, backend.name, options.pipeline, None)
+            lowered = lower(captured, backend.name, options, None)
         new: dict[str, tuple[str, Kernel]] = {}
         for layer, kernel, _ in lowered.kernels():
             if repr(kernel) not in done and (anew or known.find(backend, kernel) is None):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import FloatAttr, IntegerAttr
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
 from xdsl.ir import Operation, SSAValue
 
 from convjit.ir.conv import FusedOp, YieldOp
 from convjit.ir.types import element_type, shape_of
-from convjit.kernel import Epilogue, Extra, Instruction, Kernel
+from convjit.kernel import Accuracy, Epilogue, Extra, Instruction, Kernel
 
 _PREDICATES = (
     *("false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord"),
@@ -21,7 +23,15 @@ def kernel_of(op: FusedOp) -> Kernel:
     geometry = op.geometry
     rank = len(geometry.out_shape)
     extras = tuple(Extra((1,) * (rank - len(shape_of(e.type))) + shape_of(e.type), _dtype(e)) for e in op.extras)
-    return Kernel(geometry, _dtype(op.input), extras, _epilogue(op), tuple(map(_dtype, op.outputs)))
+    accuracy = op.attributes.get("accuracy")
+    return Kernel(
+        geometry,
+        _dtype(op.input),
+        extras,
+        _epilogue(op),
+        tuple(map(_dtype, op.outputs)),
+        cast(Accuracy, accuracy.data) if isinstance(accuracy, StringAttr) else "fast",
+    )
 
 
 def _dtype(value: SSAValue) -> str:

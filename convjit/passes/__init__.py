@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from convjit.errors import PipelineError
+from convjit.kernel import Accuracy
 
 if TYPE_CHECKING:
     from xdsl.context import Context
@@ -55,15 +56,17 @@ def register(pass_: type[ModulePass]) -> type[ModulePass]:
     return pass_
 
 
-def pipeline_for(backend: str, optimize: str | None = None) -> str:
+def pipeline_for(backend: str, optimize: str | None = None, accuracy: Accuracy = "fast") -> str:
     """The whole pipeline as one spec string.
 
     Args:
         backend: the backend's name, which the `schedule` pass asks: "cpu", "metal" or "simulator".
         optimize: what stands in for `OPTIMIZE`; may be empty.
+        accuracy: what schedules may trade for speed, see `kernel.Accuracy`.
     """
     passes = OPTIMIZE if optimize is None else optimize
-    return ",".join(part for part in (passes, LOWER.replace("BACKEND", backend)) if part)
+    choices = backend if accuracy == "fast" else f"{backend} accuracy={accuracy}"
+    return ",".join(part for part in (passes, LOWER.replace("BACKEND", choices)) if part)
 
 
 def get_all_passes() -> dict[str, Callable[[], type[ModulePass]]]:

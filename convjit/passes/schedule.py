@@ -9,7 +9,8 @@ Two kernels that read one weight in the same order share its packed form. A kern
 `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
 traced stays in its place. A schedule that failed its proof on this machine is not chosen again (`convjit.trust`); the
 attribute `note` says so. Where candidates were measured on this machine (`convjit.tuning`), the fastest is chosen; the
-attribute `tuned` says so, and if it is MLX's own op, the kernel is refused.
+attribute `tuned` says so, and if it is MLX's own op, the kernel is refused. The option `accuracy` ("precise", "fast",
+"fastest") says what may be traded for speed; an attribute of that name keeps it, if it is not "fast".
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from convjit.backends import Backend, registry
 from convjit.emit.region import kernel_of
 from convjit.ir.attributes import ScheduleAttr
 from convjit.ir.conv import FusedOp, PackOp
+from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.tuning import known
 
@@ -75,16 +77,21 @@ class SchedulePass(ModulePass):
 
     Attributes:
         backend: the name of a backend in `backends.registry`.
+        accuracy: see `kernel.Accuracy`.
     """
 
     name = "schedule"
 
     backend: str = "cpu"
+    accuracy: Accuracy = "fast"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
             block = function.body.block
             fused = [o for o in block.ops if isinstance(o, FusedOp)]
+            if self.accuracy != "fast":
+                for conv in fused:
+                    conv.attributes["accuracy"] = StringAttr(self.accuracy)
             packs: dict[tuple[SSAValue, str, str], SSAValue] = {}
             for conv, schedule in zip(fused, _decide(fused, registry.get(self.backend)), strict=True):
                 key = (conv.weight, str(conv.window), str(schedule))

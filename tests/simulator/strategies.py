@@ -115,7 +115,8 @@ def kernels(draw: st.DrawFn) -> Kernel:
         values.append(STEPS[step](write, values[-1], loaded(write, number)))
     kept = [*draw(st.lists(st.sampled_from(sorted(set(values))), max_size=1)), values[-1]]
     epilogue = write.epilogue(*(stored(write, value, dtype) for value in kept))
-    return Kernel(geometry, dtype, extras, epilogue, (dtype,) * len(kept))
+    accuracy = draw(st.sampled_from(("fast", "fastest")))
+    return Kernel(geometry, dtype, extras, epilogue, (dtype,) * len(kept), accuracy)
 
 
 @st.composite

@@ -16,13 +16,12 @@ from convjit.emit import metal as emit
 from convjit.emit.epilogue import unsupported
 from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.emit.metal.language import METAL
-from convjit.environment import os_build
+from convjit.environment import macos_version, os_build
 from convjit.geometry import Window
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, smaller
 from convjit.schedule.metal.chip import this_chip
-from convjit.schedule.metal.winograd import TEMPLATE as WINOGRAD
 
 MAX_BUFFERS = 31
 
@@ -53,10 +52,9 @@ class MetalBackend:
         return packing.pack(window, schedule, weight)
 
     def candidates(self, kernel: Kernel) -> list[Schedule]:
-        """All but Winograd's, which are for those who ask for speed before accuracy."""
         if isinstance(self.schedule(kernel), str):
             return []
-        return [s for s in candidates(kernel, this_chip()) if s.template != WINOGRAD]
+        return candidates(kernel, this_chip(), macos_version())
 
     def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
         return smaller(kernel, schedule, this_chip())

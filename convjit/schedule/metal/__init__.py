@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.chip import Chip
+from convjit.schedule.metal.cost import cost
 from convjit.schedule.metal.depthwise import depthwise
 from convjit.schedule.metal.direct import direct
 from convjit.schedule.metal.gemm import gather, gemm, stem
 from convjit.schedule.metal.grouped import grouped
+from convjit.schedule.metal.tensor_ops import available, tensor_ops
 from convjit.schedule.metal.tile import Tile
 from convjit.schedule.metal.winograd import winograd
 
@@ -27,18 +30,30 @@ def choose(kernel: Kernel, chip: Chip) -> Schedule:
     return next(_preferred(kernel, chip))
 
 
-def candidates(kernel: Kernel, chip: Chip) -> list[Schedule]:
-    """Schedules worth measuring, `choose`'s first. Winograd's are less accurate, and spread what is not finite."""
+def candidates(kernel: Kernel, chip: Chip, macos: tuple[int, ...] = ()) -> list[Schedule]:
+    """Schedules worth measuring, `choose`'s first.
+
+    Args:
+        kernel: what to compute. Winograd's algorithms need its accuracy to be "fastest".
+        chip: what to compute it on.
+        macos: the version of the system, such as (26, 3), or empty: tensor operations need a chip and a system that
+            have them.
+    """
     everything = [
         *_preferred(kernel, chip),
         *gemm(kernel, chip, count=4),
         *stem(kernel, chip, count=3),
         *gather(kernel, chip, count=2),
         *depthwise(kernel, chip, count=3),
-        *winograd(kernel, chip, 2),
-        *winograd(kernel, chip, 4),
+        *(by_winograd(kernel, chip) if kernel.accuracy == "fastest" else ()),
+        *(tensor_ops(kernel, chip) if available(chip, macos) else ()),
     ]
     return list(dict.fromkeys(everything))
+
+
+def by_winograd(kernel: Kernel, chip: Chip) -> list[Schedule]:
+    """Schedules of Winograd's algorithms. They are less accurate, and spread what is not finite."""
+    return [*winograd(kernel, chip, 2), *winograd(kernel, chip, 4)]
 
 
 def smaller(kernel: Kernel, schedule: Schedule, chip: Chip) -> Schedule | None:
@@ -62,6 +77,8 @@ def _size(tile: Tile) -> int:
 
 def _preferred(kernel: Kernel, chip: Chip) -> Iterator[Schedule]:
     """The best schedule of each template that suits the kernel, best first."""
+    if kernel.accuracy == "fastest":
+        yield from _clearly_faster(by_winograd(kernel, chip), replace(kernel, accuracy="fast"), chip)
     g = kernel.geometry
     filters = g.out_channels // g.window.groups
     dense = g.in_channels // g.window.groups >= 4 * _MATRIX and filters > 1
@@ -72,3 +89,10 @@ def _preferred(kernel: Kernel, chip: Chip) -> Iterator[Schedule]:
         yield from stem(kernel, chip)
     yield from grouped(kernel, chip)
     yield direct(kernel)
+
+
+def _clearly_faster(schedules: list[Schedule], kernel: Kernel, chip: Chip) -> Iterator[Schedule]:
+    """The fastest of `schedules`, if it should beat what would be chosen otherwise by a quarter."""
+    seconds = {schedule: cost(kernel, schedule, chip).seconds for schedule in schedules}
+    if seconds and min(seconds.values()) < 0.8 * cost(kernel, choose(kernel, chip), chip).seconds:
+        yield min(seconds, key=lambda schedule: seconds[schedule])
