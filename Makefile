@@ -37,6 +37,7 @@ metal-fuzz: $(VENV)/.with-test ## Random Metal kernels under the checker: METAL_
 bench: $(VENV)/.with-bench ## Measure against plain MLX; results go to benchmarks/results
 	@$(PY) -m benchmarks.resnet50
 	@$(PY) -m benchmarks.metal_text
+	@$(PY) -m benchmarks.metal_counters
 
 metal-proof: $(VENV)/.with-bench ## On a Mac: check and time every Metal kernel; elsewhere check them on the simulator
 	@$(PY) -m benchmarks.metal_proof
