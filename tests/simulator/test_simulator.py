@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -337,7 +338,11 @@ def test_threadgroup_variables_wherever_metal_takes_them() -> None:
             "threadgroup float s[8193]; s[l] = a[g]; y[g] = s[l];",
             "32772 bytes of threadgroup memory, `s` being the latest: the limit",
         ),
-        ("y[g] = float(int(a[g]) / (int(g) - 9));", r"thread \(9, 0, 0\) divides by zero"),
+        pytest.param(
+            "y[g] = float(int(a[g]) / (int(g) - 9));",
+            r"thread \(9, 0, 0\) divides by zero",
+            marks=pytest.mark.skipif(platform.machine() in ("aarch64", "arm64"), reason="it is 0 there"),
+        ),
         ("if (g == 9u) { __builtin_trap(); } y[g] = 0.0f;", r"thread \(9, 0, 0\) runs into a trap"),
         (
             "volatile float v[99999]; v[g] = a[g]; y[g] = simd_sum(v[g]);",
