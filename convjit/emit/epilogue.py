@@ -26,7 +26,7 @@ class Language:
 
 
 def statements(epilogue: Epilogue, inputs: Sequence[str], language: Language) -> tuple[list[str], list[str]]:
-    """Returns the lines that declare one variable an instruction, `v0`, `v1`, ..., and the names of the results.
+    """Returns the lines that declare a variable for each instruction, but constants, and the names of the results.
 
     Args:
         epilogue: what to write.
@@ -38,6 +38,9 @@ def statements(epilogue: Epilogue, inputs: Sequence[str], language: Language) ->
     for number, instruction in enumerate(epilogue.instructions):
         name = f"v{number}"
         expression = _expression(epilogue, instruction, names, language)
+        if instruction.op == "arith.constant":
+            names.append(f"({expression})" if expression.startswith("-") else expression)
+            continue
         lines.append(f"{language.types[instruction.type]} {name} = {expression};")
         names.append(name)
     return lines, [names[r] for r in epilogue.results]

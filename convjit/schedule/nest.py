@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import prod
 
@@ -53,6 +54,7 @@ class Nest:
 _TRIVIAL = AxisPhase(first=0, period=1, taps=(0,), offset=0, stride=1, step=1)
 
 
+@lru_cache(maxsize=256)
 def nest(kernel: Kernel) -> Nest:
     """The loops of a kernel."""
     geometry = kernel.geometry

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, padded, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major
+from convjit.emit.metal.indexing import digit, epilogue_variables, index_type, row_major
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.depthwise import Axis, Patch, axes_of, in_parts, inputs_of, patch_counts, pending
@@ -91,9 +91,9 @@ def _axis(axes: Sequence[Axis], i: int, counts: Sequence[int], patch: int) -> di
     return {
         "name": name,
         "trivial": i == 0 and axis.in_size == axis.out_size == axis.packed == 1 and grid.offset == 0,
-        "number": _digit("patch", counts, i),
+        "number": digit("patch", counts, i),
         "several": several,
-        "grid": _digit("grid", [len(axis.grids) for axis in axes], i),
+        "grid": digit("grid", [len(axis.grids) for axis in axes], i),
         "first": f"first_{name}" if several else grid.first,
         "offset": f"offset_{name}" if several else grid.offset,
         "tap": f"(start_{name} + k_{name})" if several else f"k_{name}",
@@ -145,15 +145,6 @@ def _variants(axes: tuple[Axis, Axis, Axis]) -> list[dict[str, Any]]:
         tests = [f"taps_{n} == {k}" for n, k, some in zip("dhw", taps, counts, strict=True) if len(some) > 1]
         variants.append({"taps": taps, "condition": " && ".join(tests)})
     return variants
-
-
-def _digit(number: str, counts: Sequence[int], i: int) -> str:
-    """Digit i of a number in mixed radix."""
-    inner = prod(counts[i + 1 :])
-    if counts[i] == 1:
-        return "0"
-    text = f"{number} / {inner}" if inner > 1 else number
-    return f"{text} % {counts[i]}" if prod(counts[:i]) > 1 else text
 
 
 def _table(axis: Axis, name: str) -> str:

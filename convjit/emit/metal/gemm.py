@@ -14,7 +14,7 @@ from typing import Any
 
 from convjit.emit.metal import sum_parts
 from convjit.emit.metal.dispatch import Dispatch, MetalText, arguments_of, only, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major, table
+from convjit.emit.metal.indexing import digit, epilogue_variables, index_type, row_major, table
 from convjit.emit.metal.language import TYPES
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
@@ -108,15 +108,14 @@ def axis_variables(tiling: Tiling, i: int) -> dict[str, Any]:
     offsets = [p.offset for p in phases]
     varies = len(offsets) > 1
     offset = f"offset_{name}" if varies else str(offsets[0])
-    inner_boxes = prod(a.boxes for a in tiling.axes[i + 1 :])
-    first = _digit("box", inner_boxes, axis.boxes, tiling.boxes)
+    first = digit("box", [a.boxes for a in tiling.axes], i)
     first = f"{first} * {width}" if axis.boxes > 1 and width > 1 else first
     origin = f"first_{name}" + (f" * {axis.stride}" if axis.stride > 1 else "")
     if varies or offsets[0]:
         origin = f"{origin} + {offset}".replace("+ -", "- ")
     last = (axis.boxes * width - 1) * axis.stride + (axis.taps - 1) * axis.step + max(offsets)
-    inner = prod(a.extent for a in tiling.axes[i + 1 :])
-    place = _digit("position", inner, axis.extent, tiling.positions)
+    extents = [tiling.tile.images, *(a.extent for a in tiling.axes)]
+    place = digit("position", extents, 1 + i)
     return {
         "name": name,
         "trivial": in_size == out_size == axis.taps == 1 and not varies and offsets[0] == 0,
@@ -127,7 +126,7 @@ def axis_variables(tiling: Tiling, i: int) -> dict[str, Any]:
         "place": f"{place} * {axis.spacing}" if axis.spacing > 1 and axis.extent > 1 else place,
         "first": first,
         "origin": origin,
-        "tap_offset": axis.step * inner * tiling.pitch,
+        "tap_offset": axis.step * prod(extents[2 + i :]) * tiling.pitch,
         "inside": [
             *([f"in_{name} >= 0"] if min(offsets) < 0 else []),
             *([f"in_{name} < {in_size}"] if last >= in_size else []),
@@ -137,19 +136,11 @@ def axis_variables(tiling: Tiling, i: int) -> dict[str, Any]:
     }
 
 
-def _digit(number: str, inner: int, extent: int, total: int) -> str:
-    """One digit of a number in mixed radix: extents behind it make `inner`, all of them `total`."""
-    if extent == 1:
-        return "0"
-    text = f"{number} / {inner}" if inner > 1 else number
-    return f"{text} % {extent}" if inner * extent < total else text
-
-
 def _phase_lines(tiling: Tiling, i: int) -> list[str]:
     counts = [len(phases) for phases in tiling.loops.axes]
     name = "dhw"[i]
     return [
-        f"const int phase_{name} = {_digit('phase', prod(counts[i + 1 :]), counts[i], prod(counts))};",
+        f"const int phase_{name} = {digit('phase', counts, i)};",
         f"const int taps_{name} = cj_taps_{name}[phase_{name}];",
         f"const int offset_{name} = cj_offset_{name}[phase_{name}];",
     ]
@@ -190,7 +181,8 @@ def _weight_offset(tiling: Tiling, taps: str) -> str:
     size = tiling.padded_channels * tiling.tile.block_n
     if len(loops.phases) == 1:
         return f"size_t(block) * {taps_of(loops.phases[0]) * size}u"
-    return f"size_t(cj_taps_before[phase] * {blocks} + block * {taps}) * {size}u"
+    before = f"cj_taps_before[phase] * {blocks} + " if blocks > 1 else "cj_taps_before[phase] + "
+    return f"size_t({before}block * {taps}) * {size}u"
 
 
 def clamped_row(tile: Tile) -> str:
@@ -212,16 +204,16 @@ def _row(tile: Tile) -> str:
 def row_digits(tile: Tile) -> list[str]:
     """Image, depth, row and column of the output in row m of the box."""
     extents = (tile.images, *tile.box)
-    return [_digit("m", prod(extents[n + 1 :]), extent, prod(extents)) for n, extent in enumerate(extents)]
+    return [digit("m", extents, n) for n in range(len(extents))]
 
 
 def row_offset(tiling: Tiling) -> str:
     """Where the first tap of row m lies in threadgroup memory."""
     digits = row_digits(tiling.tile)
     positions: list[str | None] = [digits[0] if tiling.tile.images > 1 else None]
-    for axis, digit in zip(tiling.axes, digits[1:], strict=True):
-        scale = f" * {axis.stride}" if axis.halo and axis.stride > 1 and digit != "0" else ""
-        positions.append(None if axis.extent == 1 else f"{digit}{scale}")
+    for axis, place in zip(tiling.axes, digits[1:], strict=True):
+        scale = f" * {axis.stride}" if axis.halo and axis.stride > 1 and place != "0" else ""
+        positions.append(None if axis.extent == 1 else f"{place}{scale}")
     sizes = (tiling.tile.images, *(axis.extent for axis in tiling.axes))
     return row_major(positions, sizes, tiling.pitch) or "0"
 

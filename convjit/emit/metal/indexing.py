@@ -36,16 +36,18 @@ def row_major(positions: Sequence[str | None], sizes: Sequence[int], scale: int 
     return f"{offset} * {scale}" if offset and scale > 1 else offset
 
 
+def digit(number: str, counts: Sequence[int], i: int) -> str:
+    """Digit i of a number in mixed radix: the position along axis i of element `number` of an array of this shape."""
+    if counts[i] == 1:
+        return "0"
+    inner = prod(counts[i + 1 :])
+    text = f"{number} / {inner}" if inner > 1 else number
+    return f"{text} % {counts[i]}" if prod(counts[:i]) > 1 else text
+
+
 def pixel_positions(out_size: Sequence[int], names: str) -> list[tuple[str, str]]:
     """How the axes of the output, those longer than 1, are found in the number of a pixel: (axis, expression)."""
-    positions: list[tuple[str, str]] = []
-    for i, name in enumerate(names):
-        inner, outer = prod(out_size[i + 1 :]), prod(out_size[:i])
-        if out_size[i] > 1:
-            division = f" / {inner}" if inner > 1 else ""
-            remainder = f" % {out_size[i]}" if outer > 1 else ""
-            positions.append((name, f"pixel{division}{remainder}"))
-    return positions
+    return [(name, digit("pixel", out_size, i)) for i, name in enumerate(names) if out_size[i] > 1]
 
 
 def epilogue_variables(kernel: Kernel, out_size: Sequence[int], extents: Sequence[Sequence[int]]) -> dict[str, Any]:

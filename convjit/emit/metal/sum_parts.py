@@ -16,14 +16,19 @@ def dispatch(kernel: Kernel, parts: int) -> Dispatch:
     geometry = kernel.geometry
     pixels = prod(geometry.out_size)
     one = kernel.any_batch()
+    epilogue = epilogue_variables(one, geometry.out_size, [e.shape[1:-1] for e in one.extras])
     variables = {
         "title": geometry.in_words(),
         "index": index_type(pixels * geometry.out_channels),
         "parts": parts,
         "pixels": pixels,
         "out_channels": geometry.out_channels,
-        "out_positions": pixel_positions(geometry.out_size, "dhw"[3 - geometry.rank :]),
-        **epilogue_variables(one, geometry.out_size, [e.shape[1:-1] for e in one.extras]),
+        "out_positions": [
+            (name, position)
+            for name, position in pixel_positions(geometry.out_size, "dhw"[3 - geometry.rank :])
+            if any(f"out_{name}" in extra["offset"] for extra in epilogue["extras"])
+        ],
+        **epilogue,
     }
     text = write_text("metal/sum_parts.metal", variables, [("partial", "f32"), *extras_of(kernel)], results_of(kernel))
     inputs = (2 + len(kernel.extras), *range(2, 2 + len(kernel.extras)))

@@ -12,10 +12,11 @@ from convjit.schedule.metal.chip import Chip
 from convjit.schedule.metal.cost import cost
 from convjit.schedule.metal.depthwise import depthwise
 from convjit.schedule.metal.direct import direct
-from convjit.schedule.metal.gemm import gather, gemm, stem
+from convjit.schedule.metal.gemm import cycles, gather, gemm, stem
 from convjit.schedule.metal.grouped import grouped
 from convjit.schedule.metal.tensor_ops import available, tensor_ops
-from convjit.schedule.metal.tile import Tile
+from convjit.schedule.metal.tile import Tile, Tiling
+from convjit.schedule.metal.winograd import TEMPLATE as WINOGRAD
 from convjit.schedule.metal.winograd import winograd
 
 _MATRIX = 8
@@ -59,10 +60,12 @@ def by_winograd(kernel: Kernel, chip: Chip) -> list[Schedule]:
 def smaller(kernel: Kernel, schedule: Schedule, chip: Chip) -> Schedule | None:
     """What to try where a schedule fails on a device, too large for it, say: None behind the direct kernel.
 
-    A tile of half the threads and sums at most, then one thread a pixel.
+    Instead of Winograd's algorithm the usual one; a tile of half the threads and sums at most; one thread a pixel.
     """
     if schedule.template == "metal/direct.metal":
         return None
+    if schedule.template == WINOGRAD:
+        return choose(replace(kernel, accuracy="fast"), chip)
     if schedule.template in _OF_MATRICES:
         size = _size(Tile.of(schedule))
         for other in _OF_MATRICES[schedule.template](kernel, chip, 100):
@@ -85,8 +88,7 @@ def _preferred(kernel: Kernel, chip: Chip) -> Iterator[Schedule]:
     if g.window.groups > 1:
         yield from depthwise(kernel, chip)
     if filters >= _MATRIX or dense:
-        yield from gemm(kernel, chip)
-        yield from stem(kernel, chip)
+        yield from sorted([*gemm(kernel, chip), *stem(kernel, chip)], key=lambda s: cycles(Tiling.of(kernel, s), chip))
     yield from grouped(kernel, chip)
     yield direct(kernel)
 

@@ -27,6 +27,9 @@ MAX_SUMS = 16
 _GRIDS = ((1, 4), (1, 2), (2, 2), (2, 1), (4, 1))
 """Simdgroups of a threadgroup, along pixels and channels."""
 
+_LEAST_SUMS = 4
+"""With fewer, a simdgroup reads more than it multiplies; only where there are no more pixels."""
+
 _TILES_M = (1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 16)
 
 _MMA_CYCLES, _LOAD_CYCLES, _BARRIER_CYCLES = 18, 4, 40
@@ -34,6 +37,12 @@ _MMA_CYCLES, _LOAD_CYCLES, _BARRIER_CYCLES = 18, 4, 40
 
 _CACHE_BYTES = 32
 """That a core reads from the caches beyond its own, a cycle."""
+
+_RESIDENT = 6
+"""Simdgroups of a partition that keep it busy (24 a core: P. Turner)."""
+
+_LAUNCH_CYCLES = 9750
+"""Of a launch that waits for another: 7.5 us."""
 
 _MAX_CHAIN = 16384
 """Products of one sum in fp32, at most; longer ones are split into parts."""
@@ -81,7 +90,7 @@ def gather(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
 def best(tilings: Iterable[Tiling], chip: Chip, count: int) -> list[Tile]:
     """The tiles that take the least time, each of another size."""
     distinct: dict[tuple[int, int, int, int], Tile] = {}
-    for tiling in sorted(tilings, key=lambda tiling: _cycles(tiling, chip)):
+    for tiling in sorted(tilings, key=lambda tiling: cycles(tiling, chip)):
         tile = tiling.tile
         distinct.setdefault((tile.block_m, tile.block_n, tile.staged, tile.parts), tile)
     return list(distinct.values())[:count]
@@ -96,12 +105,15 @@ def _tiles(kernel: Kernel, chip: Chip) -> Iterator[Tile]:
 def _shapes(kernel: Kernel, channels: int) -> Iterator[Tile]:
     """Simdgroups, matrices and boxes."""
     filters = ceil(kernel.geometry.out_channels // kernel.geometry.window.groups / FRAGMENT)
+    pixels = prod(kernel.geometry.out_shape[:-1]) // len(nest(kernel).phases)
     for simdgroups_m, simdgroups_n in _GRIDS:
-        for tiles_n in (1, 2, 4):
+        for tiles_n in (1, 2, 3, 4):
             if simdgroups_n * tiles_n >= 2 * filters and simdgroups_n * tiles_n > 1:
                 continue
             for tiles_m in (n for n in _TILES_M if n * tiles_n <= MAX_SUMS):
                 block = FRAGMENT * simdgroups_m * tiles_m
+                if tiles_m * tiles_n < _LEAST_SUMS and block < pixels:
+                    continue
                 for box in _boxes(kernel, block):
                     yield Tile(simdgroups_m, simdgroups_n, tiles_m, tiles_n, channels, *box, staged=3)
 
@@ -112,7 +124,8 @@ def _boxes(kernel: Kernel, pixels: int) -> list[tuple[int, int, int, int]]:
     loops = nest(kernel)
     # The number of images is one buffer more.
     batch = kernel.geometry.batch if len(kernel.extras) + len(kernel.result_dtypes) + 3 <= MAX_BUFFERS else 1
-    depth, height, width = (max(sizes) for sizes in zip(*(loops.outputs(p) for p in loops.phases), strict=True))
+    extents = zip(loops.axes, loops.out_size, strict=True)
+    depth, height, width = (max(p.outputs(out) for p in phases) for phases, out in extents)
     best: dict[int, tuple[int, int, int, int]] = {}
     for columns in _extents(width, pixels):
         for rows in _extents(height, pixels // columns):
@@ -182,8 +195,9 @@ def _replace(tile: Tile, **choices: int) -> Tile:
     return Tile(**{**dict(tile.choices()), **choices})
 
 
-def _cycles(tiling: Tiling, chip: Chip) -> float:
-    """Of the whole kernel: a model of what simdgroups do, and of how many of them run at a time."""
+def cycles(tiling: Tiling, chip: Chip) -> tuple[float, float]:
+    """Of the whole kernel, by a model of what simdgroups do and of how many of them run at a time; then, to tell apart
+    what memory makes equal, the same without memory."""
     tile, axes = tiling.tile, tiling.axes
     taps = prod(axis.taps for axis in axes)
     fills = prod(axis.taps for axis in axes if not axis.halo)
@@ -197,16 +211,19 @@ def _cycles(tiling: Tiling, chip: Chip) -> float:
     extras = sum(e.shape[1:-1] == tiling.kernel.geometry.out_size for e in tiling.kernel.extras)
     finish = (1 + extras) * 2 * tile.tiles_m * tile.tiles_n * _LOAD_CYCLES
     simdgroup = steps * multiply + stage + 2 * fills * _BARRIER_CYCLES + finish
-    # A core runs 4 simdgroups at a time, and needs some more of them to have work while others wait for memory.
-    in_flight = tiling.threadgroups * tile.simdgroups_m * tile.simdgroups_n / (4 * chip.cores)
-    cycles = simdgroup * max(in_flight, 2.0, ceil(in_flight) if in_flight < 8 else 0.0)
+    # Of the simdgroups of one of a core's four partitions, one computes while others wait for memory.
+    simdgroups = tiling.threadgroups * tile.simdgroups_m * tile.simdgroups_n / (4 * chip.cores)
+    waves = max(simdgroups, 1.0) if simdgroups > _RESIDENT else max(ceil(simdgroups), 1)
+    busy = (2 + min(waves, _RESIDENT)) / (2 + _RESIDENT)
     elements = fills * tiling.positions * tile.channels + steps * FRAGMENT * tile.simdgroups_m * tile.block_n
-    cycles += elements * tiling.threadgroups * DTYPES[tiling.kernel.dtype] / chip.cores / _CACHE_BYTES
+    read = elements * tiling.threadgroups * DTYPES[tiling.kernel.dtype] / chip.cores / _CACHE_BYTES
+    total = simdgroup * waves / busy + read
     if tile.parts > 1:
         sums = prod(tiling.kernel.geometry.out_shape) * (tile.parts + 1) * 4
-        cycles += 3000 + sums / (chip.gigabytes_per_second / 1.3)
+        total += _LAUNCH_CYCLES + sums / (chip.gigabytes_per_second / 1.3)
     wasted = max(0.0, 0.87 - useful(tiling.kernel) / tiling.issued)
-    return max(cycles * (1 + 2 * wasted), _bytes(tiling) / (0.8 * chip.gigabytes_per_second / 1.3))
+    total *= 1 + 2 * wasted
+    return max(total, _bytes(tiling) / (0.8 * chip.gigabytes_per_second / 1.3)), total
 
 
 def _bytes(tiling: Tiling) -> int:

@@ -149,10 +149,17 @@ class Tiling:
 
     @property
     def pitch(self) -> int:
-        """Elements between positions in threadgroup memory: 16 bytes more than needed, against bank conflicts."""
+        """Elements between positions in threadgroup memory: as few as keep a matrix free of bank conflicts.
+
+        A matrix is 8 words of 4 bytes in each of 8 rows, neighbours along the width; those of the second row must not
+        be in the banks of the first, nor those of the fifth.
+        """
         if self.dense:
             return self.group_channels
-        return self.tile.channels + 16 // DTYPES[self.kernel.dtype]
+        words = self.tile.channels * DTYPES[self.kernel.dtype] // 4
+        stride = self.axes[2].stride if self.axes[2].halo else 1
+        free = (w for w in range(words, words + 8) if stride * w % 8 == 4)
+        return next(free, words + 4) * 4 // DTYPES[self.kernel.dtype]
 
     @property
     def positions(self) -> int:
@@ -195,18 +202,20 @@ class Tiling:
         """Multiply-adds of all matrices, those with padding included."""
         per_term = self.tile.block_m * self.tile.block_n
         blocks = self.blocks_n * self.kernel.geometry.window.groups * self.image_blocks
-        return (
-            per_term * blocks * sum(self._boxes_of(phase) * self.terms(taps_of(phase)) for phase in self.loops.phases)
+        if self.dense:
+            return per_term * blocks * self.boxes * self.terms(taps_of(self.loops.phases[0]))
+        # Of all phases: the sum over phases of a product over axes is the product over axes of sums.
+        sums = (
+            sum(ceil(p.outputs(out) / width) * len(p.taps) for p in phases)
+            for phases, out, width in zip(self.loops.axes, self.loops.out_size, self.tile.box, strict=True)
         )
+        return per_term * blocks * prod(sums) * self.padded_channels
 
     def terms(self, taps: int) -> int:
         """Products of a sum of so many taps, those with padding included."""
         if self.dense:
             return ceil(taps * self.group_channels / FRAGMENT) * FRAGMENT
         return taps * self.padded_channels
-
-    def _boxes_of(self, phase: Phase) -> int:
-        return prod(ceil(n / b) for n, b in zip(self.loops.outputs(phase), self.tile.box, strict=True))
 
 
 def taps_of(phase: Phase) -> int:
@@ -217,8 +226,11 @@ def taps_of(phase: Phase) -> int:
 def useful(kernel: Kernel) -> int:
     """Multiply-adds of a convolution: taps that fall into padding count, zeros of an input dilation do not."""
     g, loops = kernel.geometry, nest(kernel)
-    per_tap = g.batch * g.out_channels * g.in_channels // g.window.groups
-    return per_tap * sum(prod(loops.outputs(phase)) * taps_of(phase) for phase in loops.phases)
+    sums = (
+        sum(p.outputs(out) * len(p.taps) for p in phases)
+        for phases, out in zip(loops.axes, loops.out_size, strict=True)
+    )
+    return g.batch * g.out_channels * (g.in_channels // g.window.groups) * prod(sums)
 
 
 def fold(kernel: Kernel, axes: int) -> Kernel:

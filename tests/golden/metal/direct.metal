@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_direct_e6d7956daefe_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_direct_e4d20355488e_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
@@ -50,10 +50,9 @@
     const half e0 = extra0[channel];
     const float v0 = float(e0);
     const float v1 = sum + v0;
-    const float v2 = 1.0f;
     const float v3 = -v1;
     const float v4 = metal::precise::exp(v3);
-    const float v5 = v2 + v4;
+    const float v5 = 1.0f + v4;
     const float v6 = v1 / v5;
     const half v7 = half(v6);
     output0[at + size_t(j)] = v7;

@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gemm_1129c091dca0_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_gemm_a0ce860e77b8_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
@@ -8,8 +8,8 @@
   uint thread_index_in_threadgroup [[thread_index_in_threadgroup]],
   uint3 threadgroup_position_in_grid [[threadgroup_position_in_grid]]) {
   // Convolution 28x28x64 -> 28x28x64, k 3x3, p 1.
-  // A threadgroup computes 14x4 pixels by 32 channels with 1x4 simdgroups.
-  threadgroup half tile[3840];
+  // A threadgroup computes 7x4 pixels by 32 channels with 1x4 simdgroups.
+  threadgroup half tile[2160];
   // Where a lane's two elements of an 8x8 matrix lie: neighbours in one row.
   const int lane = int(thread_index_in_simdgroup);
   const int fragment_row = (lane / 4 & 4) + lane / 2 % 4;
@@ -21,22 +21,22 @@
   const size_t image = size_t(z);
 
   // The box: its first output of the phase, and where the first tap of that reads.
-  const int first_h = box / 7 * 14;
+  const int first_h = box / 7 * 7;
   const int from_h = first_h - 1;
   const int first_w = box % 7 * 4;
   const int from_w = first_w - 1;
 
   // Where the rows of this lane's matrices begin in the tile.
-  int rows[7];
+  int rows[4];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 7; ++i) {
-    const int m = i * 8 + fragment_row;
+  for (int i = 0; i < 4; ++i) {
+    const int m = metal::min(i * 8 + fragment_row, 27);
     rows[i] = (m / 4 * 6 + m % 4) * 40 + fragment_column;
   }
 
-  simdgroup_matrix<float, 8, 8> sums[7][1];
+  simdgroup_matrix<float, 8, 8> sums[4][1];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 7; ++i) {
+  for (int i = 0; i < 4; ++i) {
     #pragma clang loop unroll(full)
     for (int j = 0; j < 1; ++j) {
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
@@ -46,7 +46,7 @@
   for (int c = 0; c < 64; c += 32) {
     // The input of all taps, channels c to c + 32.
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int e = int(thread_index_in_threadgroup); e < 768; e += 128) {
+    for (int e = int(thread_index_in_threadgroup); e < 432; e += 128) {
       const int position = e / 8;
       const int part = e % 8 * 4;
       const int in_h = from_h + position / 6;
@@ -62,7 +62,7 @@
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int k_h = 0; k_h < 3; ++k_h) {
       for (int k_w = 0; k_w < 3; ++k_w) {
-        const threadgroup half* from = tile + k_h * 240 + k_w * 40;
+        const threadgroup half* tap = tile + k_h * 240 + k_w * 40;
         #pragma clang loop unroll(full)
         for (int k = 0; k < 32; k += 8) {
           simdgroup_matrix<float, 8, 8> b[1];
@@ -73,10 +73,10 @@
           }
           weights += 256;
           #pragma clang loop unroll(full)
-          for (int i = 0; i < 7; ++i) {
+          for (int i = 0; i < 4; ++i) {
             simdgroup_matrix<float, 8, 8> a;
-            a.thread_elements()[0] = float(from[rows[i] + k]);
-            a.thread_elements()[1] = float(from[rows[i] + k + 1]);
+            a.thread_elements()[0] = float(tap[rows[i] + k]);
+            a.thread_elements()[1] = float(tap[rows[i] + k + 1]);
             #pragma clang loop unroll(full)
             for (int j = 0; j < 1; ++j) {
               simdgroup_multiply_accumulate(sums[i][j], a, b[j], sums[i][j]);
@@ -98,10 +98,13 @@
     }
   }
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 7; ++i) {
+  for (int i = 0; i < 4; ++i) {
     const int m = i * 8 + fragment_row;
     const int out_h = first_h + m / 4;
     const int out_w = first_w + m % 4;
+    if (m >= 28) {
+      continue;
+    }
     const int pixel = (out_h * 28 + out_w);
     const size_t at = (image * 784u + size_t(pixel)) * 64u;
     #pragma clang loop unroll(full)
@@ -115,10 +118,9 @@
         const half e0 = e0_of[j][e];
         const float v0 = float(e0);
         const float v1 = sum + v0;
-        const float v2 = 1.0f;
         const float v3 = -v1;
         const float v4 = metal::precise::exp(v3);
-        const float v5 = v2 + v4;
+        const float v5 = 1.0f + v4;
         const float v6 = v1 / v5;
         const half v7 = half(v6);
         result0[e] = v7;

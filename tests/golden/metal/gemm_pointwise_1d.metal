@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gemm_76a00763c35a_bfloat16_t_bfloat16_t_bfloat16_t_bfloat16_t(
+[[kernel]] void custom_kernel_cj_gemm_45942380c2b1_bfloat16_t_bfloat16_t_bfloat16_t_bfloat16_t(
   const device bfloat16_t* input [[buffer(0)]],
   const device bfloat16_t* weight [[buffer(1)]],
   const device bfloat16_t* extra0 [[buffer(2)]],
@@ -8,8 +8,8 @@
   uint thread_index_in_threadgroup [[thread_index_in_threadgroup]],
   uint3 threadgroup_position_in_grid [[threadgroup_position_in_grid]]) {
   // Convolution 100x33 -> 100x20, k 1.
-  // A threadgroup computes 8 pixels by 32 channels with 1x4 simdgroups.
-  threadgroup bfloat16_t tile[320];
+  // A threadgroup computes 15 pixels by 32 channels with 1x2 simdgroups.
+  threadgroup bfloat16_t tile[600];
   // Where a lane's two elements of an 8x8 matrix lie: neighbours in one row.
   const int lane = int(thread_index_in_simdgroup);
   const int fragment_row = (lane / 4 & 4) + lane / 2 % 4;
@@ -21,30 +21,30 @@
   const size_t image = size_t(z);
 
   // The box: its first output of the phase, and where the first tap of that reads.
-  const int first_w = box * 8;
+  const int first_w = box * 15;
   const int from_w = first_w;
 
   // Where the rows of this lane's matrices begin in the tile.
-  int rows[1];
+  int rows[2];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 1; ++i) {
-    const int m = fragment_row;
+  for (int i = 0; i < 2; ++i) {
+    const int m = metal::min(i * 8 + fragment_row, 14);
     rows[i] = m * 40 + fragment_column;
   }
 
-  simdgroup_matrix<float, 8, 8> sums[1][1];
+  simdgroup_matrix<float, 8, 8> sums[2][2];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 1; ++i) {
+  for (int i = 0; i < 2; ++i) {
     #pragma clang loop unroll(full)
-    for (int j = 0; j < 1; ++j) {
+    for (int j = 0; j < 2; ++j) {
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
   }
-  const device bfloat16_t* weights = weight + size_t(block) * 1280u + simdgroup_n * 64 + lane * 2;
+  const device bfloat16_t* weights = weight + size_t(block) * 1280u + simdgroup_n * 128 + lane * 2;
   for (int c = 0; c < 40; c += 32) {
     // The input of all taps, channels c to c + 32.
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int e = int(thread_index_in_threadgroup); e < 64; e += 128) {
+    for (int e = int(thread_index_in_threadgroup); e < 120; e += 64) {
       const int position = e / 8;
       const int part = e % 8 * 4;
       const int in_w = from_w + position;
@@ -57,33 +57,33 @@
       }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    const threadgroup bfloat16_t* from = tile;
+    const threadgroup bfloat16_t* tap = tile;
     for (int k = 0; k < metal::min(32, int(40 - c)); k += 8) {
-      simdgroup_matrix<float, 8, 8> b[1];
+      simdgroup_matrix<float, 8, 8> b[2];
       #pragma clang loop unroll(full)
-      for (int j = 0; j < 1; ++j) {
+      for (int j = 0; j < 2; ++j) {
         b[j].thread_elements()[0] = float(weights[j * 64]);
         b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
       }
       weights += 256;
       #pragma clang loop unroll(full)
-      for (int i = 0; i < 1; ++i) {
+      for (int i = 0; i < 2; ++i) {
         simdgroup_matrix<float, 8, 8> a;
-        a.thread_elements()[0] = float(from[rows[i] + k]);
-        a.thread_elements()[1] = float(from[rows[i] + k + 1]);
+        a.thread_elements()[0] = float(tap[rows[i] + k]);
+        a.thread_elements()[1] = float(tap[rows[i] + k + 1]);
         #pragma clang loop unroll(full)
-        for (int j = 0; j < 1; ++j) {
+        for (int j = 0; j < 2; ++j) {
           simdgroup_multiply_accumulate(sums[i][j], a, b[j], sums[i][j]);
         }
       }
     }
   }
 
-  const int first_channel = simdgroup_n * 8 + fragment_column;
+  const int first_channel = simdgroup_n * 16 + fragment_column;
   const int end_channel = 20;
-  bfloat16_t e0_of[1][2];
+  bfloat16_t e0_of[2][2];
   #pragma clang loop unroll(full)
-  for (int j = 0; j < 1; ++j) {
+  for (int j = 0; j < 2; ++j) {
     #pragma clang loop unroll(full)
     for (int e = 0; e < 2; ++e) {
       const int channel = metal::min(first_channel + j * 8 + e, end_channel - 1);
@@ -91,16 +91,16 @@
     }
   }
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 1; ++i) {
-    const int m = fragment_row;
+  for (int i = 0; i < 2; ++i) {
+    const int m = i * 8 + fragment_row;
     const int out_w = first_w + m;
-    if (out_w >= 100) {
+    if (m >= 15 || out_w >= 100) {
       continue;
     }
     const int pixel = out_w;
     const size_t at = (image * 100u + size_t(pixel)) * 20u;
     #pragma clang loop unroll(full)
-    for (int j = 0; j < 1; ++j) {
+    for (int j = 0; j < 2; ++j) {
       const int pair = first_channel + j * 8;
       if (pair >= end_channel) {
         continue;
@@ -113,10 +113,9 @@
         const bfloat16_t e0 = e0_of[j][e];
         const float v0 = float(e0);
         const float v1 = sum + v0;
-        const float v2 = 1.0f;
         const float v3 = -v1;
         const float v4 = metal::precise::exp(v3);
-        const float v5 = v2 + v4;
+        const float v5 = 1.0f + v4;
         const float v6 = v1 / v5;
         const bfloat16_t v7 = bfloat16_t(v6);
         result0[e] = v7;

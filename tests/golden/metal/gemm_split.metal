@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gemm_f8156d1d37d8_float16_t_float16_t_float(
+[[kernel]] void custom_kernel_cj_gemm_fd9bb7557797_float16_t_float16_t_float(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   device float* output0 [[buffer(2)]],
@@ -7,8 +7,8 @@
   uint thread_index_in_threadgroup [[thread_index_in_threadgroup]],
   uint3 threadgroup_position_in_grid [[threadgroup_position_in_grid]]) {
   // Convolution 7x7x512 -> 7x7x32, k 3x3, p 1.
-  // A threadgroup computes 7x4 pixels by 32 channels with 1x4 simdgroups.
-  threadgroup half tile[2160];
+  // A threadgroup computes 7x7 pixels by 32 channels with 1x4 simdgroups.
+  threadgroup half tile[3240];
   // Where a lane's two elements of an 8x8 matrix lie: neighbours in one row.
   const int lane = int(thread_index_in_simdgroup);
   const int fragment_row = (lane / 4 & 4) + lane / 2 % 4;
@@ -24,20 +24,20 @@
   // The box: its first output of the phase, and where the first tap of that reads.
   const int first_h = 0;
   const int from_h = first_h - 1;
-  const int first_w = box * 4;
+  const int first_w = 0;
   const int from_w = first_w - 1;
 
   // Where the rows of this lane's matrices begin in the tile.
-  int rows[4];
+  int rows[7];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 4; ++i) {
-    const int m = metal::min(i * 8 + fragment_row, 27);
-    rows[i] = (m / 4 * 6 + m % 4) * 40 + fragment_column;
+  for (int i = 0; i < 7; ++i) {
+    const int m = metal::min(i * 8 + fragment_row, 48);
+    rows[i] = (m / 7 * 9 + m % 7) * 40 + fragment_column;
   }
 
-  simdgroup_matrix<float, 8, 8> sums[4][1];
+  simdgroup_matrix<float, 8, 8> sums[7][1];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 7; ++i) {
     #pragma clang loop unroll(full)
     for (int j = 0; j < 1; ++j) {
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
@@ -49,11 +49,11 @@
   for (int c = first_c; c < metal::min(first_c + 32, int(512)); c += 32) {
     // The input of all taps, channels c to c + 32.
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int e = int(thread_index_in_threadgroup); e < 432; e += 128) {
+    for (int e = int(thread_index_in_threadgroup); e < 648; e += 128) {
       const int position = e / 8;
       const int part = e % 8 * 4;
-      const int in_h = from_h + position / 6;
-      const int in_w = from_w + position % 6;
+      const int in_h = from_h + position / 9;
+      const int in_w = from_w + position % 9;
       const bool inside = in_h >= 0 && in_h < 7 && in_w >= 0 && in_w < 7;
       threadgroup half* to = tile + position * 40 + part;
       const device half* from = input + image * 25088u + size_t((in_h * 7 + in_w) * 512 + c + part);
@@ -65,7 +65,7 @@
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int k_h = 0; k_h < 3; ++k_h) {
       for (int k_w = 0; k_w < 3; ++k_w) {
-        const threadgroup half* from = tile + k_h * 240 + k_w * 40;
+        const threadgroup half* tap = tile + k_h * 360 + k_w * 40;
         #pragma clang loop unroll(full)
         for (int k = 0; k < 32; k += 8) {
           simdgroup_matrix<float, 8, 8> b[1];
@@ -76,10 +76,10 @@
           }
           weights += 256;
           #pragma clang loop unroll(full)
-          for (int i = 0; i < 4; ++i) {
+          for (int i = 0; i < 7; ++i) {
             simdgroup_matrix<float, 8, 8> a;
-            a.thread_elements()[0] = float(from[rows[i] + k]);
-            a.thread_elements()[1] = float(from[rows[i] + k + 1]);
+            a.thread_elements()[0] = float(tap[rows[i] + k]);
+            a.thread_elements()[1] = float(tap[rows[i] + k + 1]);
             #pragma clang loop unroll(full)
             for (int j = 0; j < 1; ++j) {
               simdgroup_multiply_accumulate(sums[i][j], a, b[j], sums[i][j]);
@@ -92,11 +92,11 @@
 
   const int first_channel = simdgroup_n * 8 + fragment_column;
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 7; ++i) {
     const int m = i * 8 + fragment_row;
-    const int out_h = first_h + m / 4;
-    const int out_w = first_w + m % 4;
-    if (m >= 28 || out_w >= 7) {
+    const int out_h = first_h + m / 7;
+    const int out_w = first_w + m % 7;
+    if (m >= 49) {
       continue;
     }
     const int pixel = (out_h * 7 + out_w);
@@ -116,7 +116,7 @@
   }
 }
 
-[[kernel]] void custom_kernel_cj_sum_parts_12725c573fb5_float_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_sum_parts_2a993771bbe4_float_float16_t_float16_t(
   const device float* partial [[buffer(0)]],
   const device float16_t* extra0 [[buffer(1)]],
   device float16_t* output0 [[buffer(2)]],
@@ -128,21 +128,17 @@
   if (channel >= 32 || pixel >= 49) {
     return;
   }
-  const int out_h = pixel / 7;
-  const int out_w = pixel % 7;
   const size_t of_image = size_t(pixel) * 32u + size_t(channel);
-  const device float* from = partial + image * 25088u + of_image;
   float sum = 0.0f;
   for (int part = 0; part < 16; ++part) {
-    sum += from[size_t(part) * 1568u];
+    sum += partial[(image * 16u + size_t(part)) * 1568u + of_image];
   }
   const half e0 = extra0[channel];
   const float v0 = float(e0);
   const float v1 = sum + v0;
-  const float v2 = 1.0f;
   const float v3 = -v1;
   const float v4 = metal::precise::exp(v3);
-  const float v5 = v2 + v4;
+  const float v5 = 1.0f + v4;
   const float v6 = v1 / v5;
   const half v7 = half(v6);
   output0[image * 1568u + of_image] = v7;

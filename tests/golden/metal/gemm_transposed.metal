@@ -3,7 +3,7 @@ constant constexpr int cj_offset_h[2] = {-1, 0};
 constant constexpr int cj_taps_w[2] = {2, 2};
 constant constexpr int cj_offset_w[2] = {-1, 0};
 constant constexpr int cj_taps_before[4] = {0, 4, 8, 12};
-[[kernel]] void custom_kernel_cj_gemm_7548f36851c6_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_gemm_24eabe73ff5b_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
@@ -55,46 +55,44 @@ constant constexpr int cj_taps_before[4] = {0, 4, 8, 12};
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
   }
-  const device half* weights = weight + size_t(cj_taps_before[phase] * 1 + block * taps_h * taps_w) * 1024u + simdgroup_n * 64 + lane * 2;
+  const device half* weights = weight + size_t(cj_taps_before[phase] + block * taps_h * taps_w) * 1024u + simdgroup_n * 64 + lane * 2;
   const int c = 0;
-  {
-    // The input of all taps, channels c to c + 32.
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int e = int(thread_index_in_threadgroup); e < 360; e += 128) {
-      const int position = e / 8;
-      const int part = e % 8 * 4;
-      const int in_h = from_h + position / 5;
-      const int in_w = from_w + position % 5;
-      const bool inside = in_h >= 0 && in_h < 16 && in_w >= 0 && in_w < 16;
-      threadgroup half* to = tile + position * 40 + part;
-      const device half* from = input + image * 8192u + size_t((in_h * 16 + in_w) * 32 + c + part);
-      #pragma clang loop unroll(full)
-      for (int i = 0; i < 4; ++i) {
-        to[i] = inside ? from[i] : half(0.0f);
-      }
+  // The input of all taps, channels c to c + 32.
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  for (int e = int(thread_index_in_threadgroup); e < 360; e += 128) {
+    const int position = e / 8;
+    const int part = e % 8 * 4;
+    const int in_h = from_h + position / 5;
+    const int in_w = from_w + position % 5;
+    const bool inside = in_h >= 0 && in_h < 16 && in_w >= 0 && in_w < 16;
+    threadgroup half* to = tile + position * 40 + part;
+    const device half* from = input + image * 8192u + size_t((in_h * 16 + in_w) * 32 + c + part);
+    #pragma clang loop unroll(full)
+    for (int i = 0; i < 4; ++i) {
+      to[i] = inside ? from[i] : half(0.0f);
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int k_h = 0; k_h < taps_h; ++k_h) {
-      for (int k_w = 0; k_w < taps_w; ++k_w) {
-        const threadgroup half* from = tile + k_h * 200 + k_w * 40;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  for (int k_h = 0; k_h < taps_h; ++k_h) {
+    for (int k_w = 0; k_w < taps_w; ++k_w) {
+      const threadgroup half* tap = tile + k_h * 200 + k_w * 40;
+      #pragma clang loop unroll(full)
+      for (int k = 0; k < 32; k += 8) {
+        simdgroup_matrix<float, 8, 8> b[1];
         #pragma clang loop unroll(full)
-        for (int k = 0; k < 32; k += 8) {
-          simdgroup_matrix<float, 8, 8> b[1];
+        for (int j = 0; j < 1; ++j) {
+          b[j].thread_elements()[0] = float(weights[j * 64]);
+          b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
+        }
+        weights += 256;
+        #pragma clang loop unroll(full)
+        for (int i = 0; i < 4; ++i) {
+          simdgroup_matrix<float, 8, 8> a;
+          a.thread_elements()[0] = float(tap[rows[i] + k]);
+          a.thread_elements()[1] = float(tap[rows[i] + k + 1]);
           #pragma clang loop unroll(full)
           for (int j = 0; j < 1; ++j) {
-            b[j].thread_elements()[0] = float(weights[j * 64]);
-            b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
-          }
-          weights += 256;
-          #pragma clang loop unroll(full)
-          for (int i = 0; i < 4; ++i) {
-            simdgroup_matrix<float, 8, 8> a;
-            a.thread_elements()[0] = float(from[rows[i] + k]);
-            a.thread_elements()[1] = float(from[rows[i] + k + 1]);
-            #pragma clang loop unroll(full)
-            for (int j = 0; j < 1; ++j) {
-              simdgroup_multiply_accumulate(sums[i][j], a, b[j], sums[i][j]);
-            }
+            simdgroup_multiply_accumulate(sums[i][j], a, b[j], sums[i][j]);
           }
         }
       }
@@ -129,10 +127,9 @@ constant constexpr int cj_taps_before[4] = {0, 4, 8, 12};
         const half e0 = e0_of[j][e];
         const float v0 = float(e0);
         const float v1 = sum + v0;
-        const float v2 = 1.0f;
         const float v3 = -v1;
         const float v4 = metal::precise::exp(v3);
-        const float v5 = v2 + v4;
+        const float v5 = 1.0f + v4;
         const float v6 = v1 / v5;
         const half v7 = half(v6);
         result0[e] = v7;

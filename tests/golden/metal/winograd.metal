@@ -64,7 +64,7 @@
   }
 }
 
-[[kernel]] void custom_kernel_cj_winograd_gemm_09301b3b5d5c_float_float_float(
+[[kernel]] void custom_kernel_cj_winograd_gemm_da6c6bdd971c_float_float_float(
   const device float* transformed [[buffer(0)]],
   const device float* weight [[buffer(1)]],
   device float* products [[buffer(2)]],
@@ -114,8 +114,8 @@
       #pragma clang loop unroll(full)
       for (int i = 0; i < 5; ++i) {
         simdgroup_matrix<float, 8, 8> a;
-        a.thread_elements()[0] = float(matrices[(first_matrix + i) * 64]);
-        a.thread_elements()[1] = float(matrices[(first_matrix + i) * 64 + 1]);
+        a.thread_elements()[0] = matrices[(first_matrix + i) * 64];
+        a.thread_elements()[1] = matrices[(first_matrix + i) * 64 + 1];
         #pragma clang loop unroll(full)
         for (int j = 0; j < 1; ++j) {
           simdgroup_multiply_accumulate(sums[i][j], a, b[j], sums[i][j]);
@@ -138,7 +138,7 @@
   }
 }
 
-[[kernel]] void custom_kernel_cj_winograd_output_13378424175f_float_float_float(
+[[kernel]] void custom_kernel_cj_winograd_output_625db3d11679_float_float_float(
   const device float* products [[buffer(0)]],
   const device float* extra0 [[buffer(1)]],
   device float* output0 [[buffer(2)]],
@@ -204,10 +204,9 @@
         const float sum = x[(i_h * 4 + i_w)][e];
         const float e0 = e0_of[e];
         const float v0 = sum + e0;
-        const float v1 = 1.0f;
         const float v2 = -v0;
         const float v3 = metal::precise::exp(v2);
-        const float v4 = v1 + v3;
+        const float v4 = 1.0f + v3;
         const float v5 = v0 / v4;
         output0[at + size_t(channel)] = v5;
       }
