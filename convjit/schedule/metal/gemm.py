@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from math import ceil, prod
 
@@ -54,7 +55,7 @@ def gemm(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
     kernel = fold(kernel, folded)
     if kernel.geometry.in_channels // kernel.geometry.window.groups < FRAGMENT or not useful(kernel):
         return []
-    tilings = [Tiling(kernel, _replace(tile, folded=folded)) for tile in _tiles(kernel, chip)]
+    tilings = [Tiling(kernel, replace(tile, folded=folded)) for tile in _tiles(kernel, chip)]
     return [Schedule("metal/gemm.metal", tile.choices()) for tile in best(tilings, chip, count)]
 
 
@@ -80,7 +81,7 @@ def gather(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
         return []
     channels = ceil(group_channels / FRAGMENT) * FRAGMENT
     tilings = [
-        Tiling(kernel, _replace(tile, staged=0, folded=folded))
+        Tiling(kernel, replace(tile, staged=0, folded=folded))
         for tile in _shapes(kernel, channels)
         if tile.images == 1 and tile.simdgroups_n <= 2
     ]
@@ -160,7 +161,7 @@ def _staged(kernel: Kernel, tile: Tile, chip: Chip) -> Iterator[Tile]:
     channels = kernel.geometry.in_channels // kernel.geometry.window.groups
     for staged in (3, 2, 1, 0):
         tilings = [
-            Tiling(kernel, _replace(tile, channels=min(wide, ceil(channels / FRAGMENT) * FRAGMENT), staged=staged))
+            Tiling(kernel, replace(tile, channels=min(wide, ceil(channels / FRAGMENT) * FRAGMENT), staged=staged))
             for wide in (32, 16, 8)
         ]
         fitting = [t for t in tilings if t.threadgroup_bytes <= _GOOD_BYTES] or tilings[-1:]
@@ -177,22 +178,18 @@ def _split(tiling: Tiling, chip: Chip) -> Iterator[Tile]:
     tile = tiling.tile
     terms = tiling.padded_channels * prod(axis.taps for axis in tiling.axes)
     least = min(tiling.channel_steps, ceil(terms / _MAX_CHAIN))
-    yield _replace(tile, parts=_even(tiling.channel_steps, least))
+    yield replace(tile, parts=_even(tiling.channel_steps, least))
     wanted = chip.cores * 6 // tiling.threadgroups
     pixels = prod(tiling.kernel.geometry.out_shape[:-1])
     if wanted >= 2 and terms >= max(pixels, tiling.kernel.geometry.out_channels, 128):
         parts = _even(tiling.channel_steps, min(wanted, tiling.channel_steps, 32))
         if parts > least:
-            yield _replace(tile, parts=parts)
+            yield replace(tile, parts=parts)
 
 
 def _even(steps: int, parts: int) -> int:
     """As many parts, or fewer, without an empty one."""
     return ceil(steps / ceil(steps / max(parts, 1)))
-
-
-def _replace(tile: Tile, **choices: int) -> Tile:
-    return Tile(**{**dict(tile.choices()), **choices})
 
 
 def cycles(tiling: Tiling, chip: Chip) -> tuple[float, float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil, prod
 
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.nest import Nest, nest
-from convjit.schedule.phases import Phase
+from convjit.schedule.phases import AxisPhase, Phase
 
 LANES = 32
 FRAGMENT = 8
@@ -124,12 +124,8 @@ class Tiling:
         return tuple(self._axis(i) for i in range(3))
 
     def _axis(self, i: int) -> Axis:
-        phases = self.loops.axes[i]
         width = self.tile.box[i]
-        taps = max(len(p.taps) for p in phases)
-        step = max(p.step for p in phases)
-        stride = phases[0].stride
-        outputs = max(p.outputs(self.loops.out_size[i]) for p in phases)
+        outputs, taps, stride, step = _largest(self.loops.axes[i], self.loops.out_size[i])
         halo = i >= 3 - self.tile.staged and taps > 1
         extent = (width - 1) * stride + (taps - 1) * step + 1 if halo else width
         return Axis(outputs, ceil(outputs / width), taps, stride, step, halo, extent, 1 if halo else stride)
@@ -216,6 +212,13 @@ class Tiling:
         if self.dense:
             return ceil(taps * self.group_channels / FRAGMENT) * FRAGMENT
         return taps * self.padded_channels
+
+
+@lru_cache(maxsize=1024)
+def _largest(phases: tuple[AxisPhase, ...], out_size: int) -> tuple[int, int, int, int]:
+    """Outputs, taps, stride and step of an axis: of each the largest of its phases."""
+    outputs, taps = max(p.outputs(out_size) for p in phases), max(len(p.taps) for p in phases)
+    return outputs, taps, phases[0].stride, max(p.step for p in phases)
 
 
 def taps_of(phase: Phase) -> int:
