@@ -136,8 +136,12 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.plot(alone, number, "o", color="tab:blue", alpha=shade, markersize=4)
         axes.plot(fused, number, "D", color="tab:orange", alpha=shade, markersize=4)
     axes.axvline(1, color="grey", linewidth=0.8)
+    axes.margins(y=0.01)
     axes.set(xscale="log", xlabel="device bytes, convjit / MLX: convolution (blue), with bias, SiLU, residual (orange)")
     axes.set_yticks(range(len(rows)), [r["problem"] for r in rows], fontsize=5)
+    axes.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5, 1, 2], ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"])
+    axes.minorticks_off()
+    axes.grid(axis="x", linewidth=0.3)
     axes.invert_yaxis()
     figure.savefig(path)
 
