@@ -11,7 +11,7 @@ from convjit.geometry import Geometry, Window
 from convjit.kernel import Extra, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates
-from convjit.schedule.metal.chip import DEFAULT
+from convjit.schedule.metal.chip import CHIPS
 
 ONE, SAME = (1, 1), (1, 1)
 
@@ -40,7 +40,7 @@ KERNELS = {
 def schedule_of(name: str) -> Schedule:
     wanted = name.split("_")[0]
     kernel = replace(KERNELS[name], accuracy="fastest")
-    return next(s for s in candidates(kernel, DEFAULT) if s.template.startswith(f"metal/{wanted}"))
+    return next(s for s in candidates(kernel, CHIPS["M3 Pro"]) if s.template.startswith(f"metal/{wanted}"))
 
 
 @pytest.mark.parametrize("name", KERNELS)

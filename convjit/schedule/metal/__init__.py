@@ -22,6 +22,9 @@ from convjit.schedule.metal.winograd import winograd
 _MATRIX = 8
 """Output channels of a group below which most of a matrix is padding: one thread a pixel does better."""
 
+_LARGE_CACHES = 15
+"""The generation (M3) from which on matrices may be gathered without threadgroup memory."""
+
 _OF_MATRICES = {"metal/gemm.metal": gemm, "metal/stem.metal": stem, "metal/gather.metal": gather}
 
 
@@ -44,7 +47,7 @@ def candidates(kernel: Kernel, chip: Chip, macos: tuple[int, ...] = ()) -> list[
         *_preferred(kernel, chip),
         *gemm(kernel, chip, count=4),
         *stem(kernel, chip, count=3),
-        *gather(kernel, chip, count=2),
+        *(gather(kernel, chip, count=2) if chip.generation >= _LARGE_CACHES else ()),
         *depthwise(kernel, chip, count=3),
         *(by_winograd(kernel, chip) if kernel.accuracy == "fastest" else ()),
         *(tensor_ops(kernel, chip) if available(chip, macos) else ()),

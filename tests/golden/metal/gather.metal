@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gather_08caf7b18969_float_float_float_float(
+[[kernel]] void custom_kernel_cj_gather_7b0911e76f1a_float_float_float_float(
   const device float* input [[buffer(0)]],
   const device float* weight [[buffer(1)]],
   const device float* extra0 [[buffer(2)]],
@@ -42,7 +42,7 @@
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
   }
-  const device float* weights = weight + size_t(block) * 18432u + simdgroup_n * 128 + lane * 2;
+  const device float2* weights = (const device float2*)(weight + size_t(block) * 18432u + simdgroup_n * 128 + lane * 2);
   for (int k_h = 0; k_h < 3; ++k_h) {
     for (int k_w = 0; k_w < 3; ++k_w) {
       // The rows of this tap: where they begin, or -1 where they lie in the padding.
@@ -57,10 +57,11 @@
         simdgroup_matrix<float, 8, 8> b[2];
         #pragma clang loop unroll(full)
         for (int j = 0; j < 2; ++j) {
-          b[j].thread_elements()[0] = float(weights[j * 64]);
-          b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
+          const float2 pair = weights[j * 32];
+          b[j].thread_elements()[0] = float(pair.x);
+          b[j].thread_elements()[1] = float(pair.y);
         }
-        weights += 256;
+        weights += 128;
         #pragma clang loop unroll(full)
         for (int i = 0; i < 2; ++i) {
           simdgroup_matrix<float, 8, 8> a;

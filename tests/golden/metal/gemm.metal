@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gemm_a0ce860e77b8_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_gemm_f4d41bfef717_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
@@ -8,8 +8,8 @@
   uint thread_index_in_threadgroup [[thread_index_in_threadgroup]],
   uint3 threadgroup_position_in_grid [[threadgroup_position_in_grid]]) {
   // Convolution 28x28x64 -> 28x28x64, k 3x3, p 1.
-  // A threadgroup computes 7x4 pixels by 32 channels with 1x4 simdgroups.
-  threadgroup half tile[2160];
+  // A threadgroup computes 4x4 pixels by 64 channels with 1x4 simdgroups.
+  threadgroup half tile[1440];
   // Where a lane's two elements of an 8x8 matrix lie: neighbours in one row.
   const int lane = int(thread_index_in_simdgroup);
   const int fragment_row = (lane / 4 & 4) + lane / 2 % 4;
@@ -21,32 +21,32 @@
   const size_t image = size_t(z);
 
   // The box: its first output of the phase, and where the first tap of that reads.
-  const int first_h = box / 7 * 7;
+  const int first_h = box / 7 * 4;
   const int from_h = first_h - 1;
   const int first_w = box % 7 * 4;
   const int from_w = first_w - 1;
 
   // Where the rows of this lane's matrices begin in the tile.
-  int rows[4];
+  int rows[2];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 4; ++i) {
-    const int m = metal::min(i * 8 + fragment_row, 27);
+  for (int i = 0; i < 2; ++i) {
+    const int m = i * 8 + fragment_row;
     rows[i] = (m / 4 * 6 + m % 4) * 40 + fragment_column;
   }
 
-  simdgroup_matrix<float, 8, 8> sums[4][1];
+  simdgroup_matrix<float, 8, 8> sums[2][2];
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 2; ++i) {
     #pragma clang loop unroll(full)
-    for (int j = 0; j < 1; ++j) {
+    for (int j = 0; j < 2; ++j) {
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
   }
-  const device half* weights = weight + size_t(block) * 18432u + simdgroup_n * 64 + lane * 2;
+  const device half2* weights = (const device half2*)(weight + size_t(block) * 36864u + simdgroup_n * 128 + lane * 2);
   for (int c = 0; c < 64; c += 32) {
     // The input of all taps, channels c to c + 32.
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int e = int(thread_index_in_threadgroup); e < 432; e += 128) {
+    for (int e = int(thread_index_in_threadgroup); e < 288; e += 128) {
       const int position = e / 8;
       const int part = e % 8 * 4;
       const int in_h = from_h + position / 6;
@@ -65,20 +65,21 @@
         const threadgroup half* tap = tile + k_h * 240 + k_w * 40;
         #pragma clang loop unroll(full)
         for (int k = 0; k < 32; k += 8) {
-          simdgroup_matrix<float, 8, 8> b[1];
+          simdgroup_matrix<float, 8, 8> b[2];
           #pragma clang loop unroll(full)
-          for (int j = 0; j < 1; ++j) {
-            b[j].thread_elements()[0] = float(weights[j * 64]);
-            b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
+          for (int j = 0; j < 2; ++j) {
+            const half2 pair = weights[j * 32];
+            b[j].thread_elements()[0] = float(pair.x);
+            b[j].thread_elements()[1] = float(pair.y);
           }
           weights += 256;
           #pragma clang loop unroll(full)
-          for (int i = 0; i < 4; ++i) {
+          for (int i = 0; i < 2; ++i) {
             simdgroup_matrix<float, 8, 8> a;
             a.thread_elements()[0] = float(tap[rows[i] + k]);
             a.thread_elements()[1] = float(tap[rows[i] + k + 1]);
             #pragma clang loop unroll(full)
-            for (int j = 0; j < 1; ++j) {
+            for (int j = 0; j < 2; ++j) {
               simdgroup_multiply_accumulate(sums[i][j], a, b[j], sums[i][j]);
             }
           }
@@ -87,10 +88,10 @@
     }
   }
 
-  const int first_channel = block * 32 + simdgroup_n * 8 + fragment_column;
-  half e0_of[1][2];
+  const int first_channel = simdgroup_n * 16 + fragment_column;
+  half e0_of[2][2];
   #pragma clang loop unroll(full)
-  for (int j = 0; j < 1; ++j) {
+  for (int j = 0; j < 2; ++j) {
     #pragma clang loop unroll(full)
     for (int e = 0; e < 2; ++e) {
       const int channel = first_channel + j * 8 + e;
@@ -98,17 +99,14 @@
     }
   }
   #pragma clang loop unroll(full)
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 2; ++i) {
     const int m = i * 8 + fragment_row;
     const int out_h = first_h + m / 4;
     const int out_w = first_w + m % 4;
-    if (m >= 28) {
-      continue;
-    }
     const int pixel = (out_h * 28 + out_w);
     const size_t at = (image * 784u + size_t(pixel)) * 64u;
     #pragma clang loop unroll(full)
-    for (int j = 0; j < 1; ++j) {
+    for (int j = 0; j < 2; ++j) {
       const int pair = first_channel + j * 8;
       half result0[2];
       #pragma clang loop unroll(full)

@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gemm_45942380c2b1_bfloat16_t_bfloat16_t_bfloat16_t_bfloat16_t(
+[[kernel]] void custom_kernel_cj_gemm_8f76d3ec31a9_bfloat16_t_bfloat16_t_bfloat16_t_bfloat16_t(
   const device bfloat16_t* input [[buffer(0)]],
   const device bfloat16_t* weight [[buffer(1)]],
   const device bfloat16_t* extra0 [[buffer(2)]],
@@ -40,7 +40,7 @@
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
   }
-  const device bfloat16_t* weights = weight + size_t(block) * 1280u + simdgroup_n * 128 + lane * 2;
+  const device uint* weights = (const device uint*)(weight + size_t(block) * 1280u + simdgroup_n * 128 + lane * 2);
   for (int c = 0; c < 40; c += 32) {
     // The input of all taps, channels c to c + 32.
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -62,10 +62,11 @@
       simdgroup_matrix<float, 8, 8> b[2];
       #pragma clang loop unroll(full)
       for (int j = 0; j < 2; ++j) {
-        b[j].thread_elements()[0] = float(weights[j * 64]);
-        b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
+        const uint pair = weights[j * 32];  // a bfloat is the upper half of a float
+        b[j].thread_elements()[0] = as_type<float>(pair << 16);
+        b[j].thread_elements()[1] = as_type<float>(pair & 0xffff0000u);
       }
-      weights += 256;
+      weights += 128;
       #pragma clang loop unroll(full)
       for (int i = 0; i < 2; ++i) {
         simdgroup_matrix<float, 8, 8> a;

@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gemm_fd9bb7557797_float16_t_float16_t_float(
+[[kernel]] void custom_kernel_cj_gemm_9cd138803d88_float16_t_float16_t_float(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   device float* output0 [[buffer(2)]],
@@ -43,9 +43,9 @@
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
   }
-  const device half* weights = weight + size_t(block) * 147456u + simdgroup_n * 64 + lane * 2;
+  const device half2* weights = (const device half2*)(weight + size_t(block) * 147456u + simdgroup_n * 64 + lane * 2);
   const int first_c = int(part_number) * 32;
-  weights += size_t(first_c / 8) * size_t(3 * 3) * 256u;
+  weights += size_t(first_c / 8) * size_t(3 * 3) * 128u;
   for (int c = first_c; c < metal::min(first_c + 32, int(512)); c += 32) {
     // The input of all taps, channels c to c + 32.
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -71,10 +71,11 @@
           simdgroup_matrix<float, 8, 8> b[1];
           #pragma clang loop unroll(full)
           for (int j = 0; j < 1; ++j) {
-            b[j].thread_elements()[0] = float(weights[j * 64]);
-            b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
+            const half2 pair = weights[j * 32];
+            b[j].thread_elements()[0] = float(pair.x);
+            b[j].thread_elements()[1] = float(pair.y);
           }
-          weights += 256;
+          weights += 128;
           #pragma clang loop unroll(full)
           for (int i = 0; i < 7; ++i) {
             simdgroup_matrix<float, 8, 8> a;

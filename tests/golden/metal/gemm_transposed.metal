@@ -3,7 +3,7 @@ constant constexpr int cj_offset_h[2] = {-1, 0};
 constant constexpr int cj_taps_w[2] = {2, 2};
 constant constexpr int cj_offset_w[2] = {-1, 0};
 constant constexpr int cj_taps_before[4] = {0, 4, 8, 12};
-[[kernel]] void custom_kernel_cj_gemm_24eabe73ff5b_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_gemm_10cfaf937b6d_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
@@ -55,7 +55,7 @@ constant constexpr int cj_taps_before[4] = {0, 4, 8, 12};
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
   }
-  const device half* weights = weight + size_t(cj_taps_before[phase] + block * taps_h * taps_w) * 1024u + simdgroup_n * 64 + lane * 2;
+  const device half2* weights = (const device half2*)(weight + size_t(cj_taps_before[phase] + block * taps_h * taps_w) * 1024u + simdgroup_n * 64 + lane * 2);
   const int c = 0;
   // The input of all taps, channels c to c + 32.
   threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -81,10 +81,11 @@ constant constexpr int cj_taps_before[4] = {0, 4, 8, 12};
         simdgroup_matrix<float, 8, 8> b[1];
         #pragma clang loop unroll(full)
         for (int j = 0; j < 1; ++j) {
-          b[j].thread_elements()[0] = float(weights[j * 64]);
-          b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
+          const half2 pair = weights[j * 32];
+          b[j].thread_elements()[0] = float(pair.x);
+          b[j].thread_elements()[1] = float(pair.y);
         }
-        weights += 256;
+        weights += 128;
         #pragma clang loop unroll(full)
         for (int i = 0; i < 4; ++i) {
           simdgroup_matrix<float, 8, 8> a;

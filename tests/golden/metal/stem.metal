@@ -6,7 +6,7 @@ constant constexpr int cj_terms[152] = {
   197, 198, 199, 200, 201, 202, 203, 204, 205, 206, 207, 208, 209, 210, 211, 212, 213, 214, 215, 234, 235, 236, 237,
   238, 239, 240, 241, 242, 243, 244, 245, 246, 247, 248, 249, 250, 251, 252, 253, 254, 0, 0, 0, 0, 0
 };
-[[kernel]] void custom_kernel_cj_stem_1b9d751ebe4e_float16_t_float16_t_float16_t_float16_t(
+[[kernel]] void custom_kernel_cj_stem_2fb01239fd88_float16_t_float16_t_float16_t_float16_t(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   const device float16_t* extra0 [[buffer(2)]],
@@ -58,17 +58,18 @@ constant constexpr int cj_terms[152] = {
       sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
   }
-  const device half* weights = weight + size_t(block) * 4864u + simdgroup_n * 128 + lane * 2;
+  const device half2* weights = (const device half2*)(weight + size_t(block) * 4864u + simdgroup_n * 128 + lane * 2);
   for (int k = fragment_column; k < 152; k += 8) {
     const int first_term = cj_terms[k];
     const int second_term = cj_terms[k + 1];
     simdgroup_matrix<float, 8, 8> b[2];
     #pragma clang loop unroll(full)
     for (int j = 0; j < 2; ++j) {
-      b[j].thread_elements()[0] = float(weights[j * 64]);
-      b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
+      const half2 pair = weights[j * 32];
+      b[j].thread_elements()[0] = float(pair.x);
+      b[j].thread_elements()[1] = float(pair.y);
     }
-    weights += 256;
+    weights += 128;
     #pragma clang loop unroll(full)
     for (int i = 0; i < 2; ++i) {
       simdgroup_matrix<float, 8, 8> a;

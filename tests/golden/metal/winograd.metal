@@ -64,7 +64,7 @@
   }
 }
 
-[[kernel]] void custom_kernel_cj_winograd_gemm_da6c6bdd971c_float_float_float(
+[[kernel]] void custom_kernel_cj_winograd_gemm_8424c37a6c31_float_float_float(
   const device float* transformed [[buffer(0)]],
   const device float* weight [[buffer(1)]],
   device float* products [[buffer(2)]],
@@ -84,7 +84,7 @@
   const size_t block_m = size_t(threadgroup_position_in_grid.y);
   const size_t block_n = size_t(threadgroup_position_in_grid.x);
   const device float4* from = (const device float4*)(transformed + (block_m * 16u + position) * 1280u);
-  const device float* weights = weight + (block_n * 16u + position) * 1024u + size_t(simdgroup_n * 64 + lane * 2);
+  const device float2* weights = (const device float2*)(weight + (block_n * 16u + position) * 1024u + size_t(simdgroup_n * 64 + lane * 2));
   const threadgroup float* matrices = (const threadgroup float*)block + fragment_row * 8 + fragment_column;
 
   simdgroup_matrix<float, 8, 8> sums[5][1];
@@ -107,10 +107,11 @@
       simdgroup_matrix<float, 8, 8> b[1];
       #pragma clang loop unroll(full)
       for (int j = 0; j < 1; ++j) {
-        b[j].thread_elements()[0] = float(weights[j * 64]);
-        b[j].thread_elements()[1] = float(weights[j * 64 + 1]);
+        const float2 pair = weights[j * 32];
+        b[j].thread_elements()[0] = float(pair.x);
+        b[j].thread_elements()[1] = float(pair.y);
       }
-      weights += 256;
+      weights += 128;
       #pragma clang loop unroll(full)
       for (int i = 0; i < 5; ++i) {
         simdgroup_matrix<float, 8, 8> a;
