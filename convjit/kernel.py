@@ -18,9 +18,9 @@ DTYPES = {"f32": 4, "f16": 2, "bf16": 2}
 Accuracy = Literal["precise", "fast", "fastest"]
 """What a schedule may trade for speed.
 
-"precise": sums of products as defined, in fp32; values that are not finite stay where they belong. "fast", the default:
-the same order of accuracy, elementwise. "fastest": errors that are small against the largest result, as those of
-Winograd's algorithms with large tiles, which also spread infinities and NaN over a tile.
+"precise": sums of products as defined, in fp32, long ones combined of shorter ones; what is not finite stays where it
+belongs. "fast", the default: the same order of accuracy, elementwise. "fastest": errors that are small against the
+largest result, as those of Winograd's algorithms with large tiles, which also spread infinities and NaN over a tile.
 """
 
 

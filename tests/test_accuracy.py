@@ -29,6 +29,13 @@ def test_winograd_is_not_even_measured_by_default(accuracy):
         assert WINOGRAD not in {s.template for s in candidates(kernel, chip)}
 
 
+def test_precise_sums_are_shorter():
+    kernel = replace(LARGE, geometry=replace(LARGE.geometry, in_channels=1024))
+    chip = CHIPS["M1"]
+    assert choose(kernel, chip).number("parts") == 1
+    assert choose(replace(kernel, accuracy="precise"), chip).number("parts") == 2
+
+
 def test_fastest_takes_winograd_where_it_should_be_faster():
     kernel = replace(LARGE, accuracy="fastest")
     assert choose(kernel, CHIPS["M1"]).template == WINOGRAD

@@ -45,8 +45,8 @@ _RESIDENT = 6
 _LAUNCH_CYCLES = 9750
 """Of a launch that waits for another: 7.5 us."""
 
-_MAX_CHAIN = 16384
-"""Products of one sum in fp32, at most; longer ones are split into parts."""
+_MAX_CHAIN = {"precise": 4608, "fast": 16384, "fastest": 16384}
+"""Products of one sum in fp32, at most, by accuracy; longer ones are split into parts."""
 
 
 def gemm(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
@@ -78,6 +78,8 @@ def gather(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
     kernel = fold(kernel, folded)
     group_channels = kernel.geometry.in_channels // kernel.geometry.window.groups
     if group_channels < FRAGMENT or len(nest(kernel).phases) > 1 or not useful(kernel):
+        return []
+    if prod(kernel.geometry.weight_shape[1:]) > _MAX_CHAIN[kernel.accuracy]:
         return []
     channels = ceil(group_channels / FRAGMENT) * FRAGMENT
     tilings = [
@@ -177,7 +179,7 @@ def _split(tiling: Tiling, chip: Chip) -> Iterator[Tile]:
     """The tile whole, and, where threadgroups are few and sums are long, in parts that keep all cores busy."""
     tile = tiling.tile
     terms = tiling.padded_channels * prod(axis.taps for axis in tiling.axes)
-    least = min(tiling.channel_steps, ceil(terms / _MAX_CHAIN))
+    least = min(tiling.channel_steps, ceil(terms / _MAX_CHAIN[tiling.kernel.accuracy]))
     yield replace(tile, parts=_even(tiling.channel_steps, least))
     wanted = chip.cores * 6 // tiling.threadgroups
     pixels = prod(tiling.kernel.geometry.out_shape[:-1])
