@@ -31,6 +31,8 @@ _UNDEFINED_CLANG = (
     "-mllvm",
     "-tsan-instrument-read-before-write=1",
 )
+_PLACE = re.compile(r"^(?P<file>[^\s:]+):(?P<line>\d+):\d+:\s+(?P<what>.*)$", re.MULTILINE)
+"""The beginning of an error, of a note, or of what leads to an error."""
 
 
 class CompileError(RuntimeError):
@@ -136,9 +138,22 @@ def _run(command: list[str]) -> None:
 
 
 def _explain(diagnostics: str, kernel_text: str) -> str:
-    """The compiler's errors, each with the line of the kernel that it is about."""
+    """The compiler's errors, each with the line of the kernel that it is about.
+
+    Of an error in a header, that is the line that calls it: g++ names it before the error, clang in a note behind.
+    """
     lines = kernel_text.splitlines()
-    errors = re.findall(r"^kernel\.metal:(\d+):\d+: ((?:fatal )?error: .*)$", diagnostics, re.MULTILINE)
-    if not errors:
+    errors: list[tuple[int, str]] = []
+    caller = 0
+    for place in _PLACE.finditer(diagnostics):
+        line, what = int(place["line"]) if place["file"] == "kernel.metal" else 0, place["what"]
+        if what.startswith(("error: ", "fatal error: ")):
+            errors.append((line or caller, what))
+            caller = 0
+        elif what.startswith("required from"):
+            caller = caller or line
+        elif what.startswith("note: ") and errors and not errors[-1][0]:
+            errors[-1] = (line, errors[-1][1])
+    if not any(line for line, _ in errors):
         return diagnostics
-    return "\n".join(f"kernel.metal:{n}: {what}\n    {lines[int(n) - 1].strip()}" for n, what in errors)
+    return "\n".join(f"kernel.metal:{n}: {what}\n    {lines[n - 1].strip()}" for n, what in errors if n)

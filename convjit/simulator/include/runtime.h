@@ -41,6 +41,9 @@ void simulator_simdgroup_barrier(int flags, int line);
 // Returns when all lanes of the simdgroup have called it; the last to come runs `work` on what each brought.
 void simulator_collective(void* mine, void (*work)(void* const* data, int lanes), int line, const char* name);
 
+// A collective was given different numbers by the lanes of a simdgroup, as a distance, where one is wanted.
+void simulator_uneven(int line, const char* name);
+
 // The storage of the threadgroup variable with this number: the same for all threads of a threadgroup.
 void* simulator_threadgroup_memory(int number, __SIZE_TYPE__ bytes, __SIZE_TYPE__ element_bytes, const char* name);
 

@@ -181,6 +181,12 @@ void simulator_simdgroup_barrier(int flags, int line) {
       "simdgroup_barrier");
 }
 
+void simulator_uneven(int line, const char* name) {
+  if (!checked || found_before((uint64_t)line)) return;
+  find((uint64_t)line, line, "%s: lanes of one simdgroup give different numbers, thread %s another one than its first",
+       name, position_of(current).text);
+}
+
 int simulator_lane() { return current % LANES; }
 int simulator_thread_index() { return current; }
 }

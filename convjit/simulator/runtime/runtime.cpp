@@ -109,7 +109,8 @@ void on_fault(int signal, siginfo_t* info, void*) {
   if (!array && stacks && at < stacks + threads_here * STACK && at > stacks - GAP)
     fail(0, "thread %s has more variables than its stack of %zu bytes holds", position.text, STACK);
   if (!array)
-    fail(0, "thread %s touches memory outside of every array, or a vector that is not aligned", position.text);
+    fail(at - elsewhere.at < (ptrdiff_t)elsewhere.bytes && at >= elsewhere.at ? line_of(elsewhere.site) : 0,
+         "thread %s touches memory outside of every array, or a vector that is not aligned", position.text);
   if (at >= array->start && at < array->start + array->bytes)
     fail(0, "read-only: thread %s writes %s, an input", position.text, place(*array, at).text);
   fail(0, "out of bounds: thread %s touches %s, which has %zu elements", position.text, place(*array, at).text,

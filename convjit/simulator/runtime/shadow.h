@@ -166,6 +166,13 @@ void count_bytes(const Array& array, size_t bytes, bool writes) {
     (writes ? counters.threadgroup_bytes_written : counters.threadgroup_bytes_read) += bytes;
 }
 
+// The latest access to what is no array: a table at program scope, or what will now end the kernel.
+struct {
+  const char* at;
+  size_t bytes;
+  Site site;
+} elsewhere;
+
 void observe(const volatile void* address, size_t bytes, int kind, Site site) {
   const char* at = (const char*)address;
   if (in_stack_of(current, at) || in_collective_work || bytes == 0) return;
@@ -177,6 +184,7 @@ void observe(const volatile void* address, size_t bytes, int kind, Site site) {
       fail(line_of(site), "thread %s touches a variable of thread %s", position_of(current).text,
            position_of((int)(among_stacks / STACK)).text);
     const bool is_attribute = at >= (const char*)fibers && at < (const char*)(fibers + MAX_THREADS);
+    elsewhere = {at, bytes, site};
     if (!is_attribute) counters.constant_bytes_read += bytes;  // a table at program scope
     return;
   }

@@ -1,0 +1,17 @@
+// The offset of the second array counts bytes, as for a char pointer.
+// stage: check
+// says: out of bounds
+// grid: 128 1 1
+// threadgroup: 64 1 1
+// input: x float32 128
+// output: y float32 128
+
+[[kernel]] void custom_kernel_bytes_for_elements(
+  const device float* x [[buffer(0)]],
+  device float* y [[buffer(1)]],
+  uint3 thread_position_in_grid [[thread_position_in_grid]],
+  uint thread_index_in_threadgroup [[thread_index_in_threadgroup]]) {
+  uint g = thread_position_in_grid.x;
+  uint l = thread_index_in_threadgroup;
+  y[g] = x[l] + x[l + 64u * 4u];  // <-
+}
