@@ -25,7 +25,7 @@ from convjit.replay import UnknownPrimitive
 from convjit.schedule import Schedule
 from convjit.state import Walk
 from convjit.tracers import any_tracer
-from convjit.tune import tune_if_wanted
+from convjit.tuning.program import tune_if_wanted
 
 
 class Bound(NamedTuple):
