@@ -142,8 +142,12 @@ def keep(backend: Backend, kernel: Kernel, outcome: Outcome) -> None:
 
 
 def _key(backend: Backend, kernel: Kernel) -> str:
-    where = (backend.name, backend.fingerprint(), os_build(), version("mlx"), convjit_version())
-    return cache.content_key("tuned", *where, _digest_of_schedules(), repr(kernel))
+    return cache.content_key("tuned", *_where(backend), _digest_of_schedules(), repr(kernel))
+
+
+@functools.cache
+def _where(backend: Backend) -> tuple[str, ...]:
+    return backend.name, backend.fingerprint(), os_build(), version("mlx"), convjit_version()
 
 
 @functools.cache
