@@ -23,7 +23,7 @@ Outputs = tuple[npt.NDArray[np.int64], ...]
 """Indices of outputs: one array an axis, all of one length."""
 
 TOLERANCE = {"f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}
-"""Relative to the magnitude of the result and of its sum: far above rounding, far below any wrong index."""
+"""Relative to the magnitude of a result, and to that of a sum whose products are of this type: far above rounding."""
 
 _CHUNK = 1_000_000
 """Products in memory at a time."""
@@ -59,7 +59,7 @@ def pick(values: Stored, outputs: Outputs) -> Array:
     return values[index].astype(np.float64)
 
 
-def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs) -> list[Bounds]:
+def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs, products: str = "f32") -> list[Bounds]:
     """Between what the results of `kernel` must lie, one for each result.
 
     An epilogue may have steps, so it is evaluated on both sides of the sum, too.
@@ -68,14 +68,16 @@ def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs) -> list[B
         kernel: the convolution and its epilogue.
         arrays: input, weight (O, *kernel, C / groups), extras.
         outputs: where.
+        products: the type of what is summed. Only transforms round it to storage; elsewhere, products of halves are
+            exact, and a bound as wide as the rounding of halves would let a whole part of a long sum be missing.
     """
     x, w, *extras = arrays
     sums, magnitudes = _sums(kernel.geometry, x, w, outputs)
+    reach = TOLERANCE[products] * magnitudes
     picked = [pick(e, outputs) for e in extras]
     found: list[Bounds] = []
     with np.errstate(all="ignore"):
         for number, dtype in enumerate(kernel.result_dtypes):
-            reach = TOLERANCE[dtype] * magnitudes
             nearby = [sums, sums - reach, sums + reach]
             values = np.stack([_evaluate(kernel.epilogue, [s, *picked])[number] for s in nearby])
             slack = TOLERANCE[dtype] * (1 + np.abs(values).max(0))

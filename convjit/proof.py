@@ -20,6 +20,7 @@ from convjit.kernel import Kernel
 from convjit.oracle import Outputs, Stored
 from convjit.samples import samples
 from convjit.schedule import Schedule
+from convjit.schedule.metal.winograd import TEMPLATE as WINOGRAD
 
 SEED = 0
 _SHOWN = 16
@@ -106,7 +107,8 @@ def prove(kernel: Kernel, schedule: Schedule, run: Run, seed: int = SEED) -> Ver
         return Verdict(error=f"results have shapes {[r.shape for r in results]} instead of {expected_shape}")
     outputs = _with_suspects(samples(kernel, schedule, generator), results)
     wrong, deviation, examples = 0, 0.0, list[WrongOutput]()
-    bounds = oracle.bounds(kernel, [oracle.stored(a) for a in arrays], outputs)
+    products = kernel.dtype if schedule.template == WINOGRAD else "f32"
+    bounds = oracle.bounds(kernel, [oracle.stored(a) for a in arrays], outputs, products)
     for number, (result, bound) in enumerate(zip(results, bounds, strict=True)):
         actual = oracle.pick(result, outputs)
         deviation = max(deviation, bound.deviation(actual))

@@ -112,3 +112,20 @@ def test_few_images_are_enough(batch, tile, images):
     small = proof.for_proof(kernel_of(geometry, "f16", "bias+SiLU+residual"), Schedule("t", (("images", tile),)))
     assert small.geometry.batch == images
     assert [e.shape[0] for e in small.extras] == [1, images]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+def test_a_missing_part_of_a_long_sum(dtype):
+    """The last of 16 parts, or the last tap of 25: far less than a sum of that many halves could be rounded off."""
+    geometry = Geometry.of_shapes((1, 9, 9, 256), (8, 5, 5, 256), PLAIN)
+    kernel = kernel_of(geometry, dtype, "bias+SiLU+residual")
+
+    def run(arrays, kept):
+        x, w, *extras = arrays
+        return mlx_of(kernel)([x, w * kept, *extras])
+
+    channels = mx.where(mx.arange(256) < 240, 1, 0).astype(mx.float32)
+    taps = mx.where(mx.arange(25) < 24, 1, 0).reshape(5, 5, 1).astype(mx.float32)
+    assert proof.prove(kernel, TILED, lambda arrays: run([a.astype(mx.float32) for a in arrays], channels)).wrong
+    assert proof.prove(kernel, TILED, lambda arrays: run([a.astype(mx.float32) for a in arrays], taps)).wrong
+    assert proof.prove(kernel, TILED, lambda arrays: run([a.astype(mx.float32) for a in arrays], 1)).is_right
