@@ -198,6 +198,11 @@ class Results:
         self.done.append(case.name)
         self._save()
 
+    def interrupt(self) -> None:
+        """The case that runs is to be run again: it was not its fault."""
+        self._running = ""
+        self._save()
+
     def _save(self) -> None:
         record = {
             "environment": environment(),
@@ -242,7 +247,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _progress(len(todo)) as advance:
         for case in todo:
             results.start(case)
-            results.finish(case, list(run_case(case, backend, alternatives=not options.quick)))
+            try:
+                records = list(run_case(case, backend, alternatives=not options.quick))
+            except KeyboardInterrupt:
+                results.interrupt()
+                print("interrupted; --resume goes on from here", file=sys.stderr)
+                return 130
+            results.finish(case, records)
             advance(case.name)
     report = RESULTS / f"{NAME}.md"
     report.write_text(markdown(results.records, environment(), this_chip()))

@@ -4,8 +4,8 @@ When a program is built, each kernel that is new here is proven (`convjit.proof`
 kernel's text, the device, the system's build and the versions. A kernel that fails leaves a reproduction bundle and is
 never run again: the backend's next smaller schedule takes its place, and where there is none, plain MLX.
 
-A driver may take the whole process down with it. So a file says that a proof is under way; if its process is gone, the
-kernel is taken for the cause.
+A driver may take the whole process down with it. So a file says that a proof is under way. If its process is gone, a
+user may have killed it, so the kernel is tried once more; if that process is gone, too, it is taken for the cause.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from convjit.proof import Verdict
 from convjit.report import REPRODUCE
 from convjit.schedule import Schedule
 
-_DIED = Verdict(error="the process that tried it here ended without a verdict")
+_DIED = Verdict(error="two processes that tried it here ended without a verdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +106,14 @@ def _identity(backend: Backend, kernel: Kernel, schedule: Schedule) -> str:
 
 
 def _known_failure(backend: Backend, kernel: Kernel, schedule: Schedule) -> str | None:
-    """Why the kernel failed, "" if it is right, None if nobody knows: this process, the disk, or one that died."""
+    """Why the kernel failed, "" if it is right, None if nobody knows: this process, the disk, or two that died."""
     key = _key(backend, kernel, schedule)
     if key in _failures:
         return _failures[key]
     if found := cache.find(key, ".proof"):
         _failures[key] = json.loads(found.read_text())["failure"]
         return _failures[key]
-    return _conclude(backend, "", kernel, schedule, _DIED) if _died_trying(key) else None
+    return _conclude(backend, "", kernel, schedule, _DIED) if _died_twice(key) else None
 
 
 def _try(backend: Backend, layer: str, kernel: Kernel, schedule: Schedule) -> str:
@@ -159,15 +159,20 @@ def _trial(key: str) -> Generator[None]:
             mark.unlink()
 
 
-def _died_trying(key: str) -> bool:
-    """Did a process of this computer end while it tried the kernel? Its mark is removed."""
-    died = False
-    for mark in _trials(key).glob(f"trying.{platform.node()}.*"):
-        if not _is_alive(int(mark.name.rpartition(".")[2])):
-            died = True
-            with contextlib.suppress(OSError):
-                mark.unlink()
-    return died
+def _died_twice(key: str) -> bool:
+    """Have processes of this computer ended while they tried the kernel, and not only once?
+
+    Those found at the same time count as one: a job of several processes is killed as a whole. Their marks become one
+    file, which tells the next that there was a first.
+    """
+    marks = _trials(key).glob(f"trying.{platform.node()}.*")
+    dead = [m for m in marks if not _is_alive(int(m.name.rpartition(".")[2]))]
+    first = _trials(key) / f"died.{platform.node()}"
+    is_second = bool(dead) and first.exists()
+    for mark in dead:
+        with contextlib.suppress(OSError):  # another process was faster
+            mark.replace(first)
+    return is_second
 
 
 def _is_alive(pid: int) -> bool:

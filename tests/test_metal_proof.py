@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import numpy as np
@@ -63,22 +64,40 @@ def test_a_wrong_kernel_stops_nothing(written, monkeypatch):
     assert report.index("## Failures") < report.index("## Chosen schedules")
 
 
-def test_a_run_goes_on_behind_what_took_it_down(written, monkeypatch, tmp_path):
-    arguments = ["--quick", "--only", "ae_T3_op1", "--only", "mbv2_dw_7", "--only", "dw_mult2", "--dtype", "f16"]
-    run_case = metal_proof.run_case
+@pytest.fixture
+def run_until(monkeypatch):
+    """Runs three cases, the second of which ends the run with an error; returns the arguments of that run."""
 
-    def run_until(case, backend, *, alternatives):
-        if case.problem.name == "mbv2_dw_7":
-            raise KeyboardInterrupt
-        return run_case(case, backend, alternatives=alternatives)
+    def run(error):
+        run_case = metal_proof.run_case
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(metal_proof, "run_case", run_until)
-        metal_proof.main(arguments)
-    assert metal_proof.main([*arguments, "--resume"]) == 1
+        def run_until(case, backend, *, alternatives):
+            if case.problem.name == "mbv2_dw_7":
+                raise error
+            return run_case(case, backend, alternatives=alternatives)
+
+        arguments = ["--quick", "--only", "ae_T3_op1", "--only", "mbv2_dw_7", "--only", "dw_mult2", "--dtype", "f16"]
+        with monkeypatch.context() as patch, contextlib.suppress(SystemExit):
+            patch.setattr(metal_proof, "run_case", run_until)
+            metal_proof.main(arguments)
+        return arguments
+
+    return run
+
+
+def test_a_run_goes_on_behind_what_took_it_down(written, run_until):
+    assert metal_proof.main([*run_until(SystemExit()), "--resume"]) == 1
     records = written()[0]["records"]
     assert [r["problem"] for r in records] == ["ae_T3_op1", "mbv2_dw_7", "dw_mult2"]
     assert [r["failure"] for r in records] == ["", "the process ended while it ran", ""]
+
+
+def test_an_interrupted_run_goes_on_where_it_was(written, run_until, capsys):
+    arguments = run_until(KeyboardInterrupt())
+    assert "--resume goes on" in capsys.readouterr().err
+    assert metal_proof.main([*arguments, "--resume"]) == 0
+    records = written()[0]["records"]
+    assert [(r["problem"], r["failure"]) for r in records] == [("ae_T3_op1", ""), ("mbv2_dw_7", ""), ("dw_mult2", "")]
 
 
 def test_an_unknown_problem(capsys):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import convjit
-from convjit import trust
+from convjit import cache, trust
 from convjit.backends import registry
 from tests.metal_faults import BEST, ProvingBackend, image, net
 
@@ -140,14 +140,25 @@ def test_a_wrong_kernel_is_tried_once_a_machine_and_told_once_a_process():
         assert "has a smaller schedule" in warning and told["kernel"] != "plain MLX"
 
 
-def test_a_kernel_that_takes_the_process_down_does_so_once():
-    status, _ = in_new_process("dies")
-    assert status == 7
+def test_a_kernel_that_takes_the_process_down_does_so_twice():
+    for _ in range(2):
+        status, _ = in_new_process("dies")
+        assert status == 7
     for tries in (1, 0):
         status, told = in_new_process("dies")
         assert status == 0 and told["tries"] == tries and told["error"] < 1e-5
-        assert "the process that tried it here ended without a verdict" in told["note"]
+        assert "two processes that tried it here ended without a verdict" in told["note"]
         assert "python -m convjit repro" in told["warnings"][0]
+
+
+def test_a_user_who_kills_the_first_call_does_not_refute_its_kernels():
+    """Several processes killed at once are one event; only a kernel that was tried once more is refuted."""
+    status, _ = in_new_process("dies")
+    assert status == 7
+    (mark,) = cache.folder().rglob("trying.*")
+    mark.with_suffix(".999999999").touch()
+    status, told = in_new_process("none")
+    assert status == 0 and told["tries"] == 1 and told["warnings"] == [] and told["note"] == ""
 
 
 def test_a_process_that_is_still_at_it_is_not_dead(use, tmp_path):
