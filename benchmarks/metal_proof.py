@@ -32,11 +32,12 @@ from benchmarks.kernels import EPILOGUES, kernel_of, mlx_of
 from benchmarks.measure import RESULTS
 from benchmarks.metal_report import Record, markdown
 from benchmarks.problems import Problem, problems, shrink
-from convjit import bundle, proof
+from convjit import proof
 from convjit.backends import MLX_DTYPES, Call, Stretch, registry
 from convjit.backends.metal import MetalBackend
 from convjit.environment import environment, macos_version
 from convjit.kernel import DTYPES, Kernel
+from convjit.proof import bundle
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates
 from convjit.schedule.metal.chip import this_chip

@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _repro(folder: Path) -> int:
-    from convjit import bundle, repro
     from convjit.backends import BackendError
+    from convjit.proof import bundle, repro
 
     try:
         found = bundle.read(folder)

@@ -159,10 +159,11 @@ class Compiled:
             entry = self._add(key, arguments, args, kwargs)
             if entry is not None and entry.is_doubtful:
                 return self._run_doubtful(key, entry, args, kwargs)
-        if entry is None or entry.program is None:
+        program = entry.program if entry else None  # once: another thread may give it up
+        if entry is None or program is None:
             return self._function(*args, **kwargs)
         try:
-            return entry.run(arguments.arrays)
+            return entry.run(program, arguments.arrays)
         except UnknownPrimitive as e:  # a replay that only its first run can refuse; no state is written yet
             entry.give_up(str(e))
             self._report(entry)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
 
-from convjit import dump, trees, trust
+from convjit import dump, trees
 from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
 from convjit.errors import CompileError, PipelineError, TraceError
@@ -21,6 +21,7 @@ from convjit.lower import Lowered, lower
 from convjit.options import Options
 from convjit.program import Program, build
 from convjit.progress import kernel_progress
+from convjit.proof import trust
 from convjit.replay import UnknownPrimitive
 from convjit.schedule import Schedule
 from convjit.state import Walk
@@ -131,11 +132,12 @@ class Entry:
         names = self.captured.constant_names
         return [(name, a.shape, a.nbytes) for name, a in zip(names, self.program.constants, strict=True)]
 
-    def run(self, inputs: Sequence[mx.array]) -> Any:
-        """The result of the user's function for these input arrays; the state is written where the function does."""
-        assert self.program is not None and self.captured is not None
+    def run(self, program: Program, inputs: Sequence[mx.array]) -> Any:
+        """The result of the user's function, which is `program`, for these input arrays; the state is written where the
+        function does."""
+        assert self.captured is not None
         slots, prepared = self._bound
-        results = self.program.run([*inputs, *slots, *self.program.constants], prepared)
+        results = program.run([*inputs, *slots, *program.constants], prepared)
         written = self.captured.written
         if written:
             for slot, array in zip(written, results[len(results) - len(written) :], strict=True):

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from sample import random_kernel
 
-from convjit import bundle, proof
+from convjit import proof
 from convjit.__main__ import main
 from convjit.backends import registry
 from convjit.geometry import Geometry, Window
 from convjit.kernel import Epilogue, Instruction, Kernel, identity_epilogue
-from convjit.proof import Verdict
+from convjit.proof import Verdict, bundle
 from convjit.schedule import Schedule
 from tests.metal_faults import BEST, ProvingBackend
 

@@ -11,10 +11,11 @@ import pytest
 from benchmarks import metal_proof
 from benchmarks.kernels import EPILOGUES, kernel_of, mlx_of
 from benchmarks.metal_report import Record, markdown
-from convjit import oracle, proof
+from convjit import proof
 from convjit.backends import registry
 from convjit.environment import environment
 from convjit.geometry import Geometry, Window
+from convjit.proof import oracle
 from convjit.schedule.metal.chip import CHIPS
 from tests.metal_faults import ProvingBackend
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import convjit
-from convjit import proof, trust
+from convjit import proof
 from convjit.backends import registry
+from convjit.proof import trust
 from examples.models import SMALL, ready
 
 

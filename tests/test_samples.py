@@ -13,7 +13,7 @@ from benchmarks.kernels import kernel_of, mlx_of
 from convjit import proof
 from convjit.geometry import Geometry, Window
 from convjit.kernel import Epilogue, Instruction
-from convjit.samples import RANDOM, samples
+from convjit.proof.samples import RANDOM, samples
 from convjit.schedule import Schedule
 
 TILED = Schedule("metal/gemm.metal", (("columns", 7), ("images", 2), ("rows", 5), ("tiles_n", 3)))

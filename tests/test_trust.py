@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import convjit
-from convjit import cache, trust
+from convjit import cache
 from convjit.backends import registry
+from convjit.proof import trust
 from tests.metal_faults import BEST, ProvingBackend, image, net
 
 SAYS = {

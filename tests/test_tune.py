@@ -15,11 +15,11 @@ import mlx.nn as nn
 import pytest
 
 import convjit
-from convjit import trust
 from convjit.backends import registry
 from convjit.backends.metal import MetalBackend
 from convjit.geometry import Geometry, plain_window
 from convjit.kernel import Kernel, identity_epilogue
+from convjit.proof import trust
 from convjit.schedule import Schedule
 from convjit.tuning import measure, plain, stopwatch
 

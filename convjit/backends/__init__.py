@@ -54,7 +54,7 @@ class Backend(Protocol):
 
     name: str
     needs_proof: bool
-    """Do kernels run on hardware, and so have to prove themselves there (`convjit.trust`)?"""
+    """Do kernels run on hardware, and so have to prove themselves there (`convjit.proof.trust`)?"""
 
     def fingerprint(self) -> str:
         """What compiled artefacts depend on beyond their text: compiler, flags, CPU or device, versions."""

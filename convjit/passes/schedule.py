@@ -7,10 +7,10 @@
 
 Two kernels that read one weight in the same order share its packed form. A kernel that the backend refuses raises
 `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
-traced stays in its place. A schedule that failed its proof on this machine is not chosen again (`convjit.trust`); the
-attribute `note` says so. Where candidates were measured on this machine (`convjit.tuning`), the fastest is chosen; the
-attribute `tuned` says so, and if it is MLX's own op, the kernel is refused. The option `accuracy` ("precise", "fast",
-"fastest") says what may be traded for speed; an attribute of that name keeps it, if it is not "fast".
+traced stays in its place. A schedule that failed its proof on this machine is not chosen again (`convjit.proof.trust`);
+the attribute `note` says so. Where candidates were measured on this machine (`convjit.tuning`), the fastest is chosen;
+the attribute `tuned` says so, and if it is MLX's own op, the kernel is refused. The option `accuracy` ("precise",
+"fast", "fastest") says what may be traded for speed; an attribute of that name keeps it, if it is not "fast".
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
-from convjit import trust
 from convjit.backends import Backend, registry
 from convjit.emit.region import kernel_of
 from convjit.ir.attributes import ScheduleAttr
 from convjit.ir.conv import FusedOp, PackOp
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
+from convjit.proof import trust
 from convjit.tuning import known
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 import numpy as np
 
-from convjit import proof, trust
+from convjit import proof
 from convjit.backends import Backend, BackendError, Call, Stretch
 from convjit.kernel import Kernel
+from convjit.proof import trust
 from convjit.schedule import Schedule
 from convjit.tuning import plain, stopwatch
 from convjit.tuning.known import Outcome, Timing

@@ -15,10 +15,10 @@ import numpy as np
 from convjit import proof, simulator
 from convjit.backends import Backend, registry
 from convjit.backends.metal import MetalBackend, at_least_1d, launcher
-from convjit.bundle import Bundle
 from convjit.emit.metal.dispatch import Dispatch
 from convjit.environment import convjit_version
 from convjit.proof import Run, Verdict
+from convjit.proof.bundle import Bundle
 
 _SHOWN = 8
 _MANY = 200_000_000

@@ -127,7 +127,7 @@ def _conclude(backend: Backend, layer: str, kernel: Kernel, schedule: Schedule, 
     """Remember a verdict, on disk if it is lasting; write the bundle of a kernel that failed."""
     key, failure = _key(backend, kernel, schedule), ""
     if not verdict.is_right:
-        from convjit import bundle  # rarely needed, and not cheap
+        from convjit.proof import bundle  # rarely needed, and not cheap
 
         folder = bundle.write(backend, layer, proof.for_proof(kernel, schedule), schedule, verdict)
         failure = f"{verdict}" + (f"; reproduce with: {REPRODUCE} {shlex.quote(str(folder))}" if folder else "")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from convjit.geometry import Geometry
 from convjit.kernel import Kernel
-from convjit.oracle import Outputs
+from convjit.proof.oracle import Outputs
 from convjit.schedule import Schedule
 
 RANDOM = 512

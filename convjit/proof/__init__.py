@@ -14,11 +14,11 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from convjit import oracle
 from convjit.backends import MLX_DTYPES, Backend, Call, Stretch
 from convjit.kernel import Kernel
-from convjit.oracle import Outputs, Stored
-from convjit.samples import samples
+from convjit.proof import oracle
+from convjit.proof.oracle import Outputs, Stored
+from convjit.proof.samples import samples
 from convjit.schedule import Schedule
 from convjit.schedule.metal.winograd import TEMPLATE as WINOGRAD
 

@@ -5,7 +5,7 @@
         0-cj_gemm_5c11.metal           the text of each dispatch as MLX hands it to Metal
         0-body.metal, 0-header.metal   the same as `mx.fast.metal_kernel` takes it
 
-`python -m convjit repro <folder>` runs it again (`convjit.repro`).
+`python -m convjit repro <folder>` runs it again (`convjit.proof.repro`).
 """
 
 from __future__ import annotations
