@@ -40,7 +40,7 @@ bench: $(VENV)/.with-bench ## Measure against plain MLX; results go to benchmark
 	@$(PY) -m benchmarks.metal_counters
 
 metal-proof: $(VENV)/.with-bench ## On a Mac: check and time every Metal kernel; elsewhere check them on the simulator
-	@$(PY) -m benchmarks.metal_proof
+	@$(PY) -m benchmarks.metal_proof $(ARGS)
 
 # A stamp for each extra of pyproject.toml. Where the machine has no C or C++ compiler, a wheel brings one.
 $(VENV)/.with-%: pyproject.toml | $(PY)
