@@ -1,4 +1,4 @@
-"""The 58 problems of benchmarks/conv_problems.json, shrunk, by the schedules of the full ones, in all storage types."""
+"""The 58 problems of benchmarks/conv_problems.json, shrunk, by the schedules of the full ones."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ def bias_silu_residual(geometry: Geometry, dtype: str) -> Kernel:
     return Kernel(geometry, dtype, (bias, Extra(geometry.out_shape, dtype)), write.epilogue(result), (dtype,))
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
-@pytest.mark.parametrize("problem", problems(), ids=lambda problem: problem.name)
+# All of them in all types: make metal-proof.
+IN_HALVES = [
+    (p, dtype) for n, p in enumerate(problems()) for dtype in ("f16", "bf16") if (n + (dtype == "f16")) % 3 == 0
+]
+CASES = [*((problem, "f32") for problem in problems()), *IN_HALVES]
+
+
+@pytest.mark.parametrize(("problem", "dtype"), CASES, ids=[f"{problem.name}-{dtype}" for problem, dtype in CASES])
 def test_problem(problem: Problem, dtype: str) -> None:
     schedule = choose(bias_silu_residual(problem.geometry, dtype), DEFAULT)
     check(bias_silu_residual(shrink(problem.geometry), dtype), schedule)
