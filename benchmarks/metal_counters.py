@@ -14,13 +14,13 @@ Writes benchmarks/results/metal_counters.json, .md and .svg.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import mlx.core as mx
@@ -92,14 +92,10 @@ def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     def means(chosen: Sequence[dict[str, Any]]) -> dict[str, float]:
         alone = [r["convjit"][BARE]["bytes"] / r["mlx"]["conv_bytes"] for r in chosen]
         fused = [r["convjit"][FUSED]["bytes"] / r["mlx"]["bytes"] for r in chosen]
-        return {"problems": len(chosen), BARE: _geometric_mean(alone), FUSED: _geometric_mean(fused)}
+        return {"problems": len(chosen), BARE: geometric_mean(alone), FUSED: geometric_mean(fused)}
 
     exact = [r for r in rows if r["mlx"]["exact"]]
     return {"MLX's own kernel": means(exact), "all": means(rows)} if exact else {"all": means(rows)}
-
-
-def _geometric_mean(numbers: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, numbers)) / len(numbers))
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

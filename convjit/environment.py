@@ -28,6 +28,12 @@ def macos_version() -> tuple[int, ...]:
 
 
 @cache
+def mlx_version() -> str:
+    """The installed MLX's version."""
+    return version("mlx")
+
+
+@cache
 def convjit_version() -> str:
     """This package's version; "unknown" if it was never installed."""
     try:
@@ -44,6 +50,6 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "build": os_build(),
         "python": platform.python_version(),
-        "mlx": version("mlx"),
+        "mlx": mlx_version(),
         "convjit": convjit_version(),
     }

@@ -14,13 +14,12 @@ from collections.abc import Generator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from convjit import cache, schedule
 from convjit.backends import Backend
-from convjit.environment import convjit_version, os_build
+from convjit.environment import convjit_version, mlx_version, os_build
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 
@@ -142,12 +141,8 @@ def keep(backend: Backend, kernel: Kernel, outcome: Outcome) -> None:
 
 
 def _key(backend: Backend, kernel: Kernel) -> str:
-    return cache.content_key("tuned", *_where(backend), _digest_of_schedules(), repr(kernel))
-
-
-@functools.cache
-def _where(backend: Backend) -> tuple[str, ...]:
-    return backend.name, backend.fingerprint(), os_build(), version("mlx"), convjit_version()
+    where = (backend.name, backend.fingerprint(), os_build(), mlx_version(), convjit_version())
+    return cache.content_key("tuned", *where, _digest_of_schedules(), repr(kernel))
 
 
 @functools.cache

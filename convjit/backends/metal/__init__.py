@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
@@ -16,14 +15,13 @@ from convjit.emit import metal as emit
 from convjit.emit.epilogue import unsupported
 from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.emit.metal.language import METAL
-from convjit.environment import macos_version, os_build
+from convjit.environment import macos_version, mlx_version, os_build
 from convjit.geometry import Window
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, smaller
 from convjit.schedule.metal.chip import this_chip
-
-MAX_BUFFERS = 31
+from convjit.schedule.metal.gemm import MAX_BUFFERS
 
 
 class MetalBackend:
@@ -33,9 +31,7 @@ class MetalBackend:
     needs_proof = True
 
     def fingerprint(self) -> str:
-        device = mx.device_info() if mx.metal.is_available() else {}
-        names = [device.get("architecture", "no device"), device.get("device_name", "")]
-        return f"metal, {', '.join(map(str, names))}, {os_build()}, mlx {version('mlx')}"
+        return _device()
 
     def schedule(self, kernel: Kernel) -> Schedule | str:
         buffers = 2 + len(kernel.extras) + len(kernel.result_dtypes)
@@ -129,6 +125,13 @@ def _issue(one: Dispatch, metal_kernel: Any, values: Sequence[mx.array], poisone
 def at_least_1d(array: mx.array) -> mx.array:
     """MLX hands an array of rank 0 to a kernel as a reference, which has no elements to index."""
     return array if array.ndim else array.reshape(1)
+
+
+@cache
+def _device() -> str:
+    device = mx.device_info() if mx.metal.is_available() else {}
+    names = [device.get("architecture", "no device"), device.get("device_name", "")]
+    return f"metal, {', '.join(map(str, names))}, {os_build()}, mlx {mlx_version()}"
 
 
 @cache

@@ -6,6 +6,7 @@ from math import prod
 
 import mlx.core as mx
 
+from convjit.backends.metal.direct import mirrored
 from convjit.backends.metal.gemm import lane_order
 from convjit.bilinear import algorithm
 from convjit.geometry import Window
@@ -20,10 +21,7 @@ def pack(window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
     In a matrix, terms are rows and output channels columns. Transforms are done in float32 and rounded once.
     """
     filters, *kernel, channels = weight.shape
-    spatial = range(1, 1 + window.rank)
-    values = weight.astype(mx.float32)
-    if window.flip:
-        values = values[(slice(None), *(slice(None, None, -1) for _ in spatial))]
+    values = mirrored(window, weight.astype(mx.float32))
     values = values.reshape(filters, *(1,) * (3 - window.rank), *kernel, channels)
     tiles = tiles_of(schedule)
     for axis, tile in enumerate(tiles, 1):

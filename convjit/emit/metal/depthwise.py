@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, padded, results_of, write_text
-from convjit.emit.metal.indexing import digit, epilogue_variables, index_type, row_major
+from convjit.emit.metal.indexing import digit, epilogue_variables, index_of, row_major, shifted
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.depthwise import Axis, Patch, axes_of, in_parts, inputs_of, patch_counts, pending
@@ -41,9 +41,7 @@ def _variables(kernel: Kernel, patch: Patch, axes: tuple[Axis, Axis, Axis]) -> d
     described = [_axis(axes, i, counts, size) for i, size in enumerate((1, patch.rows, patch.columns))]
     return {
         "title": g.in_words(),
-        "index": index_type(
-            prod(g.in_size) * g.in_channels, prod(g.weight_shape), prod(g.out_shape[1:]), *g.padded_size
-        ),
+        "index": index_of(g),
         "affine": _affine,
         "indented": _indented,
         "pending": lambda taps: pending(taps, axes[1].stride),
@@ -116,7 +114,7 @@ def _affine(number: str, scale: int, offset: int | str) -> str:
     text = number if scale == 1 else f"{number} * {scale}" if _is_one(number) else f"({number}) * {scale}"
     if offset in (0, "0"):
         return text
-    return f"{offset} + {text}" if isinstance(offset, str) else f"{text} + {offset}".replace("+ -", "- ")
+    return f"{offset} + {text}" if isinstance(offset, str) else shifted(text, offset)
 
 
 def _is_one(text: str) -> bool:

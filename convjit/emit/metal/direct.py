@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import gcd, prod
 from typing import Any
 
-from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, padded, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_type, pixel_positions, row_major
+from convjit.emit.metal.dispatch import Dispatch, by_threads, padded
+from convjit.emit.metal.indexing import epilogue_variables, index_of, pixel_positions, row_major, shifted
 from convjit.geometry import Geometry
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -17,13 +17,8 @@ MAX_CHAIN = 1024
 
 def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
     """One kernel; its grid is channel blocks, pixels, images."""
-    geometry = kernel.geometry
     variables = _variables(kernel.any_batch(), schedule)
-    text = write_text(schedule.template, variables, arguments_of(kernel), results_of(kernel))
-    lanes, rows = schedule.number("lanes"), schedule.number("pixels")
-    blocks = geometry.out_channels // schedule.number("channels")
-    grid = (padded(blocks, lanes), padded(prod(geometry.out_size), rows), geometry.batch)
-    return only(text, kernel, grid, (lanes, rows, 1))
+    return by_threads(kernel, schedule, variables, prod(kernel.geometry.out_size))
 
 
 def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
@@ -40,9 +35,7 @@ def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
     tap = row_major([f"k_{a['name']}" if a["kernel"] > 1 else None for a in axes], g.kernel)
     return {
         "title": g.in_words(),
-        "index": index_type(
-            prod(g.in_size) * g.in_channels, prod(g.weight_shape), pixels * g.out_channels, *g.padded_size
-        ),
+        "index": index_of(g),
         "axes": axes,
         "out_positions": pixel_positions(g.out_size, names),
         "pixels": pixels,
@@ -68,8 +61,7 @@ def axis_variables(g: Geometry, i: int) -> dict[str, Any]:
     name = _axis_names(g.rank)[i]
     spread, dilation = w.input_dilation[i], w.kernel_dilation[i]
     start = f"out_{name}" + (f" * {w.strides[i]}" if w.strides[i] > 1 else "") if g.out_size[i] > 1 else "0"
-    if w.pad_lo[i]:
-        start += f" - {w.pad_lo[i]}" if w.pad_lo[i] > 0 else f" + {-w.pad_lo[i]}"
+    start = shifted(start, -w.pad_lo[i])
     common = gcd(spread, dilation)
     step = spread // common
     last = (g.out_size[i] - 1) * w.strides[i] + (g.kernel[i] - 1) * dilation - w.pad_lo[i]

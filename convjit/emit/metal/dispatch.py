@@ -10,6 +10,7 @@ from convjit.cache import content_key
 from convjit.emit.metal.language import OWN_FUNCTIONS
 from convjit.emit.render import render
 from convjit.kernel import Kernel
+from convjit.schedule import Schedule
 
 Size = tuple[int, int, int]
 
@@ -91,6 +92,18 @@ def only(text: MetalText, kernel: Kernel, grid: Size, threadgroup: Size) -> tupl
     """The dispatch of a kernel that does all of the convolution."""
     outputs = tuple((kernel.geometry.out_shape, dtype) for dtype in kernel.result_dtypes)
     return (Dispatch(text, tuple(range(2 + len(kernel.extras))), outputs, grid, threadgroup),)
+
+
+def by_threads(kernel: Kernel, schedule: Schedule, variables: dict[str, Any], rows: int) -> tuple[Dispatch, ...]:
+    """The dispatch of a kernel without matrices: a thread is `channels` of one of `rows` outputs or strips of them.
+
+    The schedule's `lanes` and `pixels` are the threads of a threadgroup along channels and along rows.
+    """
+    text = write_text(schedule.template, variables, arguments_of(kernel), results_of(kernel))
+    lanes, pixels = schedule.number("lanes"), schedule.number("pixels")
+    blocks = kernel.geometry.out_channels // schedule.number("channels")
+    grid = (padded(blocks, lanes), padded(rows, pixels), kernel.geometry.batch)
+    return only(text, kernel, grid, (lanes, pixels, 1))
 
 
 def padded(extent: int, multiple: int) -> int:

@@ -15,10 +15,11 @@ from convjit.emit.metal.gemm import (
     box_title,
     clamped_row,
     group_offset,
+    input_offset,
     matrix_variables,
     row_digits,
 )
-from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major
+from convjit.emit.metal.indexing import epilogue_variables, index_of, shifted
 from convjit.emit.metal.language import TYPES
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -45,9 +46,8 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
     real = [axis for axis in axes if not axis["trivial"]]
     walked = [axis for axis in real if axis["taps"] != 1]
     tested = [axis for axis in real if axis["inside"]]
-    index = index_type(prod(g.in_size) * g.in_channels, prod(g.out_size) * g.out_channels, *g.padded_size)
+    index = index_of(g)
     steps = [_times(f"k_{a['name']}", a["step"]) if a in walked else None for a in axes]
-    offset = row_major([None if a["trivial"] else f"in_{a['name']}" for a in axes], loops.in_size, g.in_channels)
     return {
         "title": g.in_words(),
         "box_title": box_title(tile),
@@ -59,7 +59,7 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
         "image_elements": prod(g.in_size) * g.in_channels,
         "clamped_row": clamped_row(tile),
         "row_lines": _row_lines(tiling, axes, index),
-        "row_offset": " + ".join(part for part in (offset, group_offset(tiling)) if part) or "0",
+        "row_offset": " + ".join(part for part in (input_offset(tiling, axes), group_offset(tiling)) if part) or "0",
         "tap_lines": [
             f"const {index} in_{a['name']} = from_{a['name']}[i]"
             + (f" + {_times('k_' + a['name'], a['step'])};" if a in walked else ";")
@@ -92,9 +92,7 @@ def _row_lines(tiling: Tiling, axes: list[dict[str, Any]], index: str) -> list[s
             continue
         output = f"first_{axis['name']}" + (f" + {digit}" if digit != "0" else "")
         position = f"({output}) * {size.stride}" if size.stride > 1 else output
-        offset = phases[0].offset
-        position += f" + {offset}".replace("+ -", "- ") if offset else ""
-        lines.append(f"const {index} in_{axis['name']} = {position};")
+        lines.append(f"const {index} in_{axis['name']} = {shifted(position, phases[0].offset)};")
     return lines
 
 

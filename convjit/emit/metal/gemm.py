@@ -14,7 +14,7 @@ from typing import Any
 
 from convjit.emit.metal import sum_parts
 from convjit.emit.metal.dispatch import Dispatch, MetalText, arguments_of, only, results_of, write_text
-from convjit.emit.metal.indexing import digit, epilogue_variables, index_type, row_major, table
+from convjit.emit.metal.indexing import digit, epilogue_variables, index_of, row_major, shifted, table
 from convjit.emit.metal.language import TYPES
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
@@ -53,8 +53,6 @@ def _variables(tiling: Tiling, kernel: Kernel) -> dict[str, Any]:
     phases = len(loops.phases)
     axes = [axis_variables(tiling, i) for i in range(3)]
     walked = [axis for axis in axes if not axis["trivial"]]
-    pixels = prod(g.out_size)
-    in_offset = row_major([None if a["trivial"] else f"in_{a['name']}" for a in axes], loops.in_size, g.in_channels)
     taps = " * ".join(str(a["taps"]) for a in walked if a["taps"] != 1) or "1"
     ragged = tiling.group_channels % 4 != 0
     tests = [test for a in walked for test in a["inside"]]
@@ -66,9 +64,7 @@ def _variables(tiling: Tiling, kernel: Kernel) -> dict[str, Any]:
         "title": g.in_words(),
         "box_title": box_title(tile),
         "type": TYPES[kernel.dtype],
-        "index": index_type(
-            prod(g.in_size) * g.in_channels, prod(g.weight_shape), pixels * g.out_channels, *g.padded_size
-        ),
+        "index": index_of(g),
         "axes": walked,
         "outer": [a for a in walked if a["taps"] != 1 and not a["halo"]],
         "inner": [a for a in walked if a["taps"] != 1 and a["halo"]],
@@ -86,7 +82,7 @@ def _variables(tiling: Tiling, kernel: Kernel) -> dict[str, Any]:
         "ragged": ragged,
         "last_channel": tiling.group_channels,
         "inside": " && ".join(tests) or "true",
-        "input_offset": " + ".join(part for part in (in_offset, group_offset(tiling)) if part) or "0",
+        "input_offset": " + ".join(part for part in (input_offset(tiling, axes), group_offset(tiling)) if part) or "0",
         "image_elements": prod(g.in_size) * g.in_channels,
         "phase_lines": [line for a in walked for line in a["phase_lines"]],
         "can_be_empty": " || ".join(a["empty"] for a in walked if a["empty"]),
@@ -107,12 +103,10 @@ def axis_variables(tiling: Tiling, i: int) -> dict[str, Any]:
     in_size, out_size = loops.in_size[i], loops.out_size[i]
     offsets = [p.offset for p in phases]
     varies = len(offsets) > 1
-    offset = f"offset_{name}" if varies else str(offsets[0])
     first = digit("box", [a.boxes for a in tiling.axes], i)
     first = f"{first} * {width}" if axis.boxes > 1 and width > 1 else first
     origin = f"first_{name}" + (f" * {axis.stride}" if axis.stride > 1 else "")
-    if varies or offsets[0]:
-        origin = f"{origin} + {offset}".replace("+ -", "- ")
+    origin = f"{origin} + offset_{name}" if varies else shifted(origin, offsets[0])
     last = (axis.boxes * width - 1) * axis.stride + (axis.taps - 1) * axis.step + max(offsets)
     extents = [tiling.tile.images, *(a.extent for a in tiling.axes)]
     place = digit("position", extents, 1 + i)
@@ -166,12 +160,21 @@ def _tables(tiling: Tiling) -> list[str]:
     return lines
 
 
+def input_offset(tiling: Tiling, axes: list[dict[str, Any]]) -> str:
+    """Where in an image the first channel at in_d, in_h, in_w lies."""
+    positions = [None if axis["trivial"] else f"in_{axis['name']}" for axis in axes]
+    return row_major(positions, tiling.loops.in_size, tiling.kernel.geometry.in_channels)
+
+
 def group_offset(tiling: Tiling) -> str:
     """The first input channel of the block's group; empty if there is one group."""
     if tiling.kernel.geometry.window.groups == 1:
         return ""
-    group = f"block / {tiling.blocks_n}" if tiling.blocks_n > 1 else "block"
-    return f"{group} * {tiling.group_channels}"
+    return f"{_group(tiling)} * {tiling.group_channels}"
+
+
+def _group(tiling: Tiling) -> str:
+    return f"block / {tiling.blocks_n}" if tiling.blocks_n > 1 else "block"
 
 
 def _weight_offset(tiling: Tiling, taps: str) -> str:
@@ -229,7 +232,7 @@ def matrix_variables(tiling: Tiling, axes: list[dict[str, Any]]) -> dict[str, An
         end = str(tiling.group_filters)
     else:
         inner = f" + block % {tiling.blocks_n} * {tile.block_n}" if tiling.blocks_n > 1 else ""
-        group = f"block / {tiling.blocks_n}" if tiling.blocks_n > 1 else "block"
+        group = _group(tiling)
         first = f"{group} * {tiling.group_filters}{inner} + "
         end = f"({group} + 1) * {tiling.group_filters}"
 
@@ -239,7 +242,6 @@ def matrix_variables(tiling: Tiling, axes: list[dict[str, Any]]) -> dict[str, An
     digits = row_digits(tile)
     lines: list[str] = []
     outside: list[str] = []
-    index = "const " + index_type(prod(g.in_size) * g.in_channels, prod(g.out_size) * g.out_channels)
     if tile.block_m > tile.images * prod(tile.box):
         outside.append(f"m >= {tile.images * prod(tile.box)}")
     if tile.images > 1:
@@ -252,7 +254,7 @@ def matrix_variables(tiling: Tiling, axes: list[dict[str, Any]]) -> dict[str, An
         output = f"first_{axis['name']}" + (f" + {digits[1 + i]}" if digits[1 + i] != "0" else "")
         if period > 1:
             output = f"({output}) * {period} + phase_{axis['name']}"
-        lines.append(f"{index} out_{axis['name']} = {output};")
+        lines.append(f"const {index_of(g)} out_{axis['name']} = {output};")
         smallest = min(p.outputs(loops.out_size[i]) for p in loops.axes[i])
         if tiling.axes[i].boxes * tile.box[i] > smallest:
             outside.append(f"out_{axis['name']} >= {loops.out_size[i]}")

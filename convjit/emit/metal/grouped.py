@@ -6,8 +6,8 @@ from math import prod
 from typing import Any
 
 from convjit.emit.metal.direct import axis_variables
-from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, padded, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_type, pixel_positions, row_major
+from convjit.emit.metal.dispatch import Dispatch, by_threads
+from convjit.emit.metal.indexing import epilogue_variables, index_of, pixel_positions, row_major, shifted
 from convjit.geometry import Geometry
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -15,13 +15,8 @@ from convjit.schedule import Schedule
 
 def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
     """One kernel; its grid is channel blocks, rows by blocks of columns, images."""
-    geometry = kernel.geometry
     variables = _variables(kernel.any_batch(), schedule)
-    text = write_text(schedule.template, variables, arguments_of(kernel), results_of(kernel))
-    lanes, rows = schedule.number("lanes"), schedule.number("pixels")
-    blocks = geometry.out_channels // schedule.number("channels")
-    grid = (padded(blocks, lanes), padded(variables["strips"], rows), geometry.batch)
-    return only(text, kernel, grid, (lanes, rows, 1))
+    return by_threads(kernel, schedule, variables, variables["strips"])
 
 
 def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
@@ -36,9 +31,7 @@ def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
     tap = row_major([f"k_{a['name']}" if a["kernel"] > 1 else None for a in axes], g.kernel)
     return {
         "title": g.in_words(),
-        "index": index_type(
-            prod(g.in_size) * g.in_channels, prod(g.weight_shape), prod(g.out_size) * g.out_channels, *g.padded_size
-        ),
+        "index": index_of(g),
         "outer": outer,
         "kernel_width": g.kernel[-1],
         "strips": prod(strips),
@@ -79,8 +72,7 @@ def _start(g: Geometry, several: bool) -> str:
     """Where the first tap of the strip's first column reads."""
     w = g.window
     start = f"first_w * {w.strides[-1]}" if several and w.strides[-1] > 1 else "first_w" if several else "0"
-    pad = w.pad_lo[-1]
-    return f"{start} - {pad}" if pad > 0 else f"{start} + {-pad}" if pad < 0 else start
+    return shifted(start, -w.pad_lo[-1])
 
 
 def _tests(g: Geometry, columns: int) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from convjit.emit.epilogue import statements
 from convjit.emit.metal.language import METAL, TYPES
+from convjit.geometry import Geometry
 from convjit.kernel import Extra, Kernel
 
 
@@ -23,6 +24,18 @@ def table(name: str, numbers: Sequence[int]) -> list[str]:
 def index_type(*elements: int) -> str:
     """The type of an offset below each of these: 32 bits where they suffice, which are several times as fast."""
     return "int" if max(elements) < 2**31 else "long"
+
+
+def index_of(g: Geometry) -> str:
+    """The type of offsets into one image's input and output and into the weight, and of padded positions."""
+    return index_type(
+        prod(g.in_size) * g.in_channels, prod(g.weight_shape), prod(g.out_size) * g.out_channels, *g.padded_size
+    )
+
+
+def shifted(text: str, by: int) -> str:
+    """`text` + by, as one writes it."""
+    return f"{text} + {by}" if by > 0 else f"{text} - {-by}" if by < 0 else text
 
 
 def row_major(positions: Sequence[str | None], sizes: Sequence[int], scale: int = 1) -> str:

@@ -12,8 +12,8 @@ from math import prod
 from typing import Any
 
 from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, results_of, write_text
-from convjit.emit.metal.gemm import axis_variables, box_title, clamped_row, matrix_variables, row_offset
-from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major, table
+from convjit.emit.metal.gemm import axis_variables, box_title, clamped_row, input_offset, matrix_variables, row_offset
+from convjit.emit.metal.indexing import epilogue_variables, index_of, table
 from convjit.emit.metal.language import TYPES
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -39,20 +39,19 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
     tests = [test for axis in axes for test in axis["inside"]]
     if tile.images > 1:
         tests.append("image < all_images")
-    offset = row_major([None if a["trivial"] else f"in_{a['name']}" for a in axes], loops.in_size, g.in_channels)
     channel = f"e % {g.in_channels}" if g.in_channels > 1 else ""
     return {
         "title": g.in_words(),
         "box_title": box_title(tile),
         "type": TYPES[kernel.dtype],
-        "index": index_type(prod(g.in_size) * g.in_channels, prod(g.out_size) * g.out_channels, *g.padded_size),
+        "index": index_of(g),
         "axes": [axis for axis in axes if not axis["trivial"]],
         "images": tile.images,
         "threads": tile.threads,
         "positions": tiling.positions,
         "in_channels": g.in_channels,
         "inside": " && ".join(tests) or "true",
-        "input_offset": " + ".join(part for part in (offset, channel) if part) or "0",
+        "input_offset": " + ".join(part for part in (input_offset(tiling, axes), channel) if part) or "0",
         "image_elements": prod(g.in_size) * g.in_channels,
         "clamped_row": clamped_row(tile),
         "row_offset": row_offset(tiling),

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major
+from convjit.emit.metal.indexing import epilogue_variables, index_of, row_major
 from convjit.emit.metal.language import TYPES
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -46,7 +46,7 @@ def _variables(kernel: Kernel, tile: TensorTile) -> dict[str, Any]:
         "tables": _HEADERS,
         "title": g.in_words(),
         "type": TYPES[kernel.dtype],
-        "index": index_type(prod(g.in_size) * g.in_channels, prod(g.out_size) * g.out_channels, *g.padded_size),
+        "index": index_of(g),
         "block_n": tile.block_n,
         "columns": tile.columns,
         "rows": tile.rows,

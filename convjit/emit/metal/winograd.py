@@ -26,7 +26,7 @@ from typing import Any
 
 from convjit.bilinear import TAPS
 from convjit.emit.metal.dispatch import Dispatch, extras_of, padded, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_type, row_major
+from convjit.emit.metal.indexing import epilogue_variables, index_of, row_major
 from convjit.emit.metal.language import METAL, TYPES
 from convjit.emit.metal.straight_line import product
 from convjit.kernel import Kernel
@@ -138,7 +138,7 @@ def _shared_variables(kernel: Kernel, plan: Winograd) -> dict[str, Any]:
         "name": f"F({'x'.join(str(plan.tiles[i]) for i in numbers)}, {'x'.join(str(TAPS) for _ in numbers)})",
         "title": g.in_words(),
         "type": TYPES[kernel.dtype],
-        "index": index_type(prod(g.in_size) * g.in_channels, prod(g.out_size) * g.out_channels, *g.padded_size),
+        "index": index_of(g),
         "pairs": pairs,
         "value": "float2" if pairs else "float",
         "position": position,

@@ -64,12 +64,9 @@ def stem(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
     g = kernel.geometry
     if g.in_channels >= FRAGMENT or g.window.groups > 1 or len(nest(kernel).phases) > 1 or not useful(kernel):
         return []
-    tilings = [
-        Tiling(kernel, tile, dense=True)
-        for tile in _shapes(kernel, g.in_channels)
-        if Tiling(kernel, tile, dense=True).threadgroup_bytes <= THREADGROUP_BYTES
-    ]
-    return [Schedule("metal/stem.metal", tile.choices()) for tile in best(tilings, chip, count)]
+    tilings = (Tiling(kernel, tile, dense=True) for tile in _shapes(kernel, g.in_channels))
+    fitting = [t for t in tilings if t.threadgroup_bytes <= THREADGROUP_BYTES]
+    return [Schedule("metal/stem.metal", tile.choices()) for tile in best(fitting, chip, count)]
 
 
 def gather(kernel: Kernel, chip: Chip, count: int = 1) -> list[Schedule]:
