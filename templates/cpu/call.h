@@ -1,4 +1,4 @@
-/* How the runtime calls a kernel (convjit/backends/cpu/runtime.c has the same structures). */
+/* How the runtime calls a kernel. */
 typedef struct {
     char *data;
     long batch_step; /* bytes from one image to the next; 0 where an extra is broadcast along the batch */
@@ -6,6 +6,22 @@ typedef struct {
 
 typedef struct {
     const cj_array *arrays; /* the input, the packed weight, the extras, the results */
-    long batch;
-    char *scratch; /* SCRATCH_BYTES for each thread */
+    long batch;             /* images of this call */
+    char *shared;           /* what a stage leaves for the next: `shared_bytes` for each image; 64-byte aligned */
 } cj_call;
+
+/* One step of a kernel, in units that any thread may take: none depends on another of its stage. A thread runs units
+ * `first` up to `end`, which lie side by side. `scratch` is its own until `run` returns. */
+typedef struct {
+    long (*units)(long batch);
+    void (*run)(const cj_call *call, char *scratch, long first, long end);
+} cj_stage;
+
+/* Stages one after the other: all units of one are finished before the next begins. */
+typedef struct {
+    long scratch_bytes;  /* of each thread */
+    long shared_bytes;   /* of each image, for all threads */
+    long images_at_once; /* 0: all. The runtime splits a larger batch, which bounds the shared memory */
+    long num_stages;
+    cj_stage stages[3];
+} cj_kernel;
