@@ -249,19 +249,3 @@ def test_subnormal_numbers_survive(backend: CpuBackend):
     np.testing.assert_array_equal(np.array(y).ravel(), np.repeat(tiny, 3))
     assert (tiny * np.float32(0.5))[0] != 0
     assert (np.ones(1, np.float32) * tiny)[0] == tiny[0]
-
-
-def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
-    from convjit.backends import BackendError
-    from convjit.backends.cpu import runtime
-
-    monkeypatch.setenv("CONVJIT_NUM_THREADS", "5")
-    assert runtime._threads() == 5
-    for wrong in ("0", "-1", "many"):
-        monkeypatch.setenv("CONVJIT_NUM_THREADS", wrong)
-        with pytest.raises(BackendError, match="CONVJIT_NUM_THREADS must be a positive number"):
-            runtime._threads()
-    monkeypatch.setenv("CONVJIT_NUM_THREADS", "")
-    every_cpu = runtime._threads()
-    monkeypatch.delenv("CONVJIT_NUM_THREADS")
-    assert runtime._threads() == every_cpu >= 1

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import ctypes
-import os
+import re
 from pathlib import Path
 
 from convjit import words
-from convjit.backends import BackendError
+from convjit.backends.cpu.cpus import threads
 from convjit.backends.cpu.toolchain import Toolchain
+from convjit.emit.render import TEMPLATES
+
+_INCLUDED = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+
+
+class KernelHead(ctypes.Structure):
+    """The beginning of a `cj_kernel`, which the text of a kernel defines: see `call.h`."""
+
+    _fields_ = [
+        ("scratch_bytes", ctypes.c_long),
+        ("shared_bytes", ctypes.c_long),
+        ("images_at_once", ctypes.c_long),
+        ("num_stages", ctypes.c_long),
+    ]
 
 
 class Place(ctypes.Structure):
@@ -27,6 +41,12 @@ class Step(ctypes.Structure):
         ("threads", ctypes.c_int),
         ("batch", ctypes.c_long),
     ]
+
+
+class Needs(ctypes.Structure):
+    """Bytes of memory that steps need: see `cj_needs`."""
+
+    _fields_ = [("results", ctypes.c_long), ("shared", ctypes.c_long), ("scratch", ctypes.c_long)]
 
 
 class PackingOrder(ctypes.Structure):
@@ -55,14 +75,13 @@ class Runtime:
     """
 
     def __init__(self, toolchain: Toolchain):
-        text = Path(__file__).with_name("runtime.c").read_text()
-        path = str(toolchain.build(text))
+        path = str(toolchain.build(text()))
         library = ctypes.CDLL(path)
-        self.threads = _threads()
+        self.threads = threads()
         self.run = library.cj_run
         self.run.argtypes = [
             *(ctypes.POINTER(Step), ctypes.c_int),
-            *(ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_int),
+            *(ctypes.c_void_p, ctypes.POINTER(Needs), ctypes.c_int),
         ]
         self.pack = library.cj_pack
         self.pack.argtypes = [ctypes.POINTER(PackingOrder), ctypes.c_int]
@@ -72,13 +91,11 @@ class Runtime:
         words.compare_by(same_words)
 
 
-def _threads() -> int:
-    """`CONVJIT_NUM_THREADS`, or as many as there are CPUs for this process."""
-    chosen = os.environ.get("CONVJIT_NUM_THREADS")
-    if chosen:
-        if not chosen.isdigit() or int(chosen) < 1:
-            raise BackendError(f"CONVJIT_NUM_THREADS must be a positive number, got {chosen!r}")
-        return int(chosen)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def text() -> str:
+    """runtime.c with the files that it includes."""
+    folders = (Path(__file__).parent, TEMPLATES / "cpu")
+
+    def read(name: str) -> str:
+        return next(folder / name for folder in folders if (folder / name).exists()).read_text()
+
+    return _INCLUDED.sub(lambda found: read(found[1]), read("runtime.c"))

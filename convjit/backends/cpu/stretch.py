@@ -12,8 +12,8 @@ import mlx.core as mx
 
 from convjit.backends import Call, Stretch
 from convjit.backends.cpu.memory import allocator, borrow
-from convjit.backends.cpu.packing import packing
-from convjit.backends.cpu.runtime import Place, Runtime, Step
+from convjit.backends.cpu.runtime import KernelHead, Needs, Place, Runtime, Step
+from convjit.emit.cpu import packing
 from convjit.kernel import DTYPES, Kernel
 
 _ALIGNMENT = 64
@@ -21,8 +21,8 @@ _ALIGNMENT = 64
 FLOPS_PER_THREAD = 500_000
 """A thread that does less is not worth waking."""
 
-KernelCode = Callable[[Call], tuple[int, int]]
-"""The address of a call's kernel, and the bytes of scratch memory that each of its threads needs."""
+KernelCode = Callable[[Call], int]
+"""The address of a call's `cj_kernel`."""
 
 
 def arena_offsets(lifetimes: Sequence[tuple[int, int]], sizes: Sequence[int]) -> tuple[list[int], int]:
@@ -72,14 +72,14 @@ class StretchRunner:
             prod(kernel.geometry.out_shape) * DTYPES[kernel.result_dtypes[n]]
             for kernel, n in (results[value] for value in self._made)
         ]
-        bases, offsets, self._arena_bytes = _lay_out(stretch, self._made)
+        bases, offsets, results_bytes = _lay_out(stretch, self._made)
+        self._needs = Needs(results=results_bytes)
         self._steps = (Step * len(stretch.calls))()
         self._tables: list[object] = []  # keeps alive what the steps point to
-        self._scratch_bytes = 0
         self._threads = 1
         for step, call in zip(self._steps, stretch.calls, strict=True):
-            address, scratch_bytes = code(call)
-            self._scratch_bytes = max(self._scratch_bytes, scratch_bytes)
+            address = code(call)
+            self._add_needs(KernelHead.from_address(address), call.kernel.geometry.batch)
             values = [*call.inputs, *call.results]
             table = (Place * len(values))(
                 *((bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call.kernel), strict=True))
@@ -106,13 +106,15 @@ class StretchRunner:
         if self._poisoned:
             for (address, _), size in zip(made, self._made_bytes, strict=True):
                 ctypes.memset(address, 0xFF, size)
-        failed = self._runtime.run(
-            self._steps, len(self._steps), arrays, self._arena_bytes, self._scratch_bytes, self._threads
-        )
-        if failed:
-            raise MemoryError(f"no memory for the {self._arena_bytes} bytes of intermediate results of a stretch")
+        if self._runtime.run(self._steps, len(self._steps), arrays, ctypes.byref(self._needs), self._threads):
+            raise MemoryError(f"no memory for the {self._needs.results} bytes of intermediate results of a stretch")
         values = {value: finished() for value, (_, finished) in zip(self._made, made, strict=True)}
         return [values[v] if v in values else inputs[v] for v in self._outputs]
+
+    def _add_needs(self, kernel: KernelHead, batch: int) -> None:
+        images = min(batch, kernel.images_at_once or batch)
+        self._needs.shared = max(self._needs.shared, images * kernel.shared_bytes)
+        self._needs.scratch = max(self._needs.scratch, kernel.scratch_bytes)
 
     def _borrow(self, number: int, array: mx.array) -> tuple[int, object]:
         size = self._input_bytes[number]

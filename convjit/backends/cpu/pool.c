@@ -1,0 +1,356 @@
+/* Threads: a job is a number of units, and each thread's share of it is a run of neighbours.
+ *
+ * A thread takes a few units at a time from the front of its share; one that has none left steals the back half of the
+ * fullest other share. When the caller finds nothing more to take, it withdraws the job: it waits for the workers that
+ * are at it, but not for those that never came, which another process may keep from running.
+ *
+ * Every function here may be called from any thread. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <time.h>
+
+#if defined(__x86_64__) || defined(__i386__)
+#define PAUSE() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define PAUSE() __asm__ volatile("isb")
+#else
+#define PAUSE() ((void)0)
+#endif
+
+enum {
+    MAX_THREADS = 1024,
+    SPIN_NANOSECONDS = 1000000, /* before a worker sleeps: a stretch has its next job ready within it */
+    SPINS_BETWEEN_LOOKS = 64,   /* at the clock, or at who else wants this CPU */
+    GRAINS = 8,                 /* in a thread's share: what it takes at a time */
+};
+
+/* Does units `first` up to `end` of a job. */
+typedef void do_units(const void *argument, int thread, long first, long end);
+
+/* What a worker is at. It sets all but OFFERED itself; the caller takes an OFFERED back to IDLE. */
+enum { IDLE, PARKED, OFFERED, INSIDE };
+
+typedef struct {
+    _Alignas(128) atomic_int state; /* 128: processors fetch cache lines in pairs */
+    int number;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+} worker;
+
+typedef struct {
+    _Alignas(128) _Atomic uint64_t grains; /* begin | end << 32 */
+} share;
+
+static struct {
+    worker workers[MAX_THREADS]; /* entry 0 stands for the caller and is not used */
+    share shares[MAX_THREADS];
+    int started;        /* threads, with the caller; 0 before the first use */
+    atomic_bool busy;   /* a thread has the pool; others run their jobs alone */
+    atomic_int callers; /* threads that run jobs, the one that has the pool among them */
+
+    do_units *run; /* the present job */
+    const void *argument;
+    long count, grain; /* units of the job, and of a grain */
+    int threads;
+} pool;
+
+/* -------------------------------------------------------------- the shares */
+
+static uint64_t grains(uint32_t begin, uint32_t end)
+{
+    return begin | (uint64_t)end << 32;
+}
+
+static uint32_t begin_of(uint64_t word)
+{
+    return (uint32_t)word;
+}
+
+static uint32_t end_of(uint64_t word)
+{
+    return word >> 32;
+}
+
+static uint32_t length(uint64_t word)
+{
+    return end_of(word) - begin_of(word);
+}
+
+/* `*seen` is what a share is thought to hold; it becomes what it held. */
+static int replace(share *s, uint64_t *seen, uint64_t with)
+{
+    return atomic_compare_exchange_strong_explicit(&s->grains, seen, with, memory_order_relaxed, memory_order_relaxed);
+}
+
+/* Takes the first grain of a share and does it; 0 if there is none. */
+static int do_some(int thread)
+{
+    share *own = &pool.shares[thread];
+    uint64_t seen = atomic_load_explicit(&own->grains, memory_order_relaxed);
+    while (length(seen)) {
+        if (!replace(own, &seen, grains(begin_of(seen) + 1, end_of(seen))))
+            continue;
+        const long first = begin_of(seen) * pool.grain, left = pool.count - first;
+        pool.run(pool.argument, thread, first, first + (left < pool.grain ? left : pool.grain));
+        return 1;
+    }
+    return 0;
+}
+
+/* Moves the back half of the fullest share to this thread's, which is empty; 0 if all are. */
+static int steal(int thread)
+{
+    for (;;) {
+        share *fullest = NULL;
+        uint64_t seen = 0;
+        for (int n = 1; n < pool.threads; n++) {
+            share *other = &pool.shares[(thread + n) % pool.threads];
+            const uint64_t theirs = atomic_load_explicit(&other->grains, memory_order_relaxed);
+            if (length(theirs) > length(seen)) {
+                fullest = other;
+                seen = theirs;
+            }
+        }
+        if (!fullest)
+            return 0;
+        const uint32_t end = end_of(seen), middle = end - (length(seen) + 1) / 2;
+        if (replace(fullest, &seen, grains(begin_of(seen), middle))) {
+            atomic_store_explicit(&pool.shares[thread].grains, grains(middle, end), memory_order_relaxed);
+            return 1;
+        }
+    }
+}
+
+static void do_job(int thread)
+{
+    do
+        while (do_some(thread))
+            ;
+    while (steal(thread));
+}
+
+/* ------------------------------------------------------------- the workers */
+
+static int64_t nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static int accept(worker *self)
+{
+    int offered = OFFERED;
+    return atomic_load_explicit(&self->state, memory_order_relaxed) == OFFERED &&
+           atomic_compare_exchange_strong_explicit(&self->state, &offered, INSIDE, memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
+static void sleep_until_offered(worker *self)
+{
+    int idle = IDLE;
+    pthread_mutex_lock(&self->lock);
+    if (atomic_compare_exchange_strong(&self->state, &idle, PARKED))
+        while (atomic_load(&self->state) == PARKED)
+            pthread_cond_wait(&self->wake, &self->lock);
+    pthread_mutex_unlock(&self->lock);
+}
+
+static void wait_for_job(worker *self)
+{
+    for (;;) {
+        const int64_t start = nanoseconds();
+        do {
+            for (int spin = 0; spin < SPINS_BETWEEN_LOOKS; spin++) {
+                if (accept(self))
+                    return;
+                PAUSE();
+            }
+        } while (nanoseconds() - start < SPIN_NANOSECONDS);
+        sleep_until_offered(self);
+    }
+}
+
+static void *work(void *argument)
+{
+    worker *self = argument;
+    for (;;) {
+        wait_for_job(self);
+        do_job(self->number);
+        atomic_store_explicit(&self->state, IDLE, memory_order_release);
+    }
+    return NULL;
+}
+
+static void offer(worker *w)
+{
+    if (atomic_exchange_explicit(&w->state, OFFERED, memory_order_acq_rel) != PARKED)
+        return;
+    pthread_mutex_lock(&w->lock);
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* Afterwards the worker is not at the job, and will not be. */
+static void withdraw(worker *w)
+{
+    int offered = OFFERED;
+    if (atomic_compare_exchange_strong_explicit(&w->state, &offered, IDLE, memory_order_acquire, memory_order_acquire))
+        return;
+    for (int spin = 1; atomic_load_explicit(&w->state, memory_order_acquire) == INSIDE; spin++) {
+        PAUSE();
+        if (spin % SPINS_BETWEEN_LOOKS == 0)
+            sched_yield();
+    }
+}
+
+/* Up to `threads` threads with the caller, if the system has so many. */
+static void start_workers(int threads)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* workers inherit it: signals go to Python's threads */
+    if (!pool.started)
+        pool.started = 1;
+    while (pool.started < threads && pool.started < MAX_THREADS) {
+        worker *w = &pool.workers[pool.started];
+        atomic_init(&w->state, IDLE);
+        w->number = pool.started;
+        pthread_mutex_init(&w->lock, NULL);
+        pthread_cond_init(&w->wake, NULL);
+        if (pthread_create(&w->thread, NULL, work, w))
+            break;
+        pthread_detach(w->thread);
+        pool.started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* -------------------------------------------------------------- their CPUs */
+
+#ifdef __linux__
+
+static struct {
+    cpu_set_t allowed; /* to the caller */
+    int at_start;      /* how many, when the workers were started */
+    int caller;        /* the CPU that the workers are kept off */
+} cpus;
+
+/* How many threads the CPUs that the calling thread may use are good for. More than there are may have been asked for,
+ * but where some were taken from this process since, it keeps to those that are left. */
+static int threads_of_cpus(int threads, int just_started)
+{
+    cpu_set_t allowed;
+    if (pthread_getaffinity_np(pthread_self(), sizeof allowed, &allowed))
+        return threads;
+    const int count = CPU_COUNT(&allowed);
+    if (just_started)
+        cpus.at_start = count;
+    if (just_started || !CPU_EQUAL(&allowed, &cpus.allowed)) {
+        cpus.allowed = allowed;
+        cpus.caller = -1;
+    }
+    return count < cpus.at_start && count < threads ? count : threads;
+}
+
+/* Two threads of one job on one CPU would take twice the time, and the scheduler is slow to part them. */
+static void keep_workers_off_this_cpu(void)
+{
+    const int cpu = sched_getcpu();
+    if (cpu == cpus.caller || cpu < 0)
+        return;
+    cpus.caller = cpu;
+    cpu_set_t others = cpus.allowed;
+    if (CPU_COUNT(&others) > 1)
+        CPU_CLR(cpu, &others);
+    for (int number = 1; number < pool.started; number++)
+        pthread_setaffinity_np(pool.workers[number].thread, sizeof others, &others);
+}
+
+#else
+
+static int threads_of_cpus(int threads, int just_started)
+{
+    (void)just_started;
+    return threads;
+}
+
+static void keep_workers_off_this_cpu(void)
+{
+}
+
+#endif
+
+/* ----------------------------------------------------------------- its use */
+
+/* How many threads, up to `threads`, the caller's jobs may have until it leaves the pool. Where another has the pool, it
+ * runs its jobs alone. */
+static int enter_pool(int threads)
+{
+    atomic_fetch_add_explicit(&pool.callers, 1, memory_order_relaxed);
+    if (threads <= 1 || atomic_exchange_explicit(&pool.busy, 1, memory_order_acquire))
+        return 1;
+    const int more = pool.started < threads;
+    if (more)
+        start_workers(threads);
+    threads = threads_of_cpus(threads < pool.started ? threads : pool.started, more);
+    if (threads <= 1)
+        atomic_store_explicit(&pool.busy, 0, memory_order_release);
+    return threads;
+}
+
+/* `threads` as `enter_pool` told. */
+static void leave_pool(int threads)
+{
+    if (threads > 1)
+        atomic_store_explicit(&pool.busy, 0, memory_order_release);
+    atomic_fetch_sub_explicit(&pool.callers, 1, memory_order_relaxed);
+}
+
+/* Does `count` units on up to `threads` threads, at most as many as `enter_pool` told. */
+static void run_units(do_units *run, const void *argument, long count, int threads)
+{
+    if (threads > 1) /* each other caller has a CPU */
+        threads -= atomic_load_explicit(&pool.callers, memory_order_relaxed) - 1;
+    if (threads > count)
+        threads = count;
+    if (threads <= 1) {
+        run(argument, 0, 0, count);
+        return;
+    }
+    keep_workers_off_this_cpu();
+    pool.run = run;
+    pool.argument = argument;
+    pool.threads = threads;
+    pool.count = count;
+    pool.grain = count / threads / GRAINS > 1 ? count / threads / GRAINS : 1;
+    const uint64_t all = (count + pool.grain - 1) / pool.grain;
+    for (int n = 0; n < threads; n++)
+        atomic_store_explicit(&pool.shares[n].grains, grains(all * n / threads, all * (n + 1) / threads),
+                              memory_order_relaxed);
+    for (int n = 1; n < threads; n++)
+        offer(&pool.workers[n]);
+    do_job(0);
+    for (int n = 1; n < threads; n++)
+        withdraw(&pool.workers[n]);
+}
+
+/* ------------------------------------------------------------------- fork */
+
+/* No worker survives in a child, nor any other caller: its first job starts new ones. */
+static void forget_pool(void)
+{
+    pool.started = 0;
+    atomic_store(&pool.callers, 0);
+    atomic_store(&pool.busy, 0);
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, forget_pool);
+}
