@@ -28,7 +28,7 @@ from convjit.bilinear import TAPS
 from convjit.emit.metal.dispatch import Dispatch, extras_of, padded, results_of, write_text
 from convjit.emit.metal.indexing import epilogue_variables, index_of, row_major
 from convjit.emit.metal.language import METAL, TYPES
-from convjit.emit.metal.straight_line import product
+from convjit.emit.straight_line import Arithmetic, product
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.tile import FRAGMENT
@@ -36,6 +36,8 @@ from convjit.schedule.metal.winograd import Winograd
 
 THREADS = 128
 """Of a threadgroup of the transforms."""
+
+_ARITHMETIC = Arithmetic(lambda value: METAL.constant(value, "f32"), "metal::fma({0}, {1}, {2})")
 
 _WORDS = ("the depth", "the height", "the width")
 
@@ -176,7 +178,7 @@ def _transforms(plan: Winograd, *, inputs: bool) -> list[dict[str, Any]]:
         others = [m for m in range(len(numbers)) if m != n]
         rest = "".join(f" + i_{names[m]}" + (f" * {strides[m]}" if strides[m] > 1 else "") for m in others)
         elements = [f"x[{j * strides[n]}{rest}]" for j in range(algorithm.positions)]
-        code = product(matrix, elements)
+        code = product(matrix, elements, _ARITHMETIC)
         offset = plan.axes[i].offset if inputs else 0
         axes.append(
             {
