@@ -23,6 +23,7 @@ class Nest:
         axes: the phases of each axis.
         phases: its plain convolutions, in the order of `phases.phases` of its window.
         extras: extents of the extras along the three axes, each 1 or the output's.
+        outermost: the first axis that the kernel has, 0 to 2: its extents are run-time values, as the batch is.
     """
 
     in_size: tuple[int, int, int]
@@ -30,6 +31,7 @@ class Nest:
     axes: tuple[tuple[AxisPhase, ...], ...]
     phases: tuple[Phase, ...]
     extras: tuple[tuple[int, int, int], ...]
+    outermost: int
 
     @property
     def reads_outside(self) -> bool:
@@ -65,11 +67,12 @@ def nest(kernel: Kernel) -> Nest:
         for extents in (ins, outs, *extras):
             extents[-2:] = [extents[-2] * extents[-1]]
         phases_of.pop()
+    outermost = 3 - len(ins)
     for extents in (ins, outs, *extras):
         extents[:0] = [1] * (3 - len(extents))
     phases_of[:0] = [[_TRIVIAL]] * (3 - len(phases_of))
     axes = tuple(map(tuple, phases_of))
-    return Nest(_three(ins), _three(outs), axes, tuple(product(*axes)), tuple(map(_three, extras)))
+    return Nest(_three(ins), _three(outs), axes, tuple(product(*axes)), tuple(map(_three, extras)), outermost)
 
 
 def _uniform(extras: list[list[int]], outs: list[int]) -> bool:

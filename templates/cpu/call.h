@@ -7,20 +7,21 @@ typedef struct {
 typedef struct {
     const cj_array *arrays; /* the input, the packed weight, the extras, the results */
     long batch;             /* images of this call */
-    char *shared;           /* what a stage leaves for the next: `shared_bytes` for each image; 64-byte aligned */
+    long in_extent, out_extent; /* of the outermost axis, of input and output: a kernel serves any that its tile fits */
+    char *shared;           /* what a stage leaves for the next; 64-byte aligned */
 } cj_call;
 
 /* One step of a kernel, in units that any thread may take: none depends on another of its stage. A thread runs units
  * `first` up to `end`, which lie side by side. `scratch` is its own until `run` returns. */
 typedef struct {
-    long (*units)(long batch);
+    long (*units)(const cj_call *call);
     void (*run)(const cj_call *call, char *scratch, long first, long end);
 } cj_stage;
 
 /* Stages one after the other: all units of one are finished before the next begins. */
 typedef struct {
     long scratch_bytes;  /* of each thread */
-    long shared_bytes;   /* of each image, for all threads */
+    long (*shared_bytes)(const cj_call *call); /* of all threads; NULL: none */
     long images_at_once; /* 0: all. The runtime splits a larger batch, which bounds the shared memory */
     long num_stages;
     cj_stage stages[3];

@@ -45,12 +45,12 @@ def random_geometry(rng: np.random.Generator) -> Geometry:
             continue
 
 
-def random_kernel(rng: np.random.Generator, dtype: str = "f32") -> Kernel:
-    """A random geometry with an epilogue of one or two results: relu((sum * e0) + e1 + e2 ...) and what relu reads.
+def random_kernel(rng: np.random.Generator, dtype: str = "f32", geometry: Geometry | None = None) -> Kernel:
+    """A geometry with an epilogue of one or two results: relu((sum * e0) + e1 + e2 ...) and what relu reads.
 
-    The extras broadcast along random axes.
+    The extras broadcast along random axes. Without `geometry`, that is random too.
     """
-    geometry = random_geometry(rng)
+    geometry = geometry or random_geometry(rng)
     extras: list[Extra] = []
     for _ in range(int(rng.integers(0, 4))):
         kept = rng.random(geometry.rank + 2) < rng.choice([0.0, 0.5, 1.0])
@@ -92,3 +92,38 @@ def random_numbers(rng: np.random.Generator, kernel: Kernel) -> Numbers:
     geometry = kernel.geometry
     extras = [draw(e.shape, e.dtype) for e in kernel.extras]
     return Numbers(draw(geometry.in_shape, kernel.dtype), draw(geometry.weight_shape, kernel.dtype), extras)
+
+
+def layer_geometry(rng: np.random.Generator) -> Geometry:
+    """A convolution as networks have them: one kernel size, stride and padding for all axes, up to 100 channels."""
+    while True:
+        kind = str(rng.choice(["dense", "dense", "dense", "pointwise", "depthwise", "grouped", "transposed", "few"]))
+        rank = int(rng.choice([1, 2, 2, 2, 3]))
+        kernel = 1 if kind == "pointwise" else int(rng.choice([2, 3, 3, 3, 4, 5, 7]))
+        stride = int(rng.choice([1, 1, 2, 3])) if kernel > 1 else 1
+        dilation = int(rng.choice([1, 1, 1, 2])) if stride == 1 else 1
+        groups = int({"depthwise": rng.choice([8, 16, 30, 64, 70]), "grouped": rng.choice([2, 4, 8])}.get(kind, 1))
+        in_group, out_group = (int(rng.choice([3, 4, 8, 16, 17, 32, 48, 100])) for _ in range(2))
+        if kind == "depthwise":
+            in_group, out_group = 1, int(rng.choice([1, 1, 2, 3]))
+        if kind == "few":
+            in_group, out_group = (in_group, int(rng.integers(1, 6)))[:: int(rng.choice([1, -1]))]
+        one, all_axes = (1,) * rank, (stride,) * rank
+        pad = (int(rng.integers(0, kernel)),) * rank
+        window = Window(
+            strides=one if kind == "transposed" else all_axes,
+            pad_lo=pad,
+            pad_hi=pad if rng.random() < 0.7 else one,
+            kernel_dilation=(dilation,) * rank,
+            input_dilation=all_axes if kind == "transposed" else one,
+            groups=groups,
+            flip=kind == "transposed",
+        )
+        spatial = tuple(int(n) for n in rng.integers(1, (200, 30, 12)[rank - 1], rank))
+        x = (int(rng.integers(1, 4)), *spatial, in_group * groups)
+        try:
+            geometry = Geometry.of_shapes(x, (out_group * groups, *(kernel,) * rank, in_group), window)
+        except GeometryError:
+            continue
+        if geometry.flops < 200_000_000:
+            return geometry

@@ -14,12 +14,13 @@ from convjit.backends.cpu import CpuBackend
 from convjit.geometry import Geometry, Window, plain_window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
 from convjit.schedule import Schedule
-from convjit.schedule import cpu as schedules
+from convjit.schedule.cpu import choose, direct
+from convjit.schedule.cpu.machine import Machine
 
 SAMPLES = 128
 EPS = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}
-MACHINES = [(16, 32), (8, 16), (4, 32), (4, 16)]
-"""Lanes and registers of AVX-512, AVX2, NEON, SSE2: the compiler makes the vectors that this CPU lacks."""
+MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32), Machine(4, 16)]
+""" AVX-512, AVX2, NEON, SSE2: the compiler makes the vectors that this CPU lacks."""
 
 
 def tolerance(kernel: Kernel, numbers: Numbers) -> reference.Array:
@@ -42,12 +43,12 @@ def check(backend: CpuBackend, kernel: Kernel, schedule: Schedule, numbers: Numb
         assert excess.max() <= 1e-30, f"{(excess > 0).sum()} of {got.size} outputs are wrong: {got} instead of {want}"
 
 
-def small_blocks(kernel: Kernel, lanes: int, registers: int) -> Schedule:
+def small_blocks(kernel: Kernel, machine: Machine) -> Schedule:
     """A schedule with many blocks, which only large images have otherwise."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedules, "BLOCK_PIXELS", 12)
-        patch.setattr(schedules, "INPUT_BYTES", 2000)
-        return schedules.choose(kernel.any_batch(), lanes, registers)
+        patch.setattr(direct, "BLOCK_PIXELS", 12)
+        patch.setattr(direct, "INPUT_BYTES", 2000)
+        return choose(kernel.any_batch(), machine)
 
 
 def work() -> list[tuple[Kernel, Schedule]]:
@@ -55,7 +56,7 @@ def work() -> list[tuple[Kernel, Schedule]]:
     rng = np.random.default_rng(2024)
     kernels = [random_kernel(rng, "f32" if n % 6 else ("f16", "bf16")[n // 6 % 2]) for n in range(SAMPLES)]
     return [
-        (kernel, (small_blocks if n // 2 % 2 else schedules.choose)(kernel.any_batch(), *MACHINES[n % 4]))
+        (kernel, (small_blocks if n // 2 % 2 else choose)(kernel.any_batch(), MACHINES[n % 4]))
         for n, kernel in enumerate(kernels)
     ]
 

@@ -11,7 +11,7 @@ import reference
 from harness import run, schedule_of
 
 from convjit.backends.cpu import CpuBackend
-from convjit.emit.c import C, float_literal
+from convjit.emit.cpu.language import C, float_literal
 from convjit.geometry import Geometry, plain_window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel
 

@@ -12,12 +12,13 @@ from math import prod
 import mlx.core as mx
 
 from convjit.backends import BackendError, Call, Runner, Stretch
-from convjit.backends.cpu import depthwise, direct, packing, toolchain
+from convjit.backends.cpu import packing, toolchain
 from convjit.backends.cpu.runtime import Runtime
-from convjit.backends.cpu.source import Source
 from convjit.backends.cpu.stretch import StretchRunner
 from convjit.backends.cpu.toolchain import Toolchain
-from convjit.emit.c import C
+from convjit.emit import cpu as emit
+from convjit.emit.cpu.language import C
+from convjit.emit.cpu.source import Source
 from convjit.emit.epilogue import unsupported
 from convjit.geometry import Window
 from convjit.kernel import Kernel
@@ -26,9 +27,6 @@ from convjit.schedule import cpu as schedules
 
 _MAX_PHASES = 4096
 _MAX_ELEMENTS = 2**31 - 1
-
-Code = tuple[int, int]
-"""The address of a kernel, and the bytes of scratch memory that each of its threads needs."""
 
 
 class CpuBackend:
@@ -39,7 +37,7 @@ class CpuBackend:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._code: dict[str, Code] = {}
+        self._code: dict[str, int] = {}
         self._sources: dict[str, Source] = {}
         self._libraries: list[ctypes.CDLL] = []
 
@@ -63,7 +61,7 @@ class CpuBackend:
             return f"an image of {prod(geometry.out_shape)} elements is too large for the CPU kernels"
         if prod(geometry.window.input_dilation) > _MAX_PHASES:
             return f"input dilation {geometry.window.input_dilation} is too large for the CPU kernels"
-        return schedules.choose(kernel, self._toolchain.lanes, self._toolchain.registers)
+        return schedules.choose(kernel, self._toolchain.machine)
 
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         return packing.pack(window, schedule, weight, self._runtime)
@@ -71,7 +69,7 @@ class CpuBackend:
     def candidates(self, kernel: Kernel) -> list[Schedule]:
         if isinstance(self.schedule(kernel), str):
             return []
-        return schedules.candidates(kernel.any_batch(), self._toolchain.lanes, self._toolchain.registers)
+        return schedules.candidates(kernel.any_batch(), self._toolchain.machine)
 
     def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
         return None
@@ -98,11 +96,11 @@ class CpuBackend:
     def load(self, stretch: Stretch) -> Runner:
         return StretchRunner(stretch, self._runtime, self._code_of)
 
-    def _code_of(self, call: Call) -> Code:
+    def _code_of(self, call: Call) -> int:
         return self._load(call.kernel, call.schedule)
 
-    def _load(self, kernel: Kernel, schedule: Schedule) -> Code:
-        """The loaded kernel, compiled in its own process unless it already was. Two threads may do the same work."""
+    def _load(self, kernel: Kernel, schedule: Schedule) -> int:
+        """The address of the loaded `cj_kernel`, compiled unless it already was. Two threads may do the same work."""
         key = _key(kernel, schedule)
         if found := self._code.get(key):
             return found
@@ -111,17 +109,15 @@ class CpuBackend:
             library = ctypes.CDLL(str(self._toolchain.build(source.text)))
         except (BackendError, OSError) as error:
             raise BackendError(f"the kernel {source.name} cannot be made callable: {error}") from error
-        address = ctypes.cast(getattr(library, source.name), ctypes.c_void_p).value
-        assert address is not None
+        address = ctypes.addressof(ctypes.c_char.in_dll(library, source.name))
         with self._lock:
             self._libraries.append(library)
-            return self._code.setdefault(key, (address, source.scratch_bytes))
+            return self._code.setdefault(key, address)
 
     def _source(self, kernel: Kernel, schedule: Schedule) -> Source:
         key = _key(kernel, schedule)
         if key not in self._sources:
-            template = depthwise if schedule.template == "cpu/depthwise.c" else direct
-            self._sources[key] = template.source(kernel.any_batch(), schedule)
+            self._sources[key] = emit.source(kernel, schedule)
         return self._sources[key]
 
 

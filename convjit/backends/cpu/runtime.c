@@ -103,7 +103,7 @@ typedef struct {
     const cj_place *places; /* of the arrays of its call, in the same order */
     int num_places;
     int threads; /* more of them would cost more than they save */
-    long batch;
+    long batch, in_extent, out_extent;
 } cj_step;
 
 /* Bytes of memory that steps need, the most that any of them does. */
@@ -111,7 +111,30 @@ typedef struct {
     long results; /* of all steps, which only they see */
     long shared;
     long scratch; /* of each thread */
-} cj_needs;
+} needs;
+
+static long larger(long a, long b)
+{
+    return a > b ? a : b;
+}
+
+static long images_at_once(const cj_step *step)
+{
+    const long most = step->kernel->images_at_once;
+    return most && most < step->batch ? most : step->batch;
+}
+
+static needs needs_of(const cj_step *steps, int num_steps, long results)
+{
+    needs most = {.results = results};
+    for (const cj_step *step = steps; step < steps + num_steps; step++) {
+        const cj_call call = {.batch = images_at_once(step), .in_extent = step->in_extent, .out_extent = step->out_extent};
+        most.scratch = larger(most.scratch, step->kernel->scratch_bytes);
+        if (step->kernel->shared_bytes)
+            most.shared = larger(most.shared, step->kernel->shared_bytes(&call));
+    }
+    return most;
+}
 
 typedef struct {
     char *results, *shared, *scratch;
@@ -124,12 +147,12 @@ static long aligned(long bytes, long alignment)
 }
 
 /* Threads' scratch memories do not begin at the same place of a page, so that they use different sets of a cache. */
-static long scratch_step(const cj_needs *needs)
+static long scratch_step(const needs *needs)
 {
     return needs->scratch ? aligned(needs->scratch, PAGE) + 128 : 0;
 }
 
-static memory lay_out(const arena *a, const cj_needs *needs)
+static memory lay_out(const arena *a, const needs *needs)
 {
     char *const results = (char *)a + PAGE, *const shared = results + aligned(needs->results, PAGE);
     return (memory){results, shared, shared + aligned(needs->shared, PAGE), scratch_step(needs)};
@@ -151,13 +174,13 @@ static void run_kernel(const cj_kernel *kernel, const cj_call *call, const memor
 {
     for (int n = 0; n < kernel->num_stages; n++) {
         const stage_job job = {&kernel->stages[n], *call, memory};
-        run_units(run_stage, &job, job.stage->units(call->batch), threads);
+        run_units(run_stage, &job, job.stage->units(call), threads);
     }
 }
 
 static void run_step(const cj_step *step, char *const *arrays, const memory *memory, int threads)
 {
-    const long at_once = step->kernel->images_at_once ? step->kernel->images_at_once : step->batch;
+    const long at_once = images_at_once(step);
     for (long first = 0; first < step->batch; first += at_once) {
         cj_array placed[step->num_places];
         for (int n = 0; n < step->num_places; n++) {
@@ -166,19 +189,27 @@ static void run_step(const cj_step *step, char *const *arrays, const memory *mem
             placed[n] = (cj_array){base + place->offset + first * place->batch_step, place->batch_step};
         }
         const long left = step->batch - first;
-        const cj_call call = {placed, left < at_once ? left : at_once, memory->shared};
+        const cj_call call = {
+            .arrays = placed,
+            .batch = left < at_once ? left : at_once,
+            .in_extent = step->in_extent,
+            .out_extent = step->out_extent,
+            .shared = memory->shared,
+        };
         run_kernel(step->kernel, &call, memory, threads < step->threads ? threads : step->threads);
     }
 }
 
-/* Runs kernels one after the other, on up to `threads` threads. Returns 0, or 1 if there is no memory for it. */
-int cj_run(const cj_step *steps, int num_steps, char *const *arrays, const cj_needs *needs, int threads)
+/* Runs kernels one after the other, on up to `threads` threads; `result_bytes` of results are seen only by them.
+ * Returns 0, or 1 if there is no memory for it. */
+int cj_run(const cj_step *steps, int num_steps, char *const *arrays, long result_bytes, int threads)
 {
     const int granted = enter_pool(threads);
-    const long bytes = aligned(needs->results, PAGE) + aligned(needs->shared, PAGE) + granted * scratch_step(needs);
+    const needs needs = needs_of(steps, num_steps, result_bytes);
+    const long bytes = aligned(needs.results, PAGE) + aligned(needs.shared, PAGE) + granted * scratch_step(&needs);
     arena *own = take_arena(bytes);
     if (own) {
-        const memory memory = lay_out(own, needs);
+        const memory memory = lay_out(own, &needs);
         for (const cj_step *step = steps; step < steps + num_steps; step++)
             run_step(step, arrays, &memory, granted);
         leave_arena(own);

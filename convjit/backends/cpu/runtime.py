@@ -14,17 +14,6 @@ from convjit.emit.render import TEMPLATES
 _INCLUDED = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
 
-class KernelHead(ctypes.Structure):
-    """The beginning of a `cj_kernel`, which the text of a kernel defines: see `call.h`."""
-
-    _fields_ = [
-        ("scratch_bytes", ctypes.c_long),
-        ("shared_bytes", ctypes.c_long),
-        ("images_at_once", ctypes.c_long),
-        ("num_stages", ctypes.c_long),
-    ]
-
-
 class Place(ctypes.Structure):
     """Where an array of a kernel's call lies: see `cj_place`."""
 
@@ -40,13 +29,9 @@ class Step(ctypes.Structure):
         ("num_places", ctypes.c_int),
         ("threads", ctypes.c_int),
         ("batch", ctypes.c_long),
+        ("in_extent", ctypes.c_long),
+        ("out_extent", ctypes.c_long),
     ]
-
-
-class Needs(ctypes.Structure):
-    """Bytes of memory that steps need: see `cj_needs`."""
-
-    _fields_ = [("results", ctypes.c_long), ("shared", ctypes.c_long), ("scratch", ctypes.c_long)]
 
 
 class PackingOrder(ctypes.Structure):
@@ -81,7 +66,7 @@ class Runtime:
         self.run = library.cj_run
         self.run.argtypes = [
             *(ctypes.POINTER(Step), ctypes.c_int),
-            *(ctypes.c_void_p, ctypes.POINTER(Needs), ctypes.c_int),
+            *(ctypes.c_void_p, ctypes.c_long, ctypes.c_int),
         ]
         self.pack = library.cj_pack
         self.pack.argtypes = [ctypes.POINTER(PackingOrder), ctypes.c_int]

@@ -12,9 +12,10 @@ import mlx.core as mx
 
 from convjit.backends import Call, Stretch
 from convjit.backends.cpu.memory import allocator, borrow
-from convjit.backends.cpu.runtime import KernelHead, Needs, Place, Runtime, Step
+from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
 from convjit.kernel import DTYPES, Kernel
+from convjit.schedule.nest import nest
 
 _ALIGNMENT = 64
 
@@ -72,14 +73,11 @@ class StretchRunner:
             prod(kernel.geometry.out_shape) * DTYPES[kernel.result_dtypes[n]]
             for kernel, n in (results[value] for value in self._made)
         ]
-        bases, offsets, results_bytes = _lay_out(stretch, self._made)
-        self._needs = Needs(results=results_bytes)
+        bases, offsets, self._result_bytes = _lay_out(stretch, self._made)
         self._steps = (Step * len(stretch.calls))()
         self._tables: list[object] = []  # keeps alive what the steps point to
         self._threads = 1
         for step, call in zip(self._steps, stretch.calls, strict=True):
-            address = code(call)
-            self._add_needs(KernelHead.from_address(address), call.kernel.geometry.batch)
             values = [*call.inputs, *call.results]
             table = (Place * len(values))(
                 *((bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call.kernel), strict=True))
@@ -88,8 +86,10 @@ class StretchRunner:
             threads = max(1, min(runtime.threads, call.kernel.geometry.flops // FLOPS_PER_THREAD))
             if threads > 1:
                 self._threads = runtime.threads
-            step.kernel, step.places, step.num_places = address, table, len(table)
+            step.kernel, step.places, step.num_places = code(call), table, len(table)
             step.threads, step.batch = threads, call.kernel.geometry.batch
+            loops = nest(call.kernel)
+            step.in_extent, step.out_extent = loops.in_size[loops.outermost], loops.out_size[loops.outermost]
         self._kept: _Kept | None = None
 
     def __call__(self, inputs: Sequence[mx.array]) -> list[mx.array]:
@@ -106,15 +106,10 @@ class StretchRunner:
         if self._poisoned:
             for (address, _), size in zip(made, self._made_bytes, strict=True):
                 ctypes.memset(address, 0xFF, size)
-        if self._runtime.run(self._steps, len(self._steps), arrays, ctypes.byref(self._needs), self._threads):
-            raise MemoryError(f"no memory for the {self._needs.results} bytes of intermediate results of a stretch")
+        if self._runtime.run(self._steps, len(self._steps), arrays, self._result_bytes, self._threads):
+            raise MemoryError(f"no memory for the {self._result_bytes} bytes of intermediate results of a stretch")
         values = {value: finished() for value, (_, finished) in zip(self._made, made, strict=True)}
         return [values[v] if v in values else inputs[v] for v in self._outputs]
-
-    def _add_needs(self, kernel: KernelHead, batch: int) -> None:
-        images = min(batch, kernel.images_at_once or batch)
-        self._needs.shared = max(self._needs.shared, images * kernel.shared_bytes)
-        self._needs.scratch = max(self._needs.scratch, kernel.scratch_bytes)
 
     def _borrow(self, number: int, array: mx.array) -> tuple[int, object]:
         size = self._input_bytes[number]

@@ -11,16 +11,23 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convjit import cache
 from convjit.backends import BackendError
+from convjit.backends.cpu.caches import cache_bytes
+from convjit.schedule.cpu.machine import Machine
 
 FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC")
 """Never -ffast-math or a part of it that changes results: linked with it, a library makes the whole process flush
 denormals."""
+
+_SELECTS_CPU = ("-march", "-mcpu", "-target", "--target")
+"""Words of a command that already says what to compile for."""
+
+_FEATURES = ("__AVX", "__SSE", "__FMA", "__F16C", "__ARM_", "__aarch64__")
 
 TIMEOUT = 60.0
 """Seconds. A kernel takes a tenth of one; zig builds its own libraries once, in four."""
@@ -33,21 +40,22 @@ _HELP = "install a C compiler (gcc or clang), run `pip install ziglang`, or set 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """A compiler that can be run, and the vectors of the CPU that it compiles for.
+    """A compiler that can be run, and the CPU that it compiles for.
 
     Attributes:
         command: the compiler and the flags that select this CPU.
         version: as the compiler tells it.
         features: the compiler's names for the CPU's abilities, such as "__AVX512F__"; part of every key.
-        lanes: floats in a vector register.
-        registers: how many vector registers there are.
     """
 
     command: tuple[str, ...]
     version: str
     features: tuple[str, ...]
-    lanes: int
-    registers: int
+
+    @property
+    def machine(self) -> Machine:
+        """What schedules depend on."""
+        return machine_with(self.features)
 
     def fingerprint(self) -> str:
         """What a compiled file depends on beyond its text."""
@@ -81,14 +89,13 @@ def find() -> Toolchain:
     compiler = _compiler()
     program = os.path.realpath(compiler[0])
     status = os.stat(program)
-    key = cache.content_key("probe", repr((compiler, program, status.st_mtime_ns, status.st_size)), _cpu())
+    key = cache.content_key("features", repr((compiler, program, status.st_mtime_ns, status.st_size)), _cpu())
 
     def probe(file: Path) -> None:
         file.write_text(json.dumps(asdict(_probe(compiler))))
 
     found = json.loads(cache.artefact(key, ".json", probe).read_text())
-    command, features = tuple(found["command"]), tuple(found["features"])
-    return Toolchain(command, found["version"], features, found["lanes"], found["registers"])
+    return Toolchain(tuple(found["command"]), found["version"], tuple(found["features"]))
 
 
 def _compiler() -> tuple[str, ...]:
@@ -123,8 +130,10 @@ def _cpu() -> str:
 
 
 def _probe(compiler: tuple[str, ...]) -> Toolchain:
-    """Ask the compiler about itself and this CPU, through its predefined macros."""
-    for selection in ("-march=native",), ("-mcpu=native",), ():
+    """Ask the compiler about itself and the CPU, through its predefined macros: this CPU, or the one that it is told
+    to compile for."""
+    told = any(word.startswith(_SELECTS_CPU) for word in compiler)
+    for selection in ((),) if told else (("-march=native",), ("-mcpu=native",), ()):
         command = (*compiler, *selection)
         try:
             listing = _run([*command, "-dM", "-E", "-x", "c", os.devnull])
@@ -133,19 +142,26 @@ def _probe(compiler: tuple[str, ...]) -> Toolchain:
                 raise
             continue
         macros = dict(line.split(" ", 2)[1:] for line in listing.splitlines() if line.count(" ") >= 2)
-        lanes, registers = _vectors(macros)
-        features = tuple(sorted(m for m in macros if m.startswith(("__AVX", "__SSE", "__FMA", "__F16C", "__ARM_"))))
-        return Toolchain(command, macros.get("__VERSION__", "unknown").strip('"'), features, lanes, registers)
+        features = tuple(sorted(name for name in macros if name.startswith(_FEATURES)))
+        return Toolchain(command, macros.get("__VERSION__", "unknown").strip('"'), features)
     raise AssertionError("the last selection is empty")
 
 
-def _vectors(macros: Mapping[str, str]) -> tuple[int, int]:
+def machine_with(features: Collection[str]) -> Machine:
+    """The CPU that has `features`, with the caches of the one that this process runs on."""
+    lanes, registers = _vectors(features)
+    bf16_dot = "__AVX512BF16__" in features or "__ARM_FEATURE_BF16_VECTOR_ARITHMETIC" in features
+    sizes = {f"l{level}_bytes": size for level in (1, 2) if (size := cache_bytes(level))}
+    return Machine(lanes, registers, bf16_dot=bf16_dot, **sizes)
+
+
+def _vectors(features: Collection[str]) -> tuple[int, int]:
     """Floats in a vector register, and how many registers there are."""
-    if "__AVX512F__" in macros:
+    if "__AVX512F__" in features:
         return 16, 32
-    if "__AVX2__" in macros and "__FMA__" in macros:
+    if "__AVX2__" in features and "__FMA__" in features:
         return 8, 16
-    if "__ARM_NEON" in macros and "__aarch64__" in macros:
+    if "__ARM_NEON" in features and "__aarch64__" in features:
         return 4, 32
     return 4, 16
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from convjit.backends.cpu.packing import int_choice
-from convjit.backends.cpu.source import Source, common_variables, name_of
+from convjit.emit.cpu.packing import Packing, taps_of_phases
+from convjit.emit.cpu.source import Source, common_variables, name_of
 from convjit.emit.render import render
+from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.cpu import depthwise_edges
+from convjit.schedule.cpu.depthwise import edges
 from convjit.schedule.nest import nest
 
 
@@ -17,9 +18,9 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     (axes,) = loops.phases
     channels, lanes, tile_columns, tap_chunk = (
         kernel.geometry.in_channels,
-        int_choice(schedule, "lanes"),
-        int_choice(schedule, "tile_columns"),
-        int_choice(schedule, "taps"),
+        schedule.number("lanes"),
+        schedule.number("tile_columns"),
+        schedule.number("taps"),
     )
     taps = len(axes[2].taps)
     text = render(
@@ -32,9 +33,16 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         lanes=lanes,
         used_lanes=min(lanes, channels),
         tile_columns=tile_columns,
-        row_block=int_choice(schedule, "row_block"),
-        vector_block=int_choice(schedule, "vector_block"),
+        row_block=schedule.number("row_block"),
+        vector_block=schedule.number("vector_block"),
         tap_chunks=[(first, min(tap_chunk, taps - first)) for first in range(0, taps, tap_chunk)],
-        edges=depthwise_edges(loops, tile_columns),
+        edges=edges(loops, tile_columns),
     )
-    return Source(text, name_of(kernel), scratch_bytes=0)
+    return Source(text, name_of(kernel))
+
+
+def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
+    """How "cpu/depthwise.c" reads a weight of shape (O, *kernel, 1)."""
+    out_channels, *kernel, _ = weight
+    taps = taps_of_phases(window, tuple(kernel))
+    return Packing(taps, 1, out_channels, out_channels, out_channels, sum(map(len, taps)) * out_channels)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from math import ceil, prod
 from typing import Any
 
-from convjit.backends.cpu.packing import Packing, int_choice, packing
-from convjit.backends.cpu.source import Source, common_variables, name_of
+from convjit.emit.cpu.packing import Packing, taps_of_phases
+from convjit.emit.cpu.source import Source, common_variables, name_of
 from convjit.emit.render import render
+from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.nest import Nest, nest
@@ -17,12 +18,12 @@ MAX_CHAIN = 4600
 
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
-    """The C text of a direct convolution. Batch is a run-time value, so kernels that differ in it share their text."""
+    """The C text of a direct convolution."""
     geometry = kernel.geometry
     window = geometry.window
     loops = nest(kernel)
     packed = packing(window, geometry.weight_shape, schedule)
-    row_block, column_block = int_choice(schedule, "row_block"), int_choice(schedule, "column_block")
+    row_block, column_block = schedule.number("row_block"), schedule.number("column_block")
     scratch_size = _scratch_size(loops, row_block, column_block)
     copies = loops.reads_outside or kernel.dtype != "f32"
     scratch_bytes = ceil(prod(scratch_size) * geometry.in_channels * 4 / 64) * 64 if copies else 0
@@ -33,23 +34,35 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         groups=window.groups,
         stride=[axis.stride for axis in loops.phases[0]],
         period=[axis.period for axis in loops.phases[0]],
-        lanes=int_choice(schedule, "lanes"),
-        vectors=int_choice(schedule, "vectors"),
-        tile_rows=int_choice(schedule, "tile_rows"),
-        tile_columns=int_choice(schedule, "tile_columns"),
+        lanes=schedule.number("lanes"),
+        vectors=schedule.number("vectors"),
+        tile_rows=schedule.number("tile_rows"),
+        tile_columns=schedule.number("tile_columns"),
         row_block=row_block,
         column_block=column_block,
-        last_vectors=packed.last_width // int_choice(schedule, "lanes"),
-        last_lanes=(geometry.out_channels // window.groups - 1) % int_choice(schedule, "lanes") + 1,
-        tiles=_tiles(geometry.out_channels // window.groups, packed, int_choice(schedule, "lanes")),
+        last_vectors=packed.last_width // schedule.number("lanes"),
+        last_lanes=(geometry.out_channels // window.groups - 1) % schedule.number("lanes") + 1,
+        tiles=_tiles(geometry.out_channels // window.groups, packed, schedule.number("lanes")),
         copies=copies,
         scratch_size=scratch_size,
         scratch_bytes=scratch_bytes,
         chain=2048 if longest > MAX_CHAIN else 0,
-        phases=_phases(kernel, loops, packed, scratch_size if copies else loops.in_size, copies),
-        share_channels=prod(geometry.weight_shape) > prod(geometry.in_shape[1:]),
+        phases=_phases(kernel, schedule, loops, packed, scratch_size if copies else loops.in_size, copies),
+        splits=schedule.number("splits"),
+        channels_first=prod(geometry.weight_shape) > prod(geometry.in_shape[1:]),
     )
-    return Source(text, name_of(kernel), scratch_bytes)
+    return Source(text, name_of(kernel))
+
+
+def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
+    """How "cpu/direct.c" reads a weight of shape (O, *kernel, C / groups)."""
+    out_channels, *kernel, group_channels = weight
+    taps = taps_of_phases(window, tuple(kernel))
+    lanes, vectors = schedule.number("lanes"), schedule.number("vectors")
+    needed = ceil(out_channels / window.groups / lanes)
+    last = (needed - 1) % vectors + 1
+    floats = sum(map(len, taps)) * window.groups * needed * lanes * group_channels
+    return Packing(taps, window.groups, vectors * lanes, last * lanes, needed * lanes, floats)
 
 
 def _scratch_size(loops: Nest, row_block: int, column_block: int) -> tuple[int, int, int]:
@@ -70,7 +83,7 @@ def _tiles(group_outputs: int, packed: Packing, lanes: int) -> list[dict[str, An
 
 
 def _phases(
-    kernel: Kernel, loops: Nest, packed: Packing, extents: tuple[int, int, int], copies: bool
+    kernel: Kernel, schedule: Schedule, loops: Nest, packed: Packing, extents: tuple[int, int, int], copies: bool
 ) -> list[dict[str, Any]]:
     """The table of phases: `extents` are those of what the tiles read, the scratch memory or the input."""
     geometry = kernel.geometry
@@ -95,6 +108,9 @@ def _phases(
         if prod(outputs):
             table.append(
                 {
+                    "places": outputs[0]
+                    * ceil(outputs[1] / schedule.number("row_block"))
+                    * ceil(outputs[2] / schedule.number("column_block")),
                     "outputs": outputs,
                     "first": [axis.first for axis in phase],
                     "offset": [axis.offset for axis in phase],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from convjit.emit.c import C, functions_used
+from convjit.emit.cpu.language import C, functions_used
 from convjit.emit.epilogue import statements
 from convjit.kernel import Kernel
 from convjit.schedule.nest import Nest
@@ -15,15 +15,14 @@ C_TYPES = {"f32": "float", "f16": "half", "bf16": "half"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The text of a kernel, the name of its function, and how much scratch memory each of its threads needs."""
+    """The text of a kernel, and the name of the `cj_kernel` that it exports."""
 
     text: str
     name: str
-    scratch_bytes: int
 
 
 def name_of(kernel: Kernel) -> str:
-    """The name of a kernel's function, as profilers show it."""
+    """The name of a kernel, as profilers show it."""
     geometry = kernel.geometry
     shape = f"{_by(geometry.in_size)}x{geometry.in_channels}_{_by(geometry.kernel)}x{geometry.out_channels}"
     return f"conv{geometry.rank}d_{shape}"

@@ -1,14 +1,14 @@
-"""Schedules of CPU kernels, chosen by a small model of what a core can do."""
+"""Schedules of "cpu/direct.c", chosen by a small model of what a core can do."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from math import ceil, prod
 
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
+from convjit.schedule.cpu.machine import Machine
 from convjit.schedule.nest import Nest, nest
 
 INPUT_BYTES = 384 << 10
@@ -17,50 +17,47 @@ INPUT_BYTES = 384 << 10
 BLOCK_PIXELS = 1024
 """Outputs of a block, at most: more would leave threads without work."""
 
-
-MAX_EDGES = 8
-"""Functions of their own for the tiles at the edges of a depthwise kernel's rows."""
-
-MAX_SPAN = 96
-"""Input columns of a depthwise tile: its code is unrolled over them."""
+UNITS = 32
+"""Pieces of work in an image, at least, where there are as many: threads share them."""
 
 Tile = tuple[int, int, int]
 """Rows, columns, and vectors of output channels that are summed in registers."""
 
 
-def choose(kernel: Kernel, lanes: int, registers: int) -> Schedule:
-    """The schedule of a kernel, for vectors of so many lanes in so many registers."""
-    return depthwise(kernel, lanes, registers) or direct(kernel, lanes, registers)
-
-
-def candidates(kernel: Kernel, lanes: int, registers: int) -> list[Schedule]:
-    """Schedules worth measuring, that of `choose` first: the best tile for each number of vectors."""
-    best = choose(kernel, lanes, registers)
-    best_of_vectors: dict[int, Tile] = {}
-    for tile in _best_tiles(kernel, lanes, registers):
-        best_of_vectors.setdefault(tile[2], tile)
-    others = (_direct(kernel, lanes, tile) for tile in best_of_vectors.values())
-    return [best, *(schedule for schedule in others if schedule != best)]
-
-
-def direct(kernel: Kernel, lanes: int, registers: int) -> Schedule:
+def schedule(kernel: Kernel, machine: Machine) -> Schedule:
     """The schedule of "cpu/direct.c" for a kernel.
 
     Choices: `lanes` of a vector; `vectors` of output channels and `tile_rows` x `tile_columns` outputs summed in
-    registers; `row_block` x `column_block` outputs whose input is kept at hand.
+    registers; `row_block` x `column_block` outputs whose input is kept at hand; `splits` of the output channels that
+    are work by themselves.
     """
-    return _direct(kernel, lanes, _best_tiles(kernel, lanes, registers)[0])
+    return _with_tile(kernel, machine.lanes, _best_tiles(kernel, machine)[0])
 
 
-def _direct(kernel: Kernel, lanes: int, tile: Tile) -> Schedule:
+def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
+    """The best tile for each number of vectors."""
+    best_of_vectors: dict[int, Tile] = {}
+    for tile in _best_tiles(kernel, machine):
+        best_of_vectors.setdefault(tile[2], tile)
+    return [_with_tile(kernel, machine.lanes, tile) for tile in best_of_vectors.values()]
+
+
+def _with_tile(kernel: Kernel, lanes: int, tile: Tile) -> Schedule:
     tile_rows, tile_columns, vectors = tile
-    row_block, column_block = _block(kernel, nest(kernel), tile_rows, tile_columns)
+    loops, window = nest(kernel), kernel.geometry.window
+    row_block, column_block = _block(kernel, loops, tile_rows, tile_columns)
+    blocks = window.groups * ceil(kernel.geometry.out_channels / window.groups / lanes / vectors)
+    units = sum(
+        depth * ceil(height / row_block) * ceil(width / column_block)
+        for depth, height, width in map(loops.outputs, loops.phases)
+    )
     return Schedule(
         "cpu/direct.c",
         (
             ("column_block", column_block),
             ("lanes", lanes),
             ("row_block", row_block),
+            ("splits", min(blocks, ceil(UNITS / max(units, 1)))),
             ("tile_columns", tile_columns),
             ("tile_rows", tile_rows),
             ("vectors", vectors),
@@ -68,10 +65,10 @@ def _direct(kernel: Kernel, lanes: int, tile: Tile) -> Schedule:
     )
 
 
-def _best_tiles(kernel: Kernel, lanes: int, registers: int) -> list[Tile]:
+def _best_tiles(kernel: Kernel, machine: Machine) -> list[Tile]:
     """Tiles, from the one that takes the fewest cycles for all outputs."""
     _, height, width = nest(kernel).least_outputs
-    needed = ceil(kernel.geometry.out_channels / kernel.geometry.window.groups / lanes)
+    needed = ceil(kernel.geometry.out_channels / kernel.geometry.window.groups / machine.lanes)
 
     def cycles(tile: Tile) -> float:
         rows, columns, vectors = tile
@@ -81,7 +78,7 @@ def _best_tiles(kernel: Kernel, lanes: int, registers: int) -> list[Tile]:
             full * _tile_cycles(rows * columns, vectors) + (_tile_cycles(rows * columns, last) if last else 0)
         )
 
-    return sorted(_tiles(height, width, min(needed, 4), registers), key=cycles)
+    return sorted(_tiles(height, width, min(needed, 4), machine.registers), key=cycles)
 
 
 def _tiles(height: int, width: int, max_vectors: int, registers: int) -> Iterator[Tile]:
@@ -125,43 +122,3 @@ def _divisions(extent: int, tile: int) -> list[int]:
     """Block sizes that divide an axis into equal blocks of whole tiles."""
     tiles = ceil(extent / tile)
     return sorted({ceil(tiles / blocks) * tile for blocks in range(1, tiles + 1)}, reverse=True)
-
-
-def depthwise(kernel: Kernel, lanes: int, registers: int) -> Schedule | None:
-    """The schedule of "cpu/depthwise.c" for a kernel, None if it is not that kind of kernel.
-
-    Choices: `lanes` of a vector; `tile_columns` outputs of a row summed in registers; `taps` of a row whose weights
-    are in registers; `row_block` rows by `vector_block` vectors of channels done one after the other.
-    """
-    geometry = kernel.geometry
-    loops = nest(kernel)
-    if not geometry.in_channels == geometry.out_channels == geometry.window.groups or len(loops.phases) != 1:
-        return None
-    *_, axis = loops.phases[0]
-    taps = ceil(len(axis.taps) / ceil(len(axis.taps) / 7))
-    width = loops.out_size[2]
-    tile_columns = ceil(width / ceil(width / min(14, registers - 2 - taps)))
-    if (tile_columns - 1) * axis.stride + axis.span > MAX_SPAN or len(depthwise_edges(loops, tile_columns)) > MAX_EDGES:
-        return None
-    return Schedule(
-        "cpu/depthwise.c",
-        (
-            ("lanes", lanes),
-            ("row_block", ceil(loops.out_size[1] / ceil(loops.out_size[1] / 8))),
-            ("taps", taps),
-            ("tile_columns", tile_columns),
-            ("vector_block", 4),
-        ),
-    )
-
-
-def depthwise_edges(loops: Nest, tile_columns: int) -> list[tuple[int, int]]:
-    """The first input column of a tile that exists and the first beyond it that does not, for all tiles of a row:
-    each pair once, that of the most tiles first."""
-    *_, axis = loops.phases[0]
-    span = (tile_columns - 1) * axis.stride + axis.span
-    pairs: Counter[tuple[int, int]] = Counter()
-    for first in range(0, loops.out_size[2], tile_columns):
-        start = min(first, loops.out_size[2] - tile_columns) * axis.stride + axis.offset
-        pairs[min(max(-start, 0), span), min(max(loops.in_size[2] - start, 0), span)] += 1
-    return [pair for pair, _ in pairs.most_common()]

@@ -1,0 +1,34 @@
+"""A kernel and its schedule as C: one module and one template under `templates/cpu/` for each way to convolve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from convjit.emit.cpu import depthwise, direct
+from convjit.emit.cpu.packing import Packing
+from convjit.emit.cpu.source import Source
+from convjit.geometry import Window
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+
+
+class _Template(NamedTuple):
+    source: Callable[[Kernel, Schedule], Source]
+    packing: Callable[[Window, tuple[int, ...], Schedule], Packing]
+
+
+_TEMPLATES = {
+    "cpu/depthwise.c": _Template(depthwise.source, depthwise.packing),
+    "cpu/direct.c": _Template(direct.source, direct.packing),
+}
+
+
+def source(kernel: Kernel, schedule: Schedule) -> Source:
+    """The C text of a kernel. Batch is a run-time value, so kernels that differ in it share their text."""
+    return _TEMPLATES[schedule.template].source(kernel.any_batch(), schedule)
+
+
+def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
+    """How a kernel with this window and schedule reads a weight of shape (O, *kernel, C / groups)."""
+    return _TEMPLATES[schedule.template].packing(window, weight, schedule)

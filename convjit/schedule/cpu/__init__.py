@@ -1,0 +1,23 @@
+"""How to run a kernel on a CPU: which template, which tile."""
+
+from __future__ import annotations
+
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+from convjit.schedule.cpu import depthwise, direct
+from convjit.schedule.cpu.machine import Machine
+
+
+def choose(kernel: Kernel, machine: Machine) -> Schedule:
+    """The schedule that should be the fastest."""
+    return depthwise.schedule(kernel, machine) or direct.schedule(kernel, machine)
+
+
+def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
+    """Schedules worth measuring, that of `choose` first."""
+    everything = [
+        choose(kernel, machine),
+        *depthwise.candidates(kernel, machine),
+        *direct.candidates(kernel, machine),
+    ]
+    return list(dict.fromkeys(everything))
