@@ -1,13 +1,15 @@
-"""The convolutions that are measured: 58 problems from public sources, and how they are shrunk for the simulator.
+"""The convolutions that are measured: 58 problems from public sources, 25 of our experiments, and how they are shrunk.
 
-`conv_problems.json` holds them as a user would write them. A simulator executes a few million multiply-adds a second,
-so `shrink` makes a smaller problem of the same class: same rank, kernel, strides, dilations and padding; still
-batched, still grouped; the same channel remainders modulo 16; and at least 128 output pixels, if it had as many.
+`conv_problems.json` and `experiments.json` hold them as a user would write them. A simulator executes a few million
+multiply-adds a second, so `shrink` makes a smaller problem of the same class: same rank, kernel, strides, dilations and
+padding; still batched, still grouped; the same channel remainders modulo 16; and at least 128 output pixels, if it had
+as many. `shrink_to` keeps all but the batch and the extents, for problems that would take a CPU seconds.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 from convjit.geometry import Geometry, Window
 
 FILE = Path(__file__).with_name("conv_problems.json")
+EXPERIMENTS = Path(__file__).with_name("experiments.json")
 MULTIPLY_ADDS = 60_000_000
 ELEMENTS = 500_000
 PIXELS = 128
@@ -26,7 +29,7 @@ class Problem:
     """A convolution with a name.
 
     Attributes:
-        name: its name in `conv_problems.json`.
+        name: its name in the file.
         geometry: the convolution; a transposed one has its stride in `input_dilation` (see `Window`).
         source: where it is from.
     """
@@ -37,8 +40,17 @@ class Problem:
 
 
 def problems() -> tuple[Problem, ...]:
-    """All problems, in full size."""
-    return tuple(Problem(r["id"], _geometry(r), r["src"]) for r in json.loads(FILE.read_text()))
+    """All problems of public sources, in full size."""
+    return _read(FILE)
+
+
+def experiments() -> tuple[Problem, ...]:
+    """The layers on which generated C was first tried: batch 1, from well-known networks."""
+    return _read(EXPERIMENTS)
+
+
+def _read(file: Path) -> tuple[Problem, ...]:
+    return tuple(Problem(r["id"], _geometry(r), r["src"]) for r in json.loads(file.read_text()))
 
 
 def _geometry(record: dict[str, Any]) -> Geometry:
@@ -76,6 +88,26 @@ def shrink(geometry: Geometry) -> Geometry:
     return geometry
 
 
+def shrink_to(geometry: Geometry, flops: float) -> Geometry:
+    """A convolution of the same kernel, window and channels with at most so many flops.
+
+    Cut by halves, in this order, each as far as needed and allowed: the batch; the longest spatial extent that remains
+    at least as long as the dilated kernel.
+
+    Raises:
+        ValueError: if one output takes more.
+    """
+    while geometry.flops > flops:
+        if geometry.batch > 1:
+            geometry = _with_half_the_batch(geometry)
+            continue
+        nearer = next(_nearer(geometry), None)
+        if nearer is None:
+            raise ValueError(f"{geometry} cannot be shrunk to {flops:g} flops")
+        geometry = nearer
+    return geometry
+
+
 def _fits(geometry: Geometry) -> bool:
     elements = prod(geometry.in_shape) + prod(geometry.out_shape)
     return multiply_adds(geometry) <= MULTIPLY_ADDS and elements <= ELEMENTS
@@ -83,12 +115,11 @@ def _fits(geometry: Geometry) -> bool:
 
 def _smaller(geometry: Geometry) -> Geometry:
     if geometry.batch > 2:
-        fewer = replace(geometry, batch=(geometry.batch + 1) // 2)
+        fewer = _with_half_the_batch(geometry)
         if _pixels(fewer) >= PIXELS:
             return fewer
-    for axis in sorted(range(geometry.rank), key=lambda a: -geometry.out_size[a]):
-        nearer = _with_half_the_extent(geometry, axis)
-        if nearer != geometry and _pixels(nearer) >= PIXELS and _kernel_fits(nearer, axis):
+    for nearer in _nearer(geometry):
+        if _pixels(nearer) >= PIXELS:
             return nearer
     groups = geometry.window.groups
     if groups > 2:
@@ -113,6 +144,18 @@ def _pixels(geometry: Geometry) -> int:
 
 def _half_the_channels(channels: int) -> int:
     return (channels // 16 + 1) // 2 * 16 + channels % 16
+
+
+def _with_half_the_batch(geometry: Geometry) -> Geometry:
+    return replace(geometry, batch=(geometry.batch + 1) // 2)
+
+
+def _nearer(geometry: Geometry) -> Iterator[Geometry]:
+    """The geometry with one of its extents cut by half, where the kernel still fits; the longest first."""
+    for axis in sorted(range(geometry.rank), key=lambda a: -geometry.out_size[a]):
+        nearer = _with_half_the_extent(geometry, axis)
+        if nearer != geometry and _kernel_fits(nearer, axis):
+            yield nearer
 
 
 def _kernel_fits(geometry: Geometry, axis: int) -> bool:

@@ -1,0 +1,155 @@
+"""convjit's kernels: one stretch on prepared arrays, without the rest of a compiled program."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+import numpy as np
+
+from benchmarks.layers.network import Array, Dtype, Network, Refused, Way
+from convjit.backends import MLX_DTYPES, Call, Stretch
+from convjit.backends.cpu import CpuBackend
+from convjit.geometry import Geometry
+from convjit.kernel import Epilogue, Extra, Instruction, Kernel
+from convjit.schedule import Schedule
+
+
+def kernel_of(geometry: Geometry, dtype: Dtype) -> Kernel:
+    """The convolution with bias and ReLU."""
+    bias = Extra((*(1,) * (geometry.rank + 1), geometry.out_channels), dtype)
+    zero = Instruction("arith.constant", (), "f32", 0.0)
+    if dtype == "f32":
+        steps = (Instruction("arith.addf", (0, 1), "f32"), zero, Instruction("arith.maximumf", (2, 3), "f32"))
+    else:
+        steps = (
+            Instruction("arith.extf", (1,), "f32"),
+            Instruction("arith.addf", (0, 2), "f32"),
+            zero,
+            Instruction("arith.maximumf", (3, 4), "f32"),
+            Instruction("arith.truncf", (5,), dtype),
+        )
+    return Kernel(geometry, dtype, (bias,), Epilogue(("f32", dtype), steps, (len(steps) + 1,)), (dtype,))
+
+
+def chosen(backend: CpuBackend, kernel: Kernel) -> Schedule:
+    """The schedule that the backend would run.
+
+    Raises:
+        Refused: if it runs none.
+    """
+    schedule = backend.schedule(kernel)
+    if isinstance(schedule, str):
+        raise Refused(schedule)
+    return schedule
+
+
+def altered(candidates: list[Schedule], words: str) -> Schedule:
+    """The first of `candidates` of the template that `words` begins with, its choices replaced by those that follow:
+    "cpu/direct.c tile_rows=2".
+
+    Raises:
+        ValueError: if there is no such template or choice.
+    """
+    template, *choices = words.split()
+    schedule = next((s for s in candidates if s.template == template), None)
+    if schedule is None:
+        raise ValueError(f"no {template}: only {', '.join(sorted({s.template for s in candidates}))} for this kernel")
+    values = dict(schedule.choices)
+    for choice in choices:
+        name, _, value = choice.partition("=")
+        if name not in values:
+            raise ValueError(f"{template} has no choice {name!r}; it has {', '.join(values)}")
+        values[name] = int(value) if value.lstrip("-").isdigit() else value
+    return replace(schedule, choices=tuple(values.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a kernel costs beside its time.
+
+    Attributes:
+        seconds: to write its text and to compile it.
+        text_bytes: how long the text is.
+        packed_ratio: bytes of the packed weight by those of the weight in float32.
+        memory_bytes: of each thread beside input, output and weights.
+    """
+
+    seconds: float
+    text_bytes: int
+    packed_ratio: float
+    memory_bytes: int
+
+
+def make(backend: CpuBackend, network: Network, schedule: Schedule) -> Made:
+    """Compile the kernel of a network; the compiler runs only if its cache lacks the text."""
+    kernel = kernel_of(network.geometry, network.dtype)
+    start = time.perf_counter()
+    backend.compile([(kernel, schedule)], lambda done, total: None)
+    seconds = time.perf_counter() - start
+    packed = _pack(backend, network, schedule, network.weights[0])
+    text = backend.source(kernel, schedule)
+    return Made(
+        seconds, len(text), packed.nbytes / network.weights[0].nbytes, _scratch_bytes(backend, kernel, schedule)
+    )
+
+
+def way(backend: CpuBackend, network: Network, schedule: Schedule) -> Way:
+    """One stretch of all convolutions. Input 0 is x, then come each layer's packed weight and bias."""
+    kernel = kernel_of(network.geometry, network.dtype)
+    depth, dtype = len(network.weights), MLX_DTYPES[network.dtype]
+    num_inputs = 1 + 2 * depth
+    calls = tuple(
+        Call(kernel, schedule, (num_inputs + n - 1 if n else 0, 1 + 2 * n, 2 + 2 * n), (num_inputs + n,))
+        for n in range(depth)
+    )
+    prepared = frozenset(range(1, num_inputs))
+    runner = backend.load(Stretch(num_inputs, calls, (num_inputs + depth - 1,), prepared))
+    inputs = [mx.array(network.x).astype(dtype)]
+    for weight, bias in zip(network.weights, network.biases, strict=True):
+        inputs += [_pack(backend, network, schedule, weight), mx.array(bias).astype(dtype)]
+    mx.eval(inputs)
+
+    def output() -> Array:
+        (y,) = runner(inputs)
+        return np.array(y.astype(mx.float32))
+
+    return Way(lambda: runner(inputs), output)
+
+
+def _pack(backend: CpuBackend, network: Network, schedule: Schedule, weight: Array) -> mx.array:
+    return backend.pack(network.geometry.window, schedule, mx.array(weight).astype(MLX_DTYPES[network.dtype]))
+
+
+def _memory_bytes(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> int:
+    """Of each thread: its scratch memory and its part of what is shared."""
+    made = _Kernel.from_address(backend._load(kernel, schedule))
+    geometry = kernel.geometry
+    batch = min(geometry.batch, made.images_at_once or geometry.batch)
+    call = _Call(None, batch, geometry.in_size[0], geometry.out_size[0], None)
+    shared = made.shared_bytes(ctypes.byref(call)) if made.shared_bytes else 0
+    return made.scratch_bytes + shared // backend._runtime.threads
+
+
+class _Call(ctypes.Structure):
+    """See `cj_call`."""
+
+    _fields_ = [
+        ("arrays", ctypes.c_void_p),
+        ("batch", ctypes.c_long),
+        ("in_extent", ctypes.c_long),
+        ("out_extent", ctypes.c_long),
+        ("shared", ctypes.c_void_p),
+    ]
+
+
+class _Kernel(ctypes.Structure):
+    """The beginning of `cj_kernel`."""
+
+    _fields_ = [
+        ("scratch_bytes", ctypes.c_long),
+        ("shared_bytes", ctypes.CFUNCTYPE(ctypes.c_long, ctypes.POINTER(_Call))),
+        ("images_at_once", ctypes.c_long),
+    ]

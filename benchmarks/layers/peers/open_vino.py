@@ -1,0 +1,72 @@
+"""OpenVINO: its own kernels and oneDNN, weights packed and bias and ReLU fused when the model is compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino
+from openvino import opset13 as ops
+
+from benchmarks.layers.frameworks import Arguments, arguments, channels_first, channels_last, first_weight
+from benchmarks.layers.network import Array, Network, Way
+
+PRECISION = {"f32": "f32", "bf16": "bf16"}
+
+_core = openvino.Core()
+
+
+def way(network: Network, threads: int, bound: bool) -> Way:
+    """Bound: one request, its tensors shared. As a user: NumPy arrays in, NumPy arrays out."""
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": PRECISION[network.dtype],
+    }
+    compiled = _core.compile_model(_model(network), "CPU", settings)
+    x = channels_first(network.x)
+    if not bound:
+        return Way(lambda: compiled(x)[0], lambda: channels_last(compiled(x)[0]))
+    request = compiled.create_infer_request()
+    tensor = openvino.Tensor(openvino.Type.f32, openvino.Shape(x.shape))  # the request keeps its memory alive
+    tensor.data[...] = x
+    request.set_input_tensor(tensor)
+
+    def run() -> object:
+        return request.infer(share_inputs=True, share_outputs=True)
+
+    def output() -> Array:
+        run()
+        return channels_last(np.array(request.get_output_tensor().data))
+
+    return Way(run, output)
+
+
+def _model(network: Network) -> openvino.Model:
+    args = arguments(network.geometry)
+    batch, *spatial, channels = network.x.shape
+    x = value = ops.parameter([batch, channels, *spatial], np.float32)
+    for weight, bias in zip(network.weights, network.biases, strict=True):
+        first = first_weight(weight, args.transposed, args.groups)
+        value = _convolution(args, value, first)
+        value = ops.relu(ops.add(value, ops.constant(bias.reshape(1, -1, *[1] * network.geometry.rank))))
+    return openvino.Model([value], [x])
+
+
+def _convolution(args: Arguments, x: openvino.Node, weight: Array) -> openvino.Node:
+    if args.groups > 1:
+        weight = weight.reshape(args.groups, weight.shape[0] // args.groups, *weight.shape[1:])
+    make = {
+        (False, False): ops.convolution,
+        (False, True): ops.group_convolution,
+        (True, False): ops.convolution_backprop_data,
+        (True, True): ops.group_convolution_backprop_data,
+    }[args.transposed, args.groups > 1]
+    more = {"output_padding": args.output_padding} if args.transposed else {}
+    return make(
+        x,
+        ops.constant(weight),
+        strides=args.strides,
+        pads_begin=args.begin,
+        pads_end=args.end,
+        dilations=args.dilations,
+        **more,
+    )

@@ -1,0 +1,197 @@
+"""One problem, measured: our kernels, the peers, MLX."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+import convjit
+from benchmarks.layers import ours
+from benchmarks.layers.accuracy import Errors, errors
+from benchmarks.layers.network import CHAIN, Array, Dtype, Network, Refused, Way, can_chain, geometry_of, network
+from benchmarks.layers.peers import PEERS, plain_mlx
+from benchmarks.layers.record import MLX, OURS, Isa, Mode, Record
+from benchmarks.layers.timing import interleaved
+from benchmarks.problems import Problem
+from convjit.backends.cpu import CpuBackend
+from convjit.schedule import Schedule
+
+SAME = {"f32": 1e-3, "bf16": 5e-2}
+"""How far a peer's result may be from ours, relative to the largest: more is another convolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a problem is measured.
+
+    Attributes:
+        mode, dtype, isa, peak: as in `Record`.
+        threads: of every engine.
+        rounds: turns of every engine.
+        with_mlx: is plain MLX measured?
+        schedule: "", or what is run in place of our own choice, as `ours.altered` reads it.
+        all_candidates: are all our schedules measured?
+    """
+
+    mode: Mode
+    dtype: Dtype
+    isa: Isa
+    peak: float
+    threads: int
+    rounds: int
+    with_mlx: bool
+    schedule: str = ""
+    all_candidates: bool = False
+
+
+class Engines:
+    """The engines that are ready to run a network, by name, and why others are not."""
+
+    def __init__(self) -> None:
+        self.ways: dict[str, Way] = {}
+        self.refused: dict[str, str] = {}
+
+    def add(self, name: str, make: Callable[[], Way], accept: Callable[[Way], None] = lambda way: None) -> None:
+        """Make a way and try it. What either raises is why there is none."""
+        try:
+            way = make()
+            way.run()
+            accept(way)
+        except Exception as error:  # engines have exceptions of all kinds
+            self.refused[name] = " ".join(f"{error}".split())[:160] or type(error).__name__
+            return
+        self.ways[name] = way
+
+
+def measured(problem: Problem, kind: str, backend: CpuBackend, settings: Settings) -> Record:
+    """Make, check and time everything that runs a problem."""
+    geometry = geometry_of(problem)
+    single = network(geometry, settings.dtype)
+    kernel = ours.kernel_of(geometry, settings.dtype)
+    schedules = _schedules(backend, single, settings)
+    schedule = schedules[0]
+    made = ours.make(backend, single, schedule)
+    found = Errors(0.0, 0.0)
+    if settings.mode == "alone":
+        found = errors(single, ours.way(backend, single, schedule).output())
+    seconds, refused = _MODES[settings.mode](single, backend, schedules, settings)
+    return Record(
+        problem.name,
+        kind,
+        geometry.in_words(batch=True),
+        geometry != problem.geometry,
+        settings.mode,
+        settings.dtype,
+        settings.isa,
+        kernel.geometry.flops,
+        settings.peak,
+        seconds,
+        refused,
+        schedule.in_words(),
+        *found,
+        made.seconds,
+        made.text_bytes,
+        made.packed_ratio,
+        made.memory_bytes,
+    )
+
+
+def _schedules(backend: CpuBackend, single: Network, settings: Settings) -> list[Schedule]:
+    """What is measured, first what the record is of."""
+    kernel = ours.kernel_of(single.geometry, settings.dtype)
+    chosen = ours.chosen(backend, kernel)
+    candidates = backend.candidates(kernel)
+    if settings.schedule:
+        return [ours.altered(candidates, settings.schedule), chosen]
+    others = [s for s in candidates if s != chosen] if settings.all_candidates else []
+    return [chosen, *others]
+
+
+Timed = tuple[dict[str, float], dict[str, str]]
+"""Seconds of each engine, and why others have none."""
+
+
+def _alone(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Timed:
+    engines = _bound(single, backend, schedules, settings)
+    seconds = interleaved({name: way.run for name, way in engines.ways.items()}, settings.rounds)
+    if settings.with_mlx:
+        _add_mlx(single, seconds, engines.refused)
+    return seconds, engines.refused
+
+
+def _chain(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Timed:
+    """Seconds of each convolution behind the first: what an engine does once a call does not count."""
+    if not can_chain(single.geometry):
+        raise Refused("its result cannot be its input")
+    engines = {
+        depth: _bound(network(single.geometry, settings.dtype, depth), backend, schedules, settings)
+        for depth in (1, CHAIN)
+    }
+    both = [name for name in engines[1].ways if name in engines[CHAIN].ways]
+    calls = {(name, depth): found.ways[name].run for depth, found in engines.items() for name in both}
+    seconds = interleaved(calls, settings.rounds)
+    per_layer = {name: (seconds[name, CHAIN] - seconds[name, 1]) / (CHAIN - 1) for name in both}
+    return per_layer, engines[1].refused | engines[CHAIN].refused
+
+
+def _user(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Timed:
+    engines = Engines()
+    function = plain_mlx.function(single)
+    engines.add(OURS, lambda: plain_mlx.way(single, convjit.compile(function, backend="cpu", fallback="error")))
+    _add_peers(engines, single, settings, bound=False)
+    return interleaved({name: way.run for name, way in engines.ways.items()}, settings.rounds), engines.refused
+
+
+_MODES: dict[Mode, Callable[[Network, CpuBackend, Sequence[Schedule], Settings], Timed]] = {
+    "alone": _alone,
+    "chain": _chain,
+    "user": _user,
+}
+
+
+def _bound(chain: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Engines:
+    """Ours, every other schedule that is asked for, and the peers."""
+    engines = Engines()
+    for schedule in schedules:
+        name = OURS if schedule == schedules[0] else f"{OURS}: {schedule.in_words()}"
+        engines.add(name, lambda s=schedule: ours.way(backend, chain, s))
+    _add_peers(engines, chain, settings, bound=True)
+    return engines
+
+
+def _add_peers(engines: Engines, chain: Network, settings: Settings, bound: bool) -> None:
+    expected = engines.ways[OURS].output() if OURS in engines.ways else None
+
+    def accept(way: Way) -> None:
+        if expected is not None:
+            _compare(way.output(), expected, SAME[settings.dtype])
+
+    for name, peer in PEERS.items():
+        engines.add(name, lambda p=peer: p(chain, settings.threads, bound), accept)
+
+
+def _compare(actual: Array, expected: Array, allowed: float) -> None:
+    if actual.shape != expected.shape:
+        raise Refused(f"its result is {actual.shape} instead of {expected.shape}")
+    apart = float(np.abs(actual - expected).max() / np.abs(expected).max())
+    if not apart <= allowed:
+        raise Refused(f"its result is another: {apart:.1e} apart")
+
+
+def _add_mlx(single: Network, seconds: dict[str, float], refused: dict[str, str]) -> None:
+    """Plain MLX takes so long that once is enough, and thrice where it is quick."""
+    found: list[float] = []
+    try:
+        run = plain_mlx.way(single).run
+        while not found or (len(found) < 3 and sum(found) < 0.5):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+    except Exception as error:
+        refused[MLX] = " ".join(f"{error}".split())[:160]
+        return
+    seconds[MLX] = median(found)
