@@ -81,21 +81,16 @@ def _run(options: argparse.Namespace) -> int:
     from benchmarks.layers import record, report
     from benchmarks.layers.bars import verdicts
     from benchmarks.layers.network import Refused, can_chain, geometry_of
-    from benchmarks.layers.peak import flops_per_second
     from benchmarks.layers.run import Settings, measured
     from convjit.backends import registry
 
     backend = registry.get("cpu")
-    threads = backend._runtime.threads
-    peak = flops_per_second(backend._toolchain, threads)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"{threads} threads, {peak / 1e9:.0f} GFLOP/s peak")
     settings = Settings(
         options.mode,
         options.dtype,
         options.isa,
-        peak,
-        threads,
+        backend._runtime.threads,
         options.rounds,
         not options.no_mlx and options.mode == "alone",
         options.schedule,

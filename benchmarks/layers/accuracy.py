@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ EPS = 2.0**-24
 
 PRODUCTS = 2e9
 """Multiply-adds of float64 that a check may take, zeros between and around inputs included."""
+
+TERMS = 2e7
+"""Inputs of all compared outputs of a check: PyTorch lays them out one by one."""
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -49,8 +53,8 @@ def _samples(network: Network) -> list[tuple[int, int, int]]:
     """Images with the first row and the row behind the last one: rows are along the first spatial axis."""
     geometry = network.geometry
     rows = geometry.out_size[0]
-    per_row = np.prod(geometry.out_shape[2:]) * np.prod(geometry.weight_shape[1:])
-    allowed = int(PRODUCTS / per_row)
+    terms = prod(geometry.out_size[1:]) * prod(geometry.kernel) * geometry.in_channels
+    allowed = int(min(TERMS / terms, PRODUCTS / terms * geometry.window.groups / geometry.out_channels))
     if allowed >= geometry.batch * rows:
         return [(image, 0, rows) for image in range(geometry.batch)]
     images = sorted({0, geometry.batch - 1})

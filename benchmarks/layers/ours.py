@@ -91,9 +91,7 @@ def make(backend: CpuBackend, network: Network, schedule: Schedule) -> Made:
     seconds = time.perf_counter() - start
     packed = _pack(backend, network, schedule, network.weights[0])
     text = backend.source(kernel, schedule)
-    return Made(
-        seconds, len(text), packed.nbytes / network.weights[0].nbytes, _scratch_bytes(backend, kernel, schedule)
-    )
+    return Made(seconds, len(text), packed.nbytes / network.weights[0].nbytes, _memory_bytes(backend, kernel, schedule))
 
 
 def way(backend: CpuBackend, network: Network, schedule: Schedule) -> Way:

@@ -37,6 +37,7 @@ class Record:
         isa: "native", or "avx2": without AVX-512.
         flops: of one convolution.
         peak: floating-point operations a second that the machine can do, measured in the same run.
+        others: CPUs that other processes kept busy meanwhile: figures are good where it is near 0.
         seconds: of one convolution, by engine; that of convjit is "convjit", that of plain MLX "MLX".
         refused: why an engine has no time.
         schedule: of convjit's kernel.
@@ -53,6 +54,7 @@ class Record:
     isa: Isa
     flops: int
     peak: float
+    others: float
     seconds: Mapping[str, float]
     refused: Mapping[str, str]
     schedule: str

@@ -14,6 +14,9 @@ MODES = {
     "user": "As a user calls it",
     "chain": "One of nine behind each other, with different weights",
 }
+QUIET = 0.05
+"""CPUs that other processes may keep busy."""
+
 COLOURS = {"experiments": "tab:orange", "problems": "tab:blue"}
 
 
@@ -23,6 +26,8 @@ def lines(record: Record) -> Iterator[str]:
     shrunk = " (shrunk)" if record.is_shrunk else ""
     yield f"{record.problem:16} {ratio:>6}  {record.convolution}{shrunk}, {record.mode} {record.dtype} {record.isa}"
     yield "    GFLOP/s: " + "  ".join(f"{name} {_number(record.gflops(name))}" for name in record.seconds)
+    if record.others > QUIET:
+        yield f"    disturbed: other processes kept {record.others:.2f} CPUs busy"
     for name, reason in record.refused.items():
         yield f"    {name}: {reason}"
     if record.schedule and OURS in record.seconds:

@@ -13,9 +13,10 @@ import convjit
 from benchmarks.layers import ours
 from benchmarks.layers.accuracy import Errors, errors
 from benchmarks.layers.network import CHAIN, Array, Dtype, Network, Refused, Way, can_chain, geometry_of, network
+from benchmarks.layers.peak import flops_per_second
 from benchmarks.layers.peers import PEERS, plain_mlx
 from benchmarks.layers.record import MLX, OURS, Isa, Mode, Record
-from benchmarks.layers.timing import interleaved
+from benchmarks.layers.timing import Times, interleaved
 from benchmarks.problems import Problem
 from convjit.backends.cpu import CpuBackend
 from convjit.schedule import Schedule
@@ -29,7 +30,7 @@ class Settings:
     """How a problem is measured.
 
     Attributes:
-        mode, dtype, isa, peak: as in `Record`.
+        mode, dtype, isa: as in `Record`.
         threads: of every engine.
         rounds: turns of every engine.
         with_mlx: is plain MLX measured?
@@ -40,7 +41,6 @@ class Settings:
     mode: Mode
     dtype: Dtype
     isa: Isa
-    peak: float
     threads: int
     rounds: int
     with_mlx: bool
@@ -78,7 +78,8 @@ def measured(problem: Problem, kind: str, backend: CpuBackend, settings: Setting
     found = Errors(0.0, 0.0)
     if settings.mode == "alone":
         found = errors(single, ours.way(backend, single, schedule).output())
-    seconds, refused = _MODES[settings.mode](single, backend, schedules, settings)
+    peak = flops_per_second(backend._toolchain, settings.threads)
+    (seconds, others), refused = _MODES[settings.mode](single, backend, schedules, settings)
     return Record(
         problem.name,
         kind,
@@ -88,7 +89,8 @@ def measured(problem: Problem, kind: str, backend: CpuBackend, settings: Setting
         settings.dtype,
         settings.isa,
         kernel.geometry.flops,
-        settings.peak,
+        max(peak, flops_per_second(backend._toolchain, settings.threads)),
+        others,
         seconds,
         refused,
         schedule.in_words(),
@@ -111,16 +113,16 @@ def _schedules(backend: CpuBackend, single: Network, settings: Settings) -> list
     return [chosen, *others]
 
 
-Timed = tuple[dict[str, float], dict[str, str]]
-"""Seconds of each engine, and why others have none."""
+Timed = tuple[Times[str], dict[str, str]]
+"""Of each engine, and why others have none."""
 
 
 def _alone(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Timed:
     engines = _bound(single, backend, schedules, settings)
-    seconds = interleaved({name: way.run for name, way in engines.ways.items()}, settings.rounds)
+    times = interleaved({name: way.run for name, way in engines.ways.items()}, settings.rounds)
     if settings.with_mlx:
-        _add_mlx(single, seconds, engines.refused)
-    return seconds, engines.refused
+        _add_mlx(single, times.seconds, engines.refused)
+    return times, engines.refused
 
 
 def _chain(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Timed:
@@ -133,9 +135,9 @@ def _chain(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], 
     }
     both = [name for name in engines[1].ways if name in engines[CHAIN].ways]
     calls = {(name, depth): found.ways[name].run for depth, found in engines.items() for name in both}
-    seconds = interleaved(calls, settings.rounds)
+    seconds, others = interleaved(calls, settings.rounds)
     per_layer = {name: (seconds[name, CHAIN] - seconds[name, 1]) / (CHAIN - 1) for name in both}
-    return per_layer, engines[1].refused | engines[CHAIN].refused
+    return Times(per_layer, others), engines[1].refused | engines[CHAIN].refused
 
 
 def _user(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Timed:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
 
 PAUSE = 0.03
 """Seconds between two engines: the threads of one stop spinning before the next is measured."""
@@ -16,16 +19,29 @@ TURN = 0.02
 WARM = 0.005
 """Seconds of calls that go before and are not counted."""
 
+Name = TypeVar("Name", bound=Hashable)
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of each call, by name: the median over rounds of the median of a turn.
+
+class Times(NamedTuple, Generic[Name]):
+    """Attributes:
+    seconds: of a call, by name.
+    others: CPUs that other processes, or other guests of the host, kept busy meanwhile.
+    """
+
+    seconds: dict[Name, float]
+    others: float
+
+
+def interleaved(calls: Mapping[Name, Callable[[], object]], rounds: int) -> Times[Name]:
+    """The median over rounds of the median of a turn, for each call.
 
     In every round each gets one turn; the order rotates, so that none always follows the same one.
     """
     names = list(calls)
-    medians: dict[str, list[float]] = {name: [] for name in names}
+    medians: dict[Name, list[float]] = {name: [] for name in names}
     gc.collect()
     gc.disable()
+    start, busy, own = time.perf_counter(), _busy_seconds(), time.process_time()
     try:
         for number in range(rounds):
             first = number % len(names)
@@ -34,7 +50,20 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[
                 medians[name].append(_turn(calls[name]))
     finally:
         gc.enable()
-    return {name: statistics.median(found) for name, found in medians.items()}
+    others = (_busy_seconds() - busy) - (time.process_time() - own)
+    return Times(
+        {name: statistics.median(found) for name, found in medians.items()},
+        max(others / (time.perf_counter() - start), 0.0),
+    )
+
+
+def _busy_seconds() -> float:
+    """For which all CPUs together were not idle, since the machine started; 0 where there is no /proc/stat."""
+    file = Path("/proc/stat")
+    if not file.exists():
+        return 0.0
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, file.read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _turn(call: Callable[[], object]) -> float:
