@@ -23,40 +23,41 @@
 
 enum {
     MAX_THREADS = 1024,
-    SPIN_NANOSECONDS = 1000000, /* before a worker sleeps: a stretch has its next job ready within it */
-    SPINS_BETWEEN_LOOKS = 64,   /* at the clock, or at who else wants this CPU */
-    GRAINS = 8,                 /* in a thread's share: what it takes at a time */
+    SPIN_NANOSECONDS = 1000000,      /* before a worker sleeps: a stretch has its next job ready within it */
+    UNASKED_NANOSECONDS = 2000000,   /* before it lets others have the CPU: less than the system would let it run */
+    SPINS_BETWEEN_LOOKS = 64,        /* at the clock, or at who else wants this CPU */
+    GRAINS = 8,                      /* in a thread's share: what it takes at a time */
 };
 
 /* Does units `first` up to `end` of a job. */
 typedef void do_units(const void *argument, int thread, long first, long end);
 
-/* What a worker is at. It sets all but OFFERED itself; the caller takes an OFFERED back to IDLE. */
+typedef struct {
+    do_units *run;
+    const void *argument;
+    long count, grain; /* units of the job, and of a grain */
+} job;
+
+/* What a worker is at. The caller offers it a job, and withdraws one that it is not inside of. */
 enum { IDLE, PARKED, OFFERED, INSIDE };
 
+/* A thread. What it needs for a job is in one cache line; 128, because processors fetch lines in pairs. */
 typedef struct {
-    _Alignas(128) atomic_int state; /* 128: processors fetch cache lines in pairs */
-    int number;
+    _Alignas(128) atomic_int state;
+    int threads;             /* of the job */
+    _Atomic uint64_t grains; /* its share: begin | end << 32 */
+    job job;
+    _Alignas(128) int number;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
 } worker;
 
-typedef struct {
-    _Alignas(128) _Atomic uint64_t grains; /* begin | end << 32 */
-} share;
-
 static struct {
-    worker workers[MAX_THREADS]; /* entry 0 stands for the caller and is not used */
-    share shares[MAX_THREADS];
-    int started;        /* threads, with the caller; 0 before the first use */
-    atomic_bool busy;   /* a thread has the pool; others run their jobs alone */
-    atomic_int callers; /* threads that run jobs, the one that has the pool among them */
-
-    do_units *run; /* the present job */
-    const void *argument;
-    long count, grain; /* units of the job, and of a grain */
-    int threads;
+    worker workers[MAX_THREADS]; /* the first stands for the caller */
+    int started;                 /* with the caller; 0 before the first use */
+    atomic_bool busy;            /* a thread has the pool; others run their jobs alone */
+    atomic_int callers;          /* threads that run jobs, the one that has the pool among them */
 } pool;
 
 /* -------------------------------------------------------------- the shares */
@@ -82,34 +83,34 @@ static uint32_t length(uint64_t word)
 }
 
 /* `*seen` is what a share is thought to hold; it becomes what it held. */
-static int replace(share *s, uint64_t *seen, uint64_t with)
+static int replace(worker *of, uint64_t *seen, uint64_t with)
 {
-    return atomic_compare_exchange_strong_explicit(&s->grains, seen, with, memory_order_relaxed, memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(&of->grains, seen, with, memory_order_relaxed, memory_order_relaxed);
 }
 
-/* Takes the first grain of a share and does it; 0 if there is none. */
-static int do_some(int thread)
+/* Takes the first grain of a thread's share and does it; 0 if there is none. */
+static int do_some(worker *self)
 {
-    share *own = &pool.shares[thread];
-    uint64_t seen = atomic_load_explicit(&own->grains, memory_order_relaxed);
+    uint64_t seen = atomic_load_explicit(&self->grains, memory_order_relaxed);
     while (length(seen)) {
-        if (!replace(own, &seen, grains(begin_of(seen) + 1, end_of(seen))))
+        if (!replace(self, &seen, grains(begin_of(seen) + 1, end_of(seen))))
             continue;
-        const long first = begin_of(seen) * pool.grain, left = pool.count - first;
-        pool.run(pool.argument, thread, first, first + (left < pool.grain ? left : pool.grain));
+        const job *job = &self->job;
+        const long first = begin_of(seen) * job->grain, left = job->count - first;
+        job->run(job->argument, self->number, first, first + (left < job->grain ? left : job->grain));
         return 1;
     }
     return 0;
 }
 
 /* Moves the back half of the fullest share to this thread's, which is empty; 0 if all are. */
-static int steal(int thread)
+static int steal(worker *self)
 {
     for (;;) {
-        share *fullest = NULL;
+        worker *fullest = NULL;
         uint64_t seen = 0;
-        for (int n = 1; n < pool.threads; n++) {
-            share *other = &pool.shares[(thread + n) % pool.threads];
+        for (int n = 1; n < self->threads; n++) {
+            worker *other = &pool.workers[(self->number + n) % self->threads];
             const uint64_t theirs = atomic_load_explicit(&other->grains, memory_order_relaxed);
             if (length(theirs) > length(seen)) {
                 fullest = other;
@@ -120,18 +121,10 @@ static int steal(int thread)
             return 0;
         const uint32_t end = end_of(seen), middle = end - (length(seen) + 1) / 2;
         if (replace(fullest, &seen, grains(begin_of(seen), middle))) {
-            atomic_store_explicit(&pool.shares[thread].grains, grains(middle, end), memory_order_relaxed);
+            atomic_store_explicit(&self->grains, grains(middle, end), memory_order_relaxed);
             return 1;
         }
     }
-}
-
-static void do_job(int thread)
-{
-    do
-        while (do_some(thread))
-            ;
-    while (steal(thread));
 }
 
 /* ------------------------------------------------------------- the workers */
@@ -176,13 +169,28 @@ static void wait_for_job(worker *self)
     }
 }
 
+/* Up to `until`, or to the end of the job: is there more to do? */
+static int do_job(worker *self, int64_t until)
+{
+    while (do_some(self) || steal(self))
+        if (nanoseconds() > until)
+            return 1;
+    return 0;
+}
+
+/* Where another process wants this CPU too, the system stops the worker sooner or later, and if it is at a job then, the
+ * caller waits for it. So it lets the others go first now and then, when it is at none. */
 static void *work(void *argument)
 {
     worker *self = argument;
     for (;;) {
-        wait_for_job(self);
-        do_job(self->number);
-        atomic_store_explicit(&self->state, IDLE, memory_order_release);
+        const int64_t until = nanoseconds() + UNASKED_NANOSECONDS;
+        do {
+            wait_for_job(self);
+            const int more = do_job(self, until);
+            atomic_store_explicit(&self->state, more ? OFFERED : IDLE, memory_order_release);
+        } while (nanoseconds() < until);
+        sched_yield();
     }
     return NULL;
 }
@@ -199,10 +207,13 @@ static void offer(worker *w)
 /* Afterwards the worker is not at the job, and will not be. */
 static void withdraw(worker *w)
 {
-    int offered = OFFERED;
-    if (atomic_compare_exchange_strong_explicit(&w->state, &offered, IDLE, memory_order_acquire, memory_order_acquire))
-        return;
-    for (int spin = 1; atomic_load_explicit(&w->state, memory_order_acquire) == INSIDE; spin++) {
+    for (int spin = 1;; spin++) {
+        int seen = atomic_load_explicit(&w->state, memory_order_acquire);
+        if (seen == IDLE || seen == PARKED)
+            return;
+        if (seen == OFFERED && atomic_compare_exchange_strong_explicit(&w->state, &seen, IDLE, memory_order_acquire,
+                                                                       memory_order_relaxed))
+            return;
         PAUSE();
         if (spin % SPINS_BETWEEN_LOOKS == 0)
             sched_yield();
@@ -324,18 +335,17 @@ static void run_units(do_units *run, const void *argument, long count, int threa
         return;
     }
     keep_workers_off_this_cpu();
-    pool.run = run;
-    pool.argument = argument;
-    pool.threads = threads;
-    pool.count = count;
-    pool.grain = count / threads / GRAINS > 1 ? count / threads / GRAINS : 1;
-    const uint64_t all = (count + pool.grain - 1) / pool.grain;
-    for (int n = 0; n < threads; n++)
-        atomic_store_explicit(&pool.shares[n].grains, grains(all * n / threads, all * (n + 1) / threads),
-                              memory_order_relaxed);
+    const long share = count / threads, grain = share > GRAINS ? share / GRAINS : 1;
+    const uint64_t all = (count + grain - 1) / grain;
+    for (int n = 0; n < threads; n++) {
+        worker *w = &pool.workers[n];
+        w->threads = threads;
+        w->job = (job){run, argument, count, grain};
+        atomic_store_explicit(&w->grains, grains(all * n / threads, all * (n + 1) / threads), memory_order_relaxed);
+    }
     for (int n = 1; n < threads; n++)
         offer(&pool.workers[n]);
-    do_job(0);
+    do_job(&pool.workers[0], INT64_MAX);
     for (int n = 1; n < threads; n++)
         withdraw(&pool.workers[n]);
 }
