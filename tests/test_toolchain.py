@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from convjit.backends import BackendError
-from convjit.backends.cpu import CpuBackend, toolchain
+from convjit.backends.cpu import CpuBackend, caches, toolchain
 from convjit.geometry import Geometry, plain_window
 from convjit.kernel import Kernel, identity_epilogue
 
@@ -34,7 +35,7 @@ def compiler(folder: Path, script: str) -> str:
 
 def test_the_compiler_knows_this_cpu():
     found = toolchain.find()
-    assert (found.lanes, found.registers) in [(16, 32), (8, 16), (4, 32), (4, 16)]
+    assert (found.machine.lanes, found.machine.registers) in [(16, 32), (8, 16), (4, 32), (4, 16)]
     assert found.version in found.fingerprint()
     assert not {"-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-fassociative-math"} & {*toolchain.FLAGS}
 
@@ -54,17 +55,44 @@ def test_libraries_are_kept(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("macros", "vectors"),
+    ("features", "vectors"),
     [
-        ({"__AVX512F__": "1", "__AVX2__": "1", "__FMA__": "1"}, (16, 32)),
-        ({"__AVX2__": "1", "__FMA__": "1"}, (8, 16)),
-        ({"__AVX2__": "1"}, (4, 16)),
-        ({"__ARM_NEON": "1", "__aarch64__": "1"}, (4, 32)),
-        ({"__SSE2__": "1"}, (4, 16)),
+        ({"__AVX512F__", "__AVX2__", "__FMA__"}, (16, 32)),
+        ({"__AVX2__", "__FMA__"}, (8, 16)),
+        ({"__AVX2__"}, (4, 16)),
+        ({"__ARM_NEON", "__aarch64__"}, (4, 32)),
+        ({"__SSE2__"}, (4, 16)),
     ],
 )
-def test_vectors_of_a_cpu(macros: dict[str, str], vectors: tuple[int, int]):
-    assert toolchain._vectors(macros) == vectors
+def test_vectors_of_a_cpu(features: set[str], vectors: tuple[int, int]):
+    machine = toolchain.machine_with(features)
+    assert (machine.lanes, machine.registers) == vectors and not machine.bf16_dot
+
+
+@pytest.mark.parametrize("feature", ["__AVX512BF16__", "__ARM_FEATURE_BF16_VECTOR_ARITHMETIC"])
+def test_dot_products_of_bf16(feature: str):
+    assert toolchain.machine_with({feature}).bf16_dot
+
+
+needs_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="options of x86")
+
+
+@needs_x86
+@pytest.mark.parametrize(("march", "lanes"), [("x86-64-v3", 8), ("x86-64", 4), ("skylake-avx512", 16)])
+def test_a_command_that_names_a_cpu_compiles_for_that_one(march: str, lanes: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CONVJIT_CC", f"{THE_COMPILER} -march={march}")
+    found = toolchain.find()
+    assert found.machine.lanes == lanes
+    assert [word for word in found.command if word.startswith("-m")] == [f"-march={march}"]
+
+
+@needs_x86
+def test_every_cpu_has_a_probe_and_libraries_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    paths: set[Path] = set()
+    for march in ("x86-64-v3", "x86-64", "x86-64-v3"):
+        monkeypatch.setenv("CONVJIT_CC", f"{THE_COMPILER} -march={march}")
+        paths.add(toolchain.find().build("int one(void) { return 1; }"))
+    assert len(paths) == 2
 
 
 def test_no_compiler_at_all(monkeypatch: pytest.MonkeyPatch):
@@ -128,3 +156,35 @@ def test_compiler_flags_in_the_variable(monkeypatch: pytest.MonkeyPatch):
 def test_importing_the_package_starts_no_compiler():
     code = "import subprocess; subprocess.Popen = None; from convjit.backends.cpu import CpuBackend; CpuBackend()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def write_cache(cpu: Path, index: int, level: int, kind: str, size: str, shared: str) -> None:
+    folder = cpu / "cache" / f"index{index}"
+    folder.mkdir(parents=True)
+    for name, text in {"level": level, "type": kind, "size": size, "shared_cpu_list": shared}.items():
+        (folder / name).write_text(f"{text}\n")
+
+
+def test_a_core_has_its_share_of_a_cache(tmp_path: Path):
+    """Two threads a core, four cores for one second-level cache, as on some laptops."""
+    (tmp_path / "topology").mkdir()
+    (tmp_path / "topology" / "thread_siblings_list").write_text("0-1\n")
+    write_cache(tmp_path, 0, 1, "Instruction", "64K", "0-1")
+    write_cache(tmp_path, 1, 1, "Data", "48K", "0,1")
+    write_cache(tmp_path, 2, 2, "Unified", "4M", "0-5,8-9")
+    assert caches._linux(1, tmp_path) == 48 << 10
+    assert caches._linux(2, tmp_path) == 1 << 20
+    assert caches._linux(3, tmp_path) is None
+
+
+def test_a_system_that_does_not_tell_its_caches(tmp_path: Path):
+    write_cache(tmp_path, 0, 1, "Data", "48K", "0")  # and no topology
+    write_cache(tmp_path, 1, 2, "Unified", "", "0")
+    assert caches._linux(1, tmp_path) is None
+    assert caches._linux(2, tmp_path) is None
+    assert caches._linux(1, tmp_path / "none") is None
+
+
+def test_caches_of_this_machine_are_plausible():
+    for level in (1, 2):
+        assert (size := caches.cache_bytes(level)) is None or 4 << 10 <= size <= 64 << 20
