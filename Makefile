@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz metal-fuzz bench metal-proof
+.PHONY: help demo test lint fuzz cpu-fuzz metal-fuzz bench metal-proof
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ fuzz: $(VENV)/.with-test ## Random convolutions and networks: FUZZ_COUNT=300 of 
 	@seed=$${FUZZ_SEED:-$$(date +%s)}; count=$${FUZZ_COUNT:-300}; \
 	echo "== FUZZ_SEED=$$seed FUZZ_COUNT=$$count CONVJIT_NUM_THREADS=$${CONVJIT_NUM_THREADS:-all}"; \
 	FUZZ_SEED=$$seed FUZZ_COUNT=$$count $(PY) -m pytest tests/fuzz
+
+cpu-fuzz: $(VENV)/.with-test ## Random layers by any CPU schedule, on any vectors: CPU_FUZZ_COUNT=2000, CPU_FUZZ_SEED=now
+	@seed=$${CPU_FUZZ_SEED:-$$(date +%s)}; count=$${CPU_FUZZ_COUNT:-2000}; \
+	echo "== CPU_FUZZ_SEED=$$seed CPU_FUZZ_COUNT=$$count"; \
+	CPU_FUZZ_SEED=$$seed CPU_FUZZ_COUNT=$$count $(PY) -m pytest tests/numerics/test_cpu_candidates.py
 
 metal-fuzz: $(VENV)/.with-test ## Random Metal kernels under the checker: METAL_FUZZ_COUNT=2000, METAL_FUZZ_SEED=now
 	@seed=$${METAL_FUZZ_SEED:-$$(date +%s)}; count=$${METAL_FUZZ_COUNT:-2000}; \

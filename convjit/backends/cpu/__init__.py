@@ -72,7 +72,7 @@ class CpuBackend:
         return schedules.candidates(kernel.any_batch(), self._toolchain.machine)
 
     def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
-        return None
+        return schedules.smaller(kernel.any_batch(), schedule, self._toolchain.machine)
 
     def identity(self, kernel: Kernel, schedule: Schedule) -> str:
         return self._source(kernel, schedule).text
