@@ -23,10 +23,10 @@
 
 enum {
     MAX_THREADS = 1024,
-    SPIN_NANOSECONDS = 1000000,      /* before a worker sleeps: a stretch has its next job ready within it */
-    UNASKED_NANOSECONDS = 2000000,   /* before it lets others have the CPU: less than the system would let it run */
-    SPINS_BETWEEN_LOOKS = 64,        /* at the clock, or at who else wants this CPU */
-    GRAINS = 8,                      /* in a thread's share: what it takes at a time */
+    SPIN_NANOSECONDS = 1000000,    /* before a worker sleeps: a stretch has its next job ready within it */
+    UNASKED_NANOSECONDS = 1000000, /* before it lets others have its CPU: less than the system would let it run */
+    SPINS_BETWEEN_LOOKS = 64,      /* at the clock, or at who else wants this CPU */
+    GRAINS = 8,                    /* in a thread's share: what it takes at a time */
 };
 
 /* Does units `first` up to `end` of a job. */
@@ -154,28 +154,25 @@ static void sleep_until_offered(worker *self)
     pthread_mutex_unlock(&self->lock);
 }
 
-static void wait_for_job(worker *self)
+static void wait_for_job(worker *self, int64_t now)
 {
-    for (;;) {
-        const int64_t start = nanoseconds();
+    for (;; now = nanoseconds()) {
+        const int64_t until = now + SPIN_NANOSECONDS;
         do {
             for (int spin = 0; spin < SPINS_BETWEEN_LOOKS; spin++) {
                 if (accept(self))
                     return;
                 PAUSE();
             }
-        } while (nanoseconds() - start < SPIN_NANOSECONDS);
+        } while (nanoseconds() < until);
         sleep_until_offered(self);
     }
 }
 
-/* Up to `until`, or to the end of the job: is there more to do? */
-static int do_job(worker *self, int64_t until)
+static void do_job(worker *self)
 {
     while (do_some(self) || steal(self))
-        if (nanoseconds() > until)
-            return 1;
-    return 0;
+        ;
 }
 
 /* Where another process wants this CPU too, the system stops the worker sooner or later, and if it is at a job then, the
@@ -184,12 +181,12 @@ static void *work(void *argument)
 {
     worker *self = argument;
     for (;;) {
-        const int64_t until = nanoseconds() + UNASKED_NANOSECONDS;
-        do {
-            wait_for_job(self);
-            const int more = do_job(self, until);
-            atomic_store_explicit(&self->state, more ? OFFERED : IDLE, memory_order_release);
-        } while (nanoseconds() < until);
+        int64_t now = nanoseconds();
+        for (const int64_t until = now + UNASKED_NANOSECONDS; now < until; now = nanoseconds()) {
+            wait_for_job(self, now);
+            do_job(self);
+            atomic_store_explicit(&self->state, IDLE, memory_order_release);
+        }
         sched_yield();
     }
     return NULL;
@@ -207,13 +204,11 @@ static void offer(worker *w)
 /* Afterwards the worker is not at the job, and will not be. */
 static void withdraw(worker *w)
 {
-    for (int spin = 1;; spin++) {
-        int seen = atomic_load_explicit(&w->state, memory_order_acquire);
-        if (seen == IDLE || seen == PARKED)
-            return;
-        if (seen == OFFERED && atomic_compare_exchange_strong_explicit(&w->state, &seen, IDLE, memory_order_acquire,
-                                                                       memory_order_relaxed))
-            return;
+    int seen = atomic_load_explicit(&w->state, memory_order_acquire);
+    if (seen == OFFERED && atomic_compare_exchange_strong_explicit(&w->state, &seen, IDLE, memory_order_acquire,
+                                                                   memory_order_acquire))
+        return;
+    for (int spin = 1; atomic_load_explicit(&w->state, memory_order_acquire) == INSIDE; spin++) {
         PAUSE();
         if (spin % SPINS_BETWEEN_LOOKS == 0)
             sched_yield();
@@ -345,7 +340,7 @@ static void run_units(do_units *run, const void *argument, long count, int threa
     }
     for (int n = 1; n < threads; n++)
         offer(&pool.workers[n]);
-    do_job(&pool.workers[0], INT64_MAX);
+    do_job(&pool.workers[0]);
     for (int n = 1; n < threads; n++)
         withdraw(&pool.workers[n]);
 }
