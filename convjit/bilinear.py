@@ -6,6 +6,8 @@ and the product is interpolated; transposed, that is a convolution (Lavin & Gray
 Neural Networks, 2015). All arithmetic here is exact. In two dimensions, an algorithm is applied along one axis, then
 along the other.
 
+Convolutions with a stride, and transposed ones, are sums of short ones of every so many inputs (`composed`).
+
 The points decide how rounding errors grow: they should be small, symmetric, and of small numerator and denominator
 (Barabasz, Anderson, Soodhalter & Gregg, Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
 Neural Networks, 2020). Points of a power of two as denominator make A and B exact in binary; only G, which is applied
@@ -14,13 +16,16 @@ once to the weights, has to be rounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import prod
 
 Matrix = tuple[tuple[Fraction, ...], ...]
+
+Tap = tuple[int, int]
+"""An element of a kernel, and the input that it meets for the first output."""
 
 TAPS = 3
 POINTS = {
@@ -29,15 +34,29 @@ POINTS = {
 }
 """Where F(m, 3) evaluates, by m; infinity comes on top. Those of F(4, 3) err a quarter of the usual 0, 1, -1, 2, -2."""
 
+_POINTS = {
+    2: (Fraction(0),),
+    3: (Fraction(1), Fraction(-1)),
+    4: POINTS[2],
+    5: (Fraction(1, 2), Fraction(-1, 2), Fraction(5, 4), Fraction(-5, 4)),
+    6: POINTS[4],
+    7: tuple(Fraction(sign * n, 8) for n in (2, 7, 15) for sign in (1, -1)),
+    8: (Fraction(0), *(Fraction(sign * n, 2) for n in (1, 2, 4) for sign in (1, -1))),
+}
+"""Where F(m, r) evaluates, by m + r - 1: of all sets of multiples of 1/8 up to 2, those that erred least."""
+
+MAX_POSITIONS = max(_POINTS)
+"""More multiplications would err too much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """The matrices of F(m, r), with n = m + r - 1.
+    """The matrices of F(m, r), with n = m + r - 1, or of another bilinear algorithm, with n multiplications.
 
     Attributes:
         outputs: A^T, m x n.
         weights: G, n x r.
-        inputs: B^T, n x n.
+        inputs: B^T, n x n; n x the inputs that are read.
     """
 
     outputs: Matrix
@@ -56,8 +75,13 @@ class Algorithm:
 
     @property
     def positions(self) -> int:
-        """n: multiplications, and inputs read."""
+        """n: multiplications."""
         return len(self.inputs)
+
+    @property
+    def reads(self) -> int:
+        """The inputs of one application."""
+        return len(self.inputs[0])
 
 
 @cache
@@ -67,6 +91,65 @@ def algorithm(tile: int) -> Algorithm:
         one = ((Fraction(1),),)
         return Algorithm(one, one, one)
     return cook_toom(tile, TAPS, POINTS[tile])
+
+
+@cache
+def composed(tile: int, phases: tuple[tuple[Tap, ...], ...], stride: int) -> Algorithm:
+    """An algorithm for interleaved convolutions: output number q * len(phases) + p is the sum over the taps of phase p
+    of a kernel element times input `offset + q * stride`.
+
+    Args:
+        tile: outputs of each phase.
+        phases: (kernel element, offset) of the taps of each, one offset after the other; 0 is the first of all offsets.
+        stride: inputs from one output of a phase to its next.
+
+    Returns:
+        One whose transform of weights is cheap, as on the fly: the numbers that do not depend on the tap are in A^T.
+    """
+    outputs: list[list[Fraction]] = [[] for _ in range(tile * len(phases))]
+    weights, inputs = list[list[Fraction]](), list[list[Fraction]]()
+    elements = 1 + max(element for taps in phases for element, _ in taps)
+    reads = 1 + max(offset for taps in phases for _, offset in taps) + (tile - 1) * stride
+    for p, taps in enumerate(phases):
+        for residue in range(stride):
+            every = [tap for tap in taps if tap[1] % stride == residue]
+            for some in _equal_parts(every, MAX_POSITIONS + 1 - tile):
+                short = _short(tile, len(some))
+                for n in range(short.positions):
+                    row, read = [Fraction(0)] * elements, [Fraction(0)] * reads
+                    for (element, _), factor in zip(some, short.weights[n], strict=True):
+                        row[element] = factor
+                    for i, factor in enumerate(short.inputs[n]):
+                        read[some[0][1] + i * stride] = factor
+                    weights.append(row)
+                    inputs.append(read)
+                    for number, output in enumerate(outputs):
+                        q, phase = divmod(number, len(phases))
+                        output.append(short.outputs[q][n] if phase == p else Fraction(0))
+    return Algorithm(_matrix(outputs), _matrix(weights), _matrix(inputs))
+
+
+def _equal_parts(items: Sequence[Tap], longest: int) -> list[Sequence[Tap]]:
+    count = -(-len(items) // longest)
+    return [items[len(items) * n // count : len(items) * (n + 1) // count] for n in range(count)]
+
+
+def _short(tile: int, taps: int) -> Algorithm:
+    """F(tile, taps), with rows 1, p, p^2, ... for the points p as G."""
+    if min(tile, taps) == 1:
+        one = [[Fraction(i == n) for i in range(tile * taps)] for n in range(tile * taps)]
+        ones = [[Fraction(1)] * (tile * taps)]
+        return Algorithm(*map(_matrix, (one, _transposed(ones), one) if taps == 1 else (ones, one, one)))
+    points = _POINTS[tile + taps - 1]
+    plain = cook_toom(tile, taps, points)
+    scales = [*(prod((p - q for q in points if q != p), start=Fraction(1)) for p in points), Fraction(1)]
+    weights = [[scale * a for a in row] for scale, row in zip(scales, plain.weights, strict=True)]
+    outputs = [[a / scale for scale, a in zip(scales, row, strict=True)] for row in plain.outputs]
+    return Algorithm(_matrix(outputs), _matrix(weights), plain.inputs)
+
+
+def _transposed(rows: Sequence[Sequence[Fraction]]) -> list[list[Fraction]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def cook_toom(tile: int, taps: int, points: Sequence[Fraction]) -> Algorithm:
@@ -92,5 +175,5 @@ def _with_roots(roots: Sequence[Fraction]) -> list[Fraction]:
     return coefficients
 
 
-def _matrix(rows: Sequence[Sequence[Fraction]]) -> Matrix:
+def _matrix(rows: Iterable[Iterable[Fraction]]) -> Matrix:
     return tuple(tuple(row) for row in rows)
