@@ -73,12 +73,14 @@ class Made:
     Attributes:
         seconds: to write its text and to compile it.
         text_bytes: how long the text is.
-        packed_ratio: bytes of the packed weight by those of the weight in float32.
+        packed_bytes: of the packed weight.
+        packed_ratio: of these to those of the weight in float32.
         memory_bytes: of each thread beside input, output and weights.
     """
 
     seconds: float
     text_bytes: int
+    packed_bytes: int
     packed_ratio: float
     memory_bytes: int
 
@@ -89,9 +91,10 @@ def make(backend: CpuBackend, network: Network, schedule: Schedule) -> Made:
     start = time.perf_counter()
     backend.compile([(kernel, schedule)], lambda done, total: None)
     seconds = time.perf_counter() - start
-    packed = _pack(backend, network, schedule, network.weights[0])
+    packed = _pack(backend, network, schedule, network.weights[0]).nbytes
     text = backend.source(kernel, schedule)
-    return Made(seconds, len(text), packed.nbytes / network.weights[0].nbytes, _memory_bytes(backend, kernel, schedule))
+    memory = _memory_bytes(backend, kernel, schedule)
+    return Made(seconds, len(text), packed, packed / network.weights[0].nbytes, memory)
 
 
 def way(backend: CpuBackend, network: Network, schedule: Schedule) -> Way:

@@ -42,7 +42,7 @@ class Record:
         refused: why an engine has no time.
         schedule: of convjit's kernel.
         relative_error, elementwise_error: see `accuracy.Errors`; 0 where it was not measured.
-        compile_seconds, text_bytes, packed_ratio, memory_bytes: see `ours.Made`.
+        compile_seconds, text_bytes, packed_bytes, packed_ratio, memory_bytes: see `ours.Made`.
     """
 
     problem: str
@@ -62,6 +62,7 @@ class Record:
     elementwise_error: float
     compile_seconds: float
     text_bytes: int
+    packed_bytes: int
     packed_ratio: float
     memory_bytes: int
 

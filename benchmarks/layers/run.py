@@ -97,6 +97,7 @@ def measured(problem: Problem, kind: str, backend: CpuBackend, settings: Setting
         *found,
         made.seconds,
         made.text_bytes,
+        made.packed_bytes,
         made.packed_ratio,
         made.memory_bytes,
     )
