@@ -3,8 +3,12 @@
  * Every exported function may be called from any thread. */
 #include "pool.c"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "call.h"
 #include "packing.c"
@@ -16,11 +20,13 @@ enum {
     SMALL_ARENA = 16 << 20, /* bytes; one of these serves any request that it is long enough for */
     WASTE = 4,              /* a larger one only those for at least this part of it */
     PATIENCE = 100,         /* requests: an arena that served none of so many is freed */
+    HUGE_PAGE = 2 << 20,
+    KEPT_BYTES = 1 << 30, /* of memory that the process freed */
 };
 
 typedef struct arena {
     struct arena *next;
-    size_t bytes; /* of the memory that follows this header's page */
+    size_t bytes; /* of the memory, the page of this header included */
     long left_at; /* how many requests there had been when it was left */
 } arena;
 
@@ -35,7 +41,21 @@ static int serves(const arena *a, size_t bytes)
     return a->bytes >= bytes && (a->bytes <= SMALL_ARENA || a->bytes / WASTE <= bytes);
 }
 
-/* At least `bytes` of memory; NULL if there is none. */
+/* From the system, where it goes back to. Pages of the larger size are had at a fifth of the time. */
+static arena *new_arena(size_t bytes)
+{
+    arena *made = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (made == MAP_FAILED)
+        return NULL;
+#ifdef MADV_HUGEPAGE
+    if (bytes >= HUGE_PAGE)
+        madvise(made, bytes, MADV_HUGEPAGE);
+#endif
+    made->bytes = bytes;
+    return made;
+}
+
+/* At least `bytes` of memory, with its header; NULL if there is none. */
 static arena *take_arena(size_t bytes)
 {
     pthread_mutex_lock(&arenas.lock);
@@ -46,14 +66,7 @@ static arena *take_arena(size_t bytes)
     if ((found = *at))
         *at = found->next;
     pthread_mutex_unlock(&arenas.lock);
-    if (!found) {
-        void *memory;
-        if (posix_memalign(&memory, PAGE, PAGE + bytes))
-            return NULL;
-        found = memory;
-        found->bytes = bytes;
-    }
-    return found;
+    return found ? found : new_arena(bytes);
 }
 
 static void leave_arena(arena *used)
@@ -70,7 +83,7 @@ static void leave_arena(arena *used)
     pthread_mutex_unlock(&arenas.lock);
     while (idle) {
         arena *next = idle->next;
-        free(idle);
+        munmap(idle, idle->bytes);
         idle = next;
     }
 }
@@ -89,6 +102,18 @@ __attribute__((constructor)) static void keep_arenas_whole_in_forks(void)
 {
     pthread_atfork(lock_arenas, unlock_arenas, unlock_arenas);
 }
+
+/* The results of a network's calls are as large as those of the calls before. By itself, glibc gives memory of this
+ * size back to the system, and its pages are had again at 2 GB/s. */
+#ifdef __GLIBC__
+__attribute__((constructor)) static void keep_freed_memory(void)
+{
+    if (getenv("MALLOC_MMAP_THRESHOLD_") || getenv("MALLOC_TRIM_THRESHOLD_") || getenv("GLIBC_TUNABLES"))
+        return; /* as the user wants it */
+    mallopt(M_MMAP_THRESHOLD, KEPT_BYTES);
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+}
+#endif
 
 /* --------------------------------------------------------------- stretches */
 
@@ -206,8 +231,7 @@ int cj_run(const cj_step *steps, int num_steps, char *const *arrays, long result
 {
     const int granted = enter_pool(threads);
     const needs needs = needs_of(steps, num_steps, result_bytes);
-    const long bytes = aligned(needs.results, PAGE) + aligned(needs.shared, PAGE) + granted * scratch_step(&needs);
-    arena *own = take_arena(bytes);
+    arena *own = take_arena(PAGE + aligned(needs.results, PAGE) + aligned(needs.shared, PAGE) + granted * scratch_step(&needs));
     if (own) {
         const memory memory = lay_out(own, &needs);
         for (const cj_step *step = steps; step < steps + num_steps; step++)
