@@ -44,11 +44,10 @@ def check(backend: CpuBackend, kernel: Kernel, schedule: Schedule, numbers: Numb
 
 
 def small_blocks(kernel: Kernel, machine: Machine) -> Schedule:
-    """A schedule with many blocks, which only large images have otherwise."""
+    """A schedule with many blocks and sums that are set aside, which only large layers have otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(direct, "BLOCK_PIXELS", 12)
-        patch.setattr(direct, "INPUT_BYTES", 2000)
-        return choose(kernel.any_batch(), machine)
+        return choose(kernel.any_batch(), replace(machine, l2_bytes=6000))
 
 
 def work() -> list[tuple[Kernel, Schedule]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from convjit.emit.cpu.packing import Packing, taps_of_phases
 from convjit.emit.cpu.source import Source, common_variables, name_of
@@ -12,46 +12,51 @@ from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.nest import Nest, nest
-
-MAX_CHAIN = 4600
-"""Terms in one chain of additions: beyond that, single precision loses digits that a user would miss."""
+from convjit.schedule.phases import AxisPhase
 
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
     """The C text of a direct convolution."""
-    geometry = kernel.geometry
-    window = geometry.window
     loops = nest(kernel)
-    packed = packing(window, geometry.weight_shape, schedule)
-    row_block, column_block = schedule.number("row_block"), schedule.number("column_block")
-    scratch_size = _scratch_size(loops, row_block, column_block)
-    copies = loops.reads_outside or kernel.dtype != "f32"
-    scratch_bytes = ceil(prod(scratch_size) * geometry.in_channels * 4 / 64) * 64 if copies else 0
-    longest = max(map(len, packed.taps)) * geometry.in_channels // window.groups
-    text = render(
-        "cpu/direct.c",
-        **common_variables(kernel, loops),
-        groups=window.groups,
-        stride=[axis.stride for axis in loops.phases[0]],
-        period=[axis.period for axis in loops.phases[0]],
-        lanes=schedule.number("lanes"),
-        vectors=schedule.number("vectors"),
-        tile_rows=schedule.number("tile_rows"),
-        tile_columns=schedule.number("tile_columns"),
-        row_block=row_block,
-        column_block=column_block,
-        last_vectors=packed.last_width // schedule.number("lanes"),
-        last_lanes=(geometry.out_channels // window.groups - 1) % schedule.number("lanes") + 1,
-        tiles=_tiles(geometry.out_channels // window.groups, packed, schedule.number("lanes")),
-        copies=copies,
-        scratch_size=scratch_size,
-        scratch_bytes=scratch_bytes,
-        chain=2048 if longest > MAX_CHAIN else 0,
-        phases=_phases(kernel, schedule, loops, packed, scratch_size if copies else loops.in_size, copies),
-        splits=schedule.number("splits"),
-        channels_first=prod(geometry.weight_shape) > prod(geometry.in_shape[1:]),
-    )
-    return Source(text, name_of(kernel))
+    geometry = kernel.geometry
+    groups, lanes = geometry.window.groups, schedule.number("lanes")
+    packed = packing(geometry.window, geometry.weight_shape, schedule)
+    parts = _parts(kernel, schedule, loops)
+    copy = _copy(loops, schedule, geometry.in_channels)
+    copies_all = kernel.dtype != "f32"
+    shares = schedule.number("shares_sums") == 1
+    block_floats = schedule.number("row_block") * schedule.number("column_block") * schedule.number("vectors") * lanes
+    sums_bytes = block_floats * 4 if parts.count > 1 and not shares else 0
+    variables = common_variables(kernel, loops) | {
+        "out_size": [1 if axis == loops.outermost else extent for axis, extent in enumerate(loops.out_size)],
+        "in_extents": _extents(loops.in_size, loops.outermost, "call->in_extent"),
+        "out_extents": _extents(loops.out_size, loops.outermost, "call->out_extent"),
+        "row_step": loops.in_size[2] * geometry.in_channels if loops.outermost < 2 else 0,
+        "plane_step": prod(loops.in_size[1:]) * geometry.in_channels if loops.outermost < 1 else 0,
+        "groups": groups,
+        "stride": [phases[0].stride for phases in loops.axes],
+        "step": [max(phase.step for phase in phases) for phases in loops.axes],
+        "period": [phases[0].period for phases in loops.axes],
+        "taps": [sum(len(phase.taps) for phase in phases) for phases in loops.axes],
+        "phases": [_table(phases) for phases in loops.axes],
+        **{name: value for name, value in schedule.choices if name not in ("shares_sums", "terms")},
+        "group_width": packed.group_width,
+        "tiles": _tiles(geometry.out_channels // groups, packed, lanes),
+        "merged": _is_merged(loops, groups),
+        "runs_at_once": parts.runs,
+        "terms_at_once": parts.terms,
+        "is_parted": parts.count > 1,
+        "threads_share": shares and parts.count > 1,
+        "parts": parts.count,
+        "copies": copies_all or loops.reads_outside,
+        "copies_all": copies_all,
+        "apart": copy.apart,
+        "copied_rows": copy.rows,
+        "copied_row": copy.row,
+        "sums_bytes": sums_bytes,
+        "scratch_bytes": sums_bytes + (copy.bytes if copies_all or loops.reads_outside else 0),
+    }
+    return Source(render("cpu/direct.c", **variables), name_of(kernel))
 
 
 def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
@@ -65,12 +70,72 @@ def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Pack
     return Packing(taps, window.groups, vectors * lanes, last * lanes, needed * lanes, floats)
 
 
-def _scratch_size(loops: Nest, row_block: int, column_block: int) -> tuple[int, int, int]:
-    """Planes, rows and columns of the input of a block of outputs, in any phase."""
-    _, stride_h, stride_w = (axis.stride for axis in loops.phases[0])
-    planes = max(len(phase[0].taps) for phase in loops.phases)
-    high, wide = (max(phase[axis].span for phase in loops.phases) for axis in (1, 2))
-    return planes, (row_block - 1) * stride_h + high, (column_block - 1) * stride_w + wide
+def _extents(sizes: tuple[int, ...], outermost: int, at_run_time: str) -> list[str]:
+    return [at_run_time if axis == outermost else str(size) for axis, size in enumerate(sizes)]
+
+
+def _table(phases: tuple[AxisPhase, ...]) -> list[str]:
+    """The phases of an axis in C: taps, the input position of the first, the taps of all phases before."""
+    before = 0
+    rows: list[str] = []
+    for phase in phases:
+        rows.append(f"{{{len(phase.taps)}, {phase.offset}, {before}}}")
+        before += len(phase.taps)
+    return rows
+
+
+def _is_merged(loops: Nest, groups: int) -> bool:
+    """Do the taps of a row lie side by side in memory?"""
+    return groups == 1 and all(phase.step == 1 for phase in loops.axes[2])
+
+
+class _Parts(NamedTuple):
+    """In how many parts the terms of an output are summed; the runs and the terms of a run that each has."""
+
+    count: int
+    runs: int
+    terms: int
+
+
+def _parts(kernel: Kernel, schedule: Schedule, loops: Nest) -> _Parts:
+    taps_d, taps_h, taps_w = (max(len(phase.taps) for phase in phases) for phases in loops.axes)
+    length = kernel.geometry.in_channels // kernel.geometry.window.groups
+    runs = taps_d * taps_h
+    if _is_merged(loops, kernel.geometry.window.groups):
+        length *= taps_w
+    else:
+        runs *= taps_w
+    if runs * length == 0:
+        return _Parts(1, 1, 1)
+    at_once = schedule.number("terms")
+    terms = ceil(length / ceil(length / at_once))
+    runs_at_once = max(1, at_once // length)
+    runs_at_once = ceil(runs / ceil(runs / runs_at_once))
+    return _Parts(ceil(runs / runs_at_once) * ceil(length / terms), runs_at_once, terms)
+
+
+class _Copy(NamedTuple):
+    """The copy of a block's input: are the rows of each tap apart; how many rows has a plane, how many floats a row;
+    bytes in all."""
+
+    apart: bool
+    rows: int
+    row: int
+    bytes: int
+
+
+def _copy(loops: Nest, schedule: Schedule, channels: int) -> _Copy:
+    row_block, column_block = schedule.number("row_block"), schedule.number("column_block")
+    planes, taps = (max(len(phase.taps) for phase in loops.axes[axis]) for axis in (0, 1))
+    high, wide = (
+        (block - 1) * loops.axes[axis][0].stride + max(1, *(phase.span for phase in loops.axes[axis]))
+        for axis, block in ((1, row_block), (2, column_block))
+    )
+    apart = taps * row_block < high
+    rows = taps * row_block if apart else high
+    row = wide * channels
+    row += 16 if row % 1024 == 0 else 0
+    return _Copy(apart, rows, row, ceil(planes * rows * row * 4 / 64) * 64)
 
 
 def _tiles(group_outputs: int, packed: Packing, lanes: int) -> list[dict[str, Any]]:
@@ -80,48 +145,3 @@ def _tiles(group_outputs: int, packed: Packing, lanes: int) -> list[dict[str, An
     if group_outputs % packed.block_width == 0:
         return [full]
     return [full, last] if group_outputs > packed.block_width else [last]
-
-
-def _phases(
-    kernel: Kernel, schedule: Schedule, loops: Nest, packed: Packing, extents: tuple[int, int, int], copies: bool
-) -> list[dict[str, Any]]:
-    """The table of phases: `extents` are those of what the tiles read, the scratch memory or the input."""
-    geometry = kernel.geometry
-    groups, channels = geometry.window.groups, geometry.in_channels
-    row_step = extents[2] * channels
-    plane_step = extents[1] * row_step
-    weights = 0
-    table: list[dict[str, Any]] = []
-    for phase, taps in zip(loops.phases, packed.taps, strict=True):
-        depth, height, width = phase
-        beside = width.step == 1 and groups == 1  # the taps of a row are one run
-        run_columns = min(1, len(width.taps)) if beside else len(width.taps)
-        offsets = [
-            d * (plane_step if copies else plane_step * depth.step)
-            + h * height.step * row_step
-            + w * width.step * channels
-            for d in range(len(depth.taps))
-            for h in range(len(height.taps))
-            for w in range(run_columns)
-        ]
-        outputs = loops.outputs(phase)
-        if prod(outputs):
-            table.append(
-                {
-                    "places": outputs[0]
-                    * ceil(outputs[1] / schedule.number("row_block"))
-                    * ceil(outputs[2] / schedule.number("column_block")),
-                    "outputs": outputs,
-                    "first": [axis.first for axis in phase],
-                    "offset": [axis.offset for axis in phase],
-                    "planes": len(depth.taps),
-                    "plane_step": depth.step,
-                    "span": [height.span, width.span],
-                    "offsets": offsets,
-                    "run_length": len(width.taps) * channels if beside else channels // groups,
-                    "weights": weights,
-                    "taps": len(taps),
-                }
-            )
-        weights += len(taps) * groups * packed.group_width * channels // groups
-    return table
