@@ -80,7 +80,7 @@ def _chosen(options: argparse.Namespace) -> list[tuple[str, Problem]]:
 def _run(options: argparse.Namespace) -> int:
     from benchmarks.layers import record, report
     from benchmarks.layers.bars import verdicts
-    from benchmarks.layers.network import Refused, can_chain, geometry_of
+    from benchmarks.layers.network import can_chain, geometry_of
     from benchmarks.layers.run import Settings, measured
     from convjit.backends import registry
 
@@ -99,6 +99,7 @@ def _run(options: argparse.Namespace) -> int:
     work = [(k, p) for k, p in _chosen(options) if options.mode != "chain" or can_chain(geometry_of(p))]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     records: list[record.Record] = []
+    failed = 0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(work))
         for kind, problem in work:
@@ -106,8 +107,9 @@ def _run(options: argparse.Namespace) -> int:
             try:
                 records.append(measured(problem, kind, backend, settings))
                 console.print("\n".join(report.lines(records[-1])), markup=False)
-            except Refused as error:
-                console.print(f"{problem.name:16}      -  {error}", markup=False)
+            except Exception as error:  # a kernel that cannot be made is no reason to leave out the others
+                failed += 1
+                console.print(f"{problem.name:16} FAILED  {type(error).__name__}: {error}", markup=False)
             progress.advance(task)
     for verdict in verdicts(records):
         console.print(str(verdict), markup=False)
@@ -118,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
         file.with_suffix(".md").write_text(report.markdown(kept, measure.machine()))
         report.plot(kept, file.with_suffix(".svg"))
         console.print(f"written to {file}, layers.md and layers.svg")
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

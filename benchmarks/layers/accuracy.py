@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from benchmarks.layers.network import Array, Network
 
-EPS = 2.0**-24
-"""Half of the distance of float32 numbers around 1."""
+EPS = {"f32": 2.0**-24, "bf16": 2.0**-9}
+"""Half of the distance of a type's numbers around 1."""
 
 PRODUCTS = 2e9
 """Multiply-adds of float64 that a check may take, zeros between and around inputs included."""
@@ -45,7 +45,7 @@ def errors(network: Network, y: Array) -> Errors:
         apart[np.isnan(apart)] = np.inf
         largest = max(largest, float(np.abs(exact).max()))
         difference = max(difference, float(apart.max()))
-        ratio = max(ratio, float((apart / (EPS * magnitude + 1e-30)).max()))
+        ratio = max(ratio, float((apart / (EPS[network.dtype] * magnitude + 1e-30)).max()))
     return Errors(difference / largest, ratio)
 
 
