@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterable
 
+from convjit.emit.cpu.simplify import SIGMOID
 from convjit.emit.epilogue import Language
 
 _UNORDERED = "(({0} != {0}) | ({1} != {1}))"
@@ -38,12 +39,20 @@ _FUNCTIONS = (
 )
 
 _NEEDS = {
-    "tanh": {"exp"},
+    "exp": {"scale"},
     "expm1": {"exp"},
-    "erf": {"exp"},
+    "sigmoid": {"exp", "quotient"},
+    "tanh": {"quotient"},
+    "erf": {"quotient"},
+    "log": {"fraction"},
     "log1p": {"log"},
     "log2": {"log"},
     "log10": {"log"},
+    "sin": {"quadrant"},
+    "cos": {"quadrant"},
+    "tan": {"quadrant"},
+    "quadrant": {"doubles"},
+    "pow": {"doubles", "fraction", "scale"},
 }
 """Functions of templates/cpu/math.h.jinja -> those that they call or are written with."""
 
@@ -92,6 +101,7 @@ C = Language(
         "math.absf": "vec_abs({0})",
         "math.rsqrt": "1.0f / vec_sqrt({0})",
         "math.powf": "vec_pow({0}, {1})",
+        SIGMOID: "vec_sigmoid({0})",
     },
     constant=_constant,
 )
@@ -99,5 +109,9 @@ C = Language(
 
 def functions_used(lines: Iterable[str]) -> set[str]:
     """The functions of templates/cpu/math.h.jinja that statements call, and those which these call in turn."""
-    called = {name for line in lines for name in re.findall(r"\bvec_(\w+)\(", line)}
-    return called.union(*(_NEEDS.get(name, set()) for name in called))
+    used: set[str] = set()
+    new = {name for line in lines for name in re.findall(r"\bvec_(\w+)\(", line)}
+    while new:
+        used |= new
+        new = set[str]().union(*(_NEEDS.get(name, set()) for name in new)) - used
+    return used

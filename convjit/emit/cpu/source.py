@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convjit.emit.cpu.language import C, functions_used
+from convjit.emit.cpu.simplify import simplify
 from convjit.emit.epilogue import statements
 from convjit.kernel import Kernel
 from convjit.schedule.nest import Nest
@@ -31,8 +32,9 @@ def name_of(kernel: Kernel) -> str:
 def common_variables(kernel: Kernel, loops: Nest) -> dict[str, Any]:
     """The template variables that describe a kernel and its epilogue."""
     geometry = kernel.geometry
-    lines, values = statements(kernel.epilogue, ["sum", *(f"e{n}" for n in range(len(kernel.extras)))], C)
-    types = {instruction.type for instruction in kernel.epilogue.instructions}
+    epilogue = simplify(kernel.epilogue)
+    lines, values = statements(epilogue, ["sum", *(f"e{n}" for n in range(len(kernel.extras)))], C)
+    types = {instruction.type for instruction in epilogue.instructions}
     return {
         "title": title_of(kernel),
         "name": name_of(kernel),
