@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
         record.write(file, kept)
         file.with_suffix(".md").write_text(report.markdown(kept, measure.machine()))
         report.plot(kept, file.with_suffix(".svg"))
-        console.print(f"written to {file}, layers.md and layers.svg")
+        console.print(f"written to {file}, with layers.md and layers.svg beside it")
     return 1 if failed else 0
 
 

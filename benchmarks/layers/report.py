@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from benchmarks.layers.bars import verdicts
@@ -80,17 +81,29 @@ def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def plot(records: Sequence[Record], file: Path) -> None:
-    """The ratio to the best peer of every problem, one convolution in float32, sorted, on a logarithmic axis."""
+    """The ratio to the best peer of every problem, one convolution in float32, sorted, on a logarithmic axis.
+
+    Without such a problem no file is written.
+    """
     import matplotlib.pyplot as plt
 
     alone = [(r.ratio, r) for r in records if r.setting == ("alone", "f32", "native") and r.ratio]
     ranked = sorted(alone, key=lambda pair: pair[0])
+    if not ranked:
+        return
     figure, axes = plt.subplots(figsize=(10, 3.6), layout="constrained")
     for kind, colour in COLOURS.items():
         points = [(n, ratio) for n, (ratio, r) in enumerate(ranked) if r.kind == kind]
         if points:
+            mean = geometric_mean(ratio for _, ratio in points)
             axes.vlines([n for n, _ in points], 1, [ratio for _, ratio in points], colour, linewidth=2, alpha=0.4)
-            axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=4, label=kind)
+            axes.plot(
+                *zip(*points, strict=True),
+                "o",
+                color=colour,
+                markersize=4,
+                label=f"{len(points)} {kind}, geometric mean {mean:.2f}",
+            )
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(yscale="log", ylabel="times the speed of the best peer")
     axes.set_yticks(ticks := [0.5, 0.7, 1, 1.5, 2, 3, 4, 6], [f"{t:g}" for t in ticks])
@@ -98,6 +111,7 @@ def plot(records: Sequence[Record], file: Path) -> None:
     axes.set_xticks(range(len(ranked)), [r.problem for _, r in ranked], rotation=90, fontsize=6)
     axes.margins(x=0.01)
     axes.grid(axis="y", linewidth=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left")
     with plt.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file)
