@@ -137,8 +137,15 @@ def _chain(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], 
     both = [name for name in engines[1].ways if name in engines[CHAIN].ways]
     calls = {(name, depth): found.ways[name].run for depth, found in engines.items() for name in both}
     seconds, others = interleaved(calls, settings.rounds)
-    per_layer = {name: (seconds[name, CHAIN] - seconds[name, 1]) / (CHAIN - 1) for name in both}
-    return Times(per_layer, others), engines[1].refused | engines[CHAIN].refused
+    refused = engines[1].refused | engines[CHAIN].refused
+    per_layer: dict[str, float] = {}
+    for name in both:
+        more = seconds[name, CHAIN] - seconds[name, 1]
+        if more > 0:
+            per_layer[name] = more / (CHAIN - 1)
+        else:
+            refused[name] = f"{CHAIN} layers took no longer than one: its times are noise"
+    return Times(per_layer, others), refused
 
 
 def _user(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Timed:
