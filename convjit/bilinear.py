@@ -152,6 +152,30 @@ def _transposed(rows: Sequence[Sequence[Fraction]]) -> list[list[Fraction]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
+def left_inverse(matrix: Matrix) -> Matrix:
+    """L with L matrix = 1, from as many rows as there are columns, the simplest that are independent."""
+    size = len(matrix[0])
+    by_simplicity = sorted(range(len(matrix)), key=lambda n: sum(map(bool, matrix[n])))
+    reduced: list[list[Fraction]] = []
+    for n in by_simplicity:
+        # Gauss-Jordan, with the identity beside: what is left of a row after the rows before it.
+        row = [*matrix[n], *(Fraction(n == k) for k in range(len(matrix)))]
+        for other in reduced:
+            pivot = _pivot(other)
+            row = [a - row[pivot] * b for a, b in zip(row, other, strict=True)]
+        if not any(row[:size]):
+            continue
+        row = [a / row[_pivot(row)] for a in row]
+        pivot = _pivot(row)
+        reduced = [[a - other[pivot] * b for a, b in zip(other, row, strict=True)] for other in reduced] + [row]
+    assert len(reduced) == size
+    return _matrix(row[size:] for row in sorted(reduced, key=_pivot))
+
+
+def _pivot(row: Sequence[Fraction]) -> int:
+    return next(n for n, a in enumerate(row) if a)
+
+
 def cook_toom(tile: int, taps: int, points: Sequence[Fraction]) -> Algorithm:
     """F(tile, taps) from tile + taps - 2 points, all different, and infinity."""
     n = tile + taps - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from convjit.bilinear import Matrix
 from convjit.geometry import Window
 from convjit.schedule.phases import kernel_elements, phases
 
@@ -19,6 +20,8 @@ class Packing:
         last_width: outputs in the last block of a group, those that only fill up a vector included.
         group_width: outputs of all blocks of a group.
         floats: how many there are in all.
+        transform: an axis of the weight and the matrix that is applied along it before all this; taps are counted after
+            it, too.
     """
 
     taps: tuple[tuple[int, ...], ...]
@@ -27,6 +30,7 @@ class Packing:
     last_width: int
     group_width: int
     floats: int
+    transform: tuple[int, Matrix] | None = None
 
 
 def taps_of_phases(window: Window, kernel: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from math import ceil, prod
+from math import ceil
 from typing import Any
 
-from convjit.bilinear import Matrix
+from convjit.bilinear import Matrix, composed, left_inverse
 from convjit.emit.cpu.language import float_literal
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source, common_variables, name_of
@@ -14,8 +14,9 @@ from convjit.emit.straight_line import Arithmetic, Code, product
 from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.cpu.winograd import Tiling, Winograd
+from convjit.schedule.cpu.winograd import Tiling, Winograd, tiling
 from convjit.schedule.nest import nest
+from convjit.schedule.phases import phases_of_axes
 
 _ARITHMETIC = Arithmetic(float_literal, "{0} * {1} + {2}")
 
@@ -57,12 +58,28 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
 
 
 def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
-    """How "cpu/winograd.c" reads a weight of shape (O, *kernel, C): as it is, in blocks of outputs."""
+    """How "cpu/winograd.c" reads a weight of shape (O, *kernel, C): transformed along the height."""
     out_channels, *kernel, channels = weight
     block = schedule.number("lanes") * schedule.number("vectors")
-    taps = tuple(range(prod(kernel)))
     width = ceil(out_channels / block) * block
-    return Packing((taps,), 1, block, block, width, len(taps) * width * channels)
+    axes = phases_of_axes(window, tuple(kernel))
+    while kernel[-2:] == [1, 1]:  # `nest` makes one axis of them
+        kernel.pop()
+    height = len(kernel) - 2
+    if height < 0:
+        algorithm, depth_taps = composed(1, (((0, 0),),), 1), (0,)
+    else:
+        tiles = tiling(tuple(axes[height]), 1, schedule.number("tile_h"))
+        assert tiles is not None
+        algorithm, depth_taps = tiles.algorithm, axes[0][0].taps if height > 0 else (0,)
+    taps = tuple(
+        (d * algorithm.positions + position) * kernel[-1] + w
+        for position in range(algorithm.positions)
+        for d in depth_taps
+        for w in range(kernel[-1])
+    )
+    transform = (1 + height, algorithm.weights) if algorithm.positions > 1 else None
+    return Packing((taps,), 1, block, block, width, len(taps) * width * channels, transform)
 
 
 def _axis(tiling: Tiling) -> dict[str, Any]:
@@ -82,8 +99,15 @@ def _axis(tiling: Tiling) -> dict[str, Any]:
         ],
         "inputs": _code(algorithm.inputs),
         "weights": _code(algorithm.weights),
+        "restored": _restored(left_inverse(algorithm.weights)),
         "made": _code(algorithm.outputs),
     }
+
+
+def _restored(matrix: Matrix) -> dict[str, Any]:
+    """The code that finds the elements of a kernel from their transform, and which of its rows it reads."""
+    code = _code(matrix)
+    return {"lines": code.lines, "results": code.results, "used": {n for row in matrix for n, a in enumerate(row) if a}}
 
 
 def _code(matrix: Matrix) -> Code:
