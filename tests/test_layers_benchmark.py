@@ -41,7 +41,14 @@ GEOMETRIES = {
         (1, 3, 4, 5, 4), (2, 2, 3, 3, 4), Window((1,) * 3, (1, 1, 1), (1, 1, 1), (1,) * 3, (2, 2, 1), flip=True)
     ),
 }
-ENGINES = ("onnxruntime", "OpenVINO", "PyTorch channels_last", "PyTorch NCHW")
+ENGINES = (
+    "onnxruntime",
+    "OpenVINO NHWC",
+    "OpenVINO NCHW",
+    "oneDNN",
+    "PyTorch channels_last",
+    "PyTorch NCHW",
+)
 
 
 def exact(net, layers=1):

@@ -18,8 +18,8 @@ Isa = Literal["native", "avx2"]
 OURS = "convjit"
 MLX = "MLX"
 
-HELD = {"native": None, "avx2": ("OpenVINO", "PyTorch channels_last", "PyTorch NCHW")}
-"""The peers that count: with AVX2, those that can be told to use no more. None: all."""
+UNFAIR = {"native": (), "avx2": ("onnxruntime",)}
+"""Engines that do not count: with AVX2, those that cannot be told to use no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,10 @@ class Record:
     @property
     def peers(self) -> dict[str, float]:
         """Seconds of the engines that convjit is compared with."""
-        held = HELD[self.isa]
         return {
             name: seconds
             for name, seconds in self.seconds.items()
-            if not name.startswith(OURS) and name != MLX and (held is None or name in held)
+            if not name.startswith(OURS) and name not in (MLX, *UNFAIR[self.isa])
         }
 
     @property

@@ -2,7 +2,7 @@
 
 All use as many threads as convjit and keep their own habits of spinning: whoever measures leaves a pause between two
 engines, which is longer than any of them spins. "Bound" is a network with input and output where the engine wants them
-and everything prepared; otherwise it is called as its users call it, arrays of the engine's own world in and out.
+and everything prepared; otherwise it is called as its users call it, NumPy arrays or tensors in and out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ Peer = Callable[[Network, int, bool], Way]
 
 PEERS: dict[str, Peer] = {
     "onnxruntime": onnx_runtime.way,
-    "OpenVINO": open_vino.way,
-    "PyTorch channels_last": partial(pytorch.way, True),
-    "PyTorch NCHW": partial(pytorch.way, False),
+    "OpenVINO NHWC": partial(open_vino.way, True),
+    "OpenVINO NCHW": partial(open_vino.way, False),
+    "oneDNN": pytorch.packed,
+    "PyTorch channels_last": partial(pytorch.eager, True),
+    "PyTorch NCHW": partial(pytorch.eager, False),
 }

@@ -14,17 +14,24 @@ PRECISION = {"f32": "f32", "bf16": "bf16"}
 _core = openvino.Core()
 
 
-def way(network: Network, threads: int, bound: bool) -> Way:
-    """Bound: one request, its tensors shared. As a user: NumPy arrays in, NumPy arrays out."""
+def way(last: bool, network: Network, threads: int, bound: bool) -> Way:
+    """Input and result channels last or channels first: inside, OpenVINO takes the layout that it likes.
+
+    Bound: one request, its tensors shared. As a user: NumPy arrays in, NumPy arrays out.
+    """
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": PRECISION[network.dtype],
     }
-    compiled = _core.compile_model(_model(network), "CPU", settings)
-    x = channels_first(network.x)
+    compiled = _core.compile_model(_model(network, last), "CPU", settings)
+    x = network.x if last else channels_first(network.x)
+
+    def result(y: Array) -> Array:
+        return np.array(y if last else channels_last(y))
+
     if not bound:
-        return Way(lambda: compiled(x)[0], lambda: channels_last(compiled(x)[0]))
+        return Way(lambda: compiled(x)[0], lambda: result(compiled(x)[0]))
     request = compiled.create_infer_request()
     tensor = openvino.Tensor(openvino.Type.f32, openvino.Shape(x.shape))  # the request keeps its memory alive
     tensor.data[...] = x
@@ -35,19 +42,24 @@ def way(network: Network, threads: int, bound: bool) -> Way:
 
     def output() -> Array:
         run()
-        return channels_last(np.array(request.get_output_tensor().data))
+        return result(request.get_output_tensor().data)
 
     return Way(run, output)
 
 
-def _model(network: Network) -> openvino.Model:
-    args = arguments(network.geometry)
+def _model(network: Network, last: bool) -> openvino.Model:
+    args, rank = arguments(network.geometry), network.geometry.rank
     batch, *spatial, channels = network.x.shape
-    x = value = ops.parameter([batch, channels, *spatial], np.float32)
+    if last:
+        x = ops.parameter([batch, *spatial, channels], np.float32)
+        value = ops.transpose(x, np.array([0, rank + 1, *range(1, rank + 1)]))
+    else:
+        x = value = ops.parameter([batch, channels, *spatial], np.float32)
     for weight, bias in zip(network.weights, network.biases, strict=True):
-        first = first_weight(weight, args.transposed, args.groups)
-        value = _convolution(args, value, first)
-        value = ops.relu(ops.add(value, ops.constant(bias.reshape(1, -1, *[1] * network.geometry.rank))))
+        value = _convolution(args, value, first_weight(weight, args.transposed, args.groups))
+        value = ops.relu(ops.add(value, ops.constant(bias.reshape(1, -1, *[1] * rank))))
+    if last:
+        value = ops.transpose(value, np.array([0, *range(2, rank + 2), 1]))
     return openvino.Model([value], [x])
 
 

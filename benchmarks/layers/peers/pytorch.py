@@ -1,6 +1,8 @@
-"""PyTorch, eager: oneDNN, or kernels of its own where it prefers them; ReLU in place behind the convolution."""
+"""PyTorch: eager, where it picks oneDNN or kernels of its own; and oneDNN as `torch.compile` calls it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +15,30 @@ CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
+Layer = Callable[[torch.Tensor], torch.Tensor]
 
-def way(last: bool, network: Network, threads: int, bound: bool) -> Way:
-    """Input and weights in channels_last or in PyTorch's usual order; one axis is as two with a height of 1 for
-    channels_last, which knows no other. Bound and as a user are the same.
+
+def eager(last: bool, network: Network, threads: int, bound: bool) -> Way:
+    """Input and weights in channels_last or in PyTorch's usual order, ReLU in place behind the convolution. Bound and
+    as a user are the same.
+    """
+    return _way(network, threads, last, _eager_layer)
+
+
+def packed(network: Network, threads: int, bound: bool) -> Way:
+    """oneDNN in channels_last, weights packed before and ReLU fused: the ops that a frozen graph is compiled to."""
+    return _way(network, threads, True, _packed_layer)
+
+
+def _way(
+    network: Network,
+    threads: int,
+    last: bool,
+    make: Callable[[Arguments, torch.Tensor, torch.Tensor, torch.Tensor], Layer],
+) -> Way:
+    """All layers one behind the other; `make` gives each of its arguments, an input, its weight and its bias.
+
+    One axis is as two with a height of 1 in channels_last, which knows no other.
     """
     torch.set_num_threads(threads)
     args, rank = arguments(network.geometry), network.geometry.rank
@@ -33,13 +55,14 @@ def way(last: bool, network: Network, threads: int, bound: bool) -> Way:
 
     x = tensor(channels_first(network.x))
     weights = [tensor(first_weight(w, args.transposed, args.groups)) for w in network.weights]
-    layers = list(zip(weights, map(tensor, network.biases), strict=True))
+    with torch.inference_mode():
+        layers = [make(args, x, *pair) for pair in zip(weights, map(tensor, network.biases), strict=True)]
 
     def run() -> torch.Tensor:
         with torch.inference_mode():
             y = x
-            for weight, bias in layers:
-                y = torch.relu_(_convolution(args, rank, y, weight, bias))
+            for layer in layers:
+                y = layer(y)
             return y
 
     def output() -> Array:
@@ -49,16 +72,35 @@ def way(last: bool, network: Network, threads: int, bound: bool) -> Way:
     return Way(run, output)
 
 
-def _convolution(args: Arguments, rank: int, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _eager_layer(args: Arguments, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> Layer:
+    rank = x.ndim - 2
     if args.transposed:
-        return TRANSPOSED[rank](
-            x, weight, bias, args.strides, args.begin, args.output_padding, args.groups, args.dilations
-        )
-    padding = args.begin
-    if args.begin != args.end:
-        sides = [p for lo, hi in zip(reversed(args.begin), reversed(args.end), strict=True) for p in (lo, hi)]
-        x, padding = F.pad(x, sides), [0] * rank
-    return CONVOLUTIONS[rank](x, weight, bias, args.strides, padding, args.dilations, args.groups)
+        more = (args.strides, args.begin, args.output_padding, args.groups, args.dilations)
+        return lambda x: torch.relu_(TRANSPOSED[rank](x, weight, bias, *more))
+    sides, padding = _padding(args)
+    more = (args.strides, padding, args.dilations, args.groups)
+    return lambda x: torch.relu_(CONVOLUTIONS[rank](F.pad(x, sides) if sides else x, weight, bias, *more))
+
+
+def _packed_layer(args: Arguments, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> Layer:
+    onednn, relu = torch.ops.mkldnn, ("relu", [], "")
+    if args.transposed:
+        more = (args.begin, args.output_padding, args.strides, args.dilations, args.groups)
+        own = onednn._reorder_convolution_transpose_weight(weight, *more, x.shape)
+        return lambda x: onednn._convolution_transpose_pointwise(x, own, bias, *more, *relu)
+    sides, padding = _padding(args)
+    seen = F.pad(x, sides) if sides else x
+    more = (padding, args.strides, args.dilations, args.groups)
+    own = onednn._reorder_convolution_weight(weight, *more, seen.shape)
+    return lambda x: onednn._convolution_pointwise(F.pad(x, sides) if sides else x, own, bias, *more, *relu)
+
+
+def _padding(args: Arguments) -> tuple[list[int], list[int]]:
+    """What has to be padded before, as `F.pad` takes it, and the padding of the convolution itself."""
+    if args.begin == args.end:
+        return [], args.begin
+    both = zip(reversed(args.begin), reversed(args.end), strict=True)
+    return [p for sides in both for p in sides], [0] * len(args.begin)
 
 
 def _with_height(args: Arguments) -> Arguments:
