@@ -175,8 +175,8 @@ static void do_job(worker *self)
         ;
 }
 
-/* Where another process wants this CPU too, the system stops the worker sooner or later, and if it is at a job then, the
- * caller waits for it. So it lets the others go first now and then, when it is at none. */
+/* Where another process wants this CPU too, the system stops the worker sooner or later, and if it is at a job then,
+ * the caller waits for it. So it lets the others go first now and then, when it is at none. */
 static void *work(void *argument)
 {
     worker *self = argument;
@@ -294,8 +294,8 @@ static void keep_workers_off_this_cpu(void)
 
 /* ----------------------------------------------------------------- its use */
 
-/* How many threads, up to `threads`, the caller's jobs may have until it leaves the pool. Where another has the pool, it
- * runs its jobs alone. */
+/* How many threads, up to `threads`, the caller's jobs may have until it leaves the pool. Where another has the pool,
+ * it runs its jobs alone. */
 static int enter_pool(int threads)
 {
     atomic_fetch_add_explicit(&pool.callers, 1, memory_order_relaxed);

@@ -149,11 +149,16 @@ static long images_at_once(const cj_step *step)
     return most && most < step->batch ? most : step->batch;
 }
 
+static cj_call call_of(const cj_step *step, long batch)
+{
+    return (cj_call){.batch = batch, .in_extent = step->in_extent, .out_extent = step->out_extent};
+}
+
 static needs needs_of(const cj_step *steps, int num_steps, long results)
 {
     needs most = {.results = results};
     for (const cj_step *step = steps; step < steps + num_steps; step++) {
-        const cj_call call = {.batch = images_at_once(step), .in_extent = step->in_extent, .out_extent = step->out_extent};
+        const cj_call call = call_of(step, images_at_once(step));
         most.scratch = larger(most.scratch, step->kernel->scratch_bytes);
         if (step->kernel->shared_bytes)
             most.shared = larger(most.shared, step->kernel->shared_bytes(&call));
@@ -214,13 +219,9 @@ static void run_step(const cj_step *step, char *const *arrays, const memory *mem
             placed[n] = (cj_array){base + place->offset + first * place->batch_step, place->batch_step};
         }
         const long left = step->batch - first;
-        const cj_call call = {
-            .arrays = placed,
-            .batch = left < at_once ? left : at_once,
-            .in_extent = step->in_extent,
-            .out_extent = step->out_extent,
-            .shared = memory->shared,
-        };
+        cj_call call = call_of(step, left < at_once ? left : at_once);
+        call.arrays = placed;
+        call.shared = memory->shared;
         run_kernel(step->kernel, &call, memory, threads < step->threads ? threads : step->threads);
     }
 }
@@ -231,7 +232,8 @@ int cj_run(const cj_step *steps, int num_steps, char *const *arrays, long result
 {
     const int granted = enter_pool(threads);
     const needs needs = needs_of(steps, num_steps, result_bytes);
-    arena *own = take_arena(PAGE + aligned(needs.results, PAGE) + aligned(needs.shared, PAGE) + granted * scratch_step(&needs));
+    const long bytes = aligned(needs.results, PAGE) + aligned(needs.shared, PAGE) + granted * scratch_step(&needs);
+    arena *own = take_arena(PAGE + bytes);
     if (own) {
         const memory memory = lay_out(own, &needs);
         for (const cj_step *step = steps; step < steps + num_steps; step++)
