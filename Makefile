@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz cpu-fuzz metal-fuzz bench metal-proof
+.PHONY: help demo test lint fuzz cpu-fuzz neon-test metal-fuzz bench metal-proof
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,12 +34,20 @@ cpu-fuzz: $(VENV)/.with-test ## Random layers by any CPU schedule, on any vector
 	echo "== CPU_FUZZ_SEED=$$seed CPU_FUZZ_COUNT=$$count"; \
 	CPU_FUZZ_SEED=$$seed CPU_FUZZ_COUNT=$$count $(PY) -m pytest tests/numerics/test_cpu_candidates.py
 
+neon-test: $(VENV)/.with-test ## CPU kernels on an emulated Arm: NEON_COUNT=150; needs gcc-aarch64-linux-gnu and qemu-user
+	@NEON_COUNT=$${NEON_COUNT:-150} $(PY) -m pytest -rs tests/numerics/test_cpu_machines.py -k "aarch64 or clang"
+
 metal-fuzz: $(VENV)/.with-test ## Random Metal kernels under the checker: METAL_FUZZ_COUNT=2000, METAL_FUZZ_SEED=now
 	@seed=$${METAL_FUZZ_SEED:-$$(date +%s)}; count=$${METAL_FUZZ_COUNT:-2000}; \
 	echo "== METAL_FUZZ_SEED=$$seed METAL_FUZZ_COUNT=$$count"; \
 	METAL_FUZZ_SEED=$$seed METAL_FUZZ_COUNT=$$count $(PY) -m pytest tests/simulator/test_random_kernels.py
 
-bench: $(VENV)/.with-bench ## Measure against plain MLX; results go to benchmarks/results
+bench: $(VENV)/.with-bench ## Measure against plain MLX and other engines; results go to benchmarks/results
+	@$(PY) -m benchmarks.layers --save
+	@$(PY) -m benchmarks.layers --save --user
+	@$(PY) -m benchmarks.layers --save --chain
+	@$(PY) -m benchmarks.layers --save --isa avx2
+	@$(PY) -m benchmarks.layers --save --dtype bf16
 	@$(PY) -m benchmarks.resnet50
 	@$(PY) -m benchmarks.metal_text
 	@$(PY) -m benchmarks.metal_counters
