@@ -1,26 +1,47 @@
 /* Weights in the order in which kernels read them. */
 typedef struct {
+    int tap; /* of the kernel */
+    double factor;
+} cj_term;
+
+/* [phase][group][block of outputs][tap][channel][output]: a tap is a sum of some of the kernel's, mostly of one. */
+typedef struct {
     const float *weight; /* [groups * group_outputs][kernel_taps][channels] */
-    float *packed;       /* [phase][group][block][tap of the phase][channels][block_width] */
-    const int *taps;     /* where each tap of each phase lies in the kernel */
-    const int *phase_taps;
+    float *packed;
+    const cj_term *terms;  /* of all taps of all phases */
+    const int *tap_terms;  /* how many each tap has */
+    const int *phase_taps; /* how many each phase has */
     int phases, kernel_taps, channels, groups, group_outputs, block_width;
     int last_width; /* of the last block of a group, which may be narrower; its missing outputs are zeros */
 } cj_packing;
 
 enum { TRANSPOSED_AT_ONCE = 16 };
 
-/* One tap of one block: transposes [outputs][channels] to [channels][width]. */
-static void pack_tap(const cj_packing *p, const float *from, float *to, int outputs, int width)
+static void sum_terms(float *sums, const cj_packing *p, const float *from, const cj_term *terms, int num_terms, int count)
 {
-    long output_step = (long)p->kernel_taps * p->channels;
+    double exact[TRANSPOSED_AT_ONCE] = {0};
+    for (int t = 0; t < num_terms; t++)
+        for (int c = 0; c < count; c++)
+            exact[c] += terms[t].factor * from[(long)terms[t].tap * p->channels + c];
+    for (int c = 0; c < count; c++)
+        sums[c] = exact[c];
+}
+
+/* One tap of one block: sums [outputs][channels], transposed to [channels][width]. */
+static void pack_tap(const cj_packing *p, const float *from, const cj_term *terms, int num_terms, float *to, int outputs,
+                     int width)
+{
+    const long output_step = (long)p->kernel_taps * p->channels;
     if (outputs < width)
         memset(to, 0, sizeof(float) * p->channels * width);
     for (int first = 0; first < p->channels; first += TRANSPOSED_AT_ONCE) {
-        int count = p->channels - first < TRANSPOSED_AT_ONCE ? p->channels - first : TRANSPOSED_AT_ONCE;
-        for (int o = 0; o < outputs; o++)
-            for (int c = first; c < first + count; c++)
-                to[(long)c * width + o] = from[o * output_step + c];
+        const int left = p->channels - first, count = left < TRANSPOSED_AT_ONCE ? left : TRANSPOSED_AT_ONCE;
+        for (int o = 0; o < outputs; o++) {
+            float sums[TRANSPOSED_AT_ONCE];
+            sum_terms(sums, p, from + o * output_step + first, terms, num_terms, count);
+            for (int c = 0; c < count; c++)
+                to[(long)(first + c) * width + o] = sums[c];
+        }
     }
 }
 
@@ -31,17 +52,23 @@ static void pack_items(const void *argument, int thread, long first, long end)
     (void)thread;
     long item = 0;
     float *to = p->packed;
-    const int *taps = p->taps;
-    for (int phase = 0; phase < p->phases; taps += p->phase_taps[phase++])
+    const cj_term *terms = p->terms;
+    const int *tap_terms = p->tap_terms;
+    for (int phase = 0; phase < p->phases; phase++) {
+        const int taps = p->phase_taps[phase];
         for (int group = 0; group < p->groups; group++)
             for (int o = 0; o < p->group_outputs; o += p->block_width) {
-                int left = p->group_outputs - o, last = left <= p->block_width;
-                int width = last ? p->last_width : p->block_width;
+                const int left = p->group_outputs - o, last = left <= p->block_width;
+                const int width = last ? p->last_width : p->block_width;
                 const float *from = p->weight + ((long)group * p->group_outputs + o) * p->kernel_taps * p->channels;
-                for (int tap = 0; tap < p->phase_taps[phase]; tap++, item++, to += (long)p->channels * width)
+                const cj_term *of_tap = terms;
+                for (int tap = 0; tap < taps; of_tap += tap_terms[tap++], item++, to += (long)p->channels * width)
                     if (first <= item && item < end)
-                        pack_tap(p, from + (long)taps[tap] * p->channels, to, last ? left : width, width);
+                        pack_tap(p, from, of_tap, tap_terms[tap], to, last ? left : width, width);
             }
+        for (int tap = 0; tap < taps; tap++)
+            terms += *tap_terms++;
+    }
 }
 
 void cj_pack(const cj_packing *p, int threads)

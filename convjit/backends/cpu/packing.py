@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from functools import reduce
 from math import prod
-from operator import add
 
 import mlx.core as mx
 
 from convjit.backends.cpu.memory import allocator, borrow
-from convjit.backends.cpu.runtime import PackingOrder, Runtime
+from convjit.backends.cpu.runtime import PackingOrder, Runtime, Term
 from convjit.bilinear import Matrix
 from convjit.emit.cpu import packing
 from convjit.geometry import Window
@@ -18,22 +16,20 @@ from convjit.schedule import Schedule
 
 
 def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime) -> mx.array:
-    """`weight` (O, *kernel, C / groups), packed: single precision, one axis."""
+    """`weight` (O, *kernel, C / groups), packed: single precision, one axis. Transforms are rounded once."""
     order = packing(window, weight.shape, schedule)
-    weight = weight.astype(mx.float32)
-    if order.transform:
-        weight = _transformed(weight, *order.transform)
     out_channels, *kernel, group_channels = weight.shape
-    source, held = borrow(weight)
+    source, held = borrow(weight.astype(mx.float32))
     target, finished = allocator((order.floats,), "f32")()
-    phase_taps = [len(taps) for taps in order.taps]
-    taps = [tap for taps in order.taps for tap in taps]
+    terms = [_terms(tap, tuple(kernel), order.transform) for taps in order.taps for tap in taps]
+    flat = [term for of_tap in terms for term in of_tap]
     arguments = PackingOrder(
         weight=source,
         packed=target,
-        taps=(ctypes.c_int * len(taps))(*taps),
-        phase_taps=(ctypes.c_int * len(phase_taps))(*phase_taps),
-        phases=len(phase_taps),
+        terms=(Term * len(flat))(*flat),
+        tap_terms=(ctypes.c_int * len(terms))(*map(len, terms)),
+        phase_taps=(ctypes.c_int * len(order.taps))(*map(len, order.taps)),
+        phases=len(order.taps),
         kernel_taps=prod(kernel),
         channels=group_channels,
         groups=order.groups,
@@ -46,11 +42,16 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
     return finished()
 
 
-def _transformed(weight: mx.array, axis: int, matrix: Matrix) -> mx.array:
-    """`matrix` times the elements along an axis."""
-    elements = mx.split(weight, weight.shape[axis], axis)
-    rows = [
-        reduce(add, (float(factor) * element for factor, element in zip(row, elements, strict=True) if factor))
-        for row in matrix
+def _terms(tap: int, kernel: tuple[int, ...], transform: tuple[int, Matrix] | None) -> list[tuple[int, float]]:
+    """A tap of the transformed kernel, as elements of the kernel itself and the factor of each."""
+    if transform is None:
+        return [(tap, 1.0)]
+    axis, matrix = transform
+    inner = prod(kernel[axis:])
+    outer, row = divmod(tap // inner, len(matrix))
+    extent = kernel[axis - 1]
+    return [
+        ((outer * extent + element) * inner + tap % inner, float(factor))
+        for element, factor in enumerate(matrix[row])
+        if factor
     ]
-    return mx.concatenate(rows, axis)

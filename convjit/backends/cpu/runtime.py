@@ -34,13 +34,20 @@ class Step(ctypes.Structure):
     ]
 
 
+class Term(ctypes.Structure):
+    """See `cj_term`."""
+
+    _fields_ = [("tap", ctypes.c_int), ("factor", ctypes.c_double)]
+
+
 class PackingOrder(ctypes.Structure):
     """See `cj_packing`."""
 
     _fields_ = [
         ("weight", ctypes.c_void_p),
         ("packed", ctypes.c_void_p),
-        ("taps", ctypes.POINTER(ctypes.c_int)),
+        ("terms", ctypes.POINTER(Term)),
+        ("tap_terms", ctypes.POINTER(ctypes.c_int)),
         ("phase_taps", ctypes.POINTER(ctypes.c_int)),
         ("phases", ctypes.c_int),
         ("kernel_taps", ctypes.c_int),
