@@ -98,7 +98,7 @@ def make(backend: CpuBackend, network: Network, schedule: Schedule) -> Made:
     seconds = time.perf_counter() - start
     packed = _pack(backend, network, schedule, network.weights[0]).nbytes
     text = backend.source(kernel, schedule)
-    memory = _memory_bytes(backend, kernel, schedule)
+    memory = memory_bytes(backend, kernel, schedule)
     return Made(seconds, len(text), packed, packed / network.weights[0].nbytes, memory)
 
 
@@ -160,7 +160,7 @@ def _pack(backend: CpuBackend, network: Network, schedule: Schedule, weight: Arr
     return backend.pack(network.geometry.window, schedule, mx.array(weight).astype(MLX_DTYPES[network.dtype]))
 
 
-def _memory_bytes(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> int:
+def memory_bytes(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> int:
     """Of each thread: its scratch memory and its part of what is shared."""
     made = _Kernel.from_address(backend._load(kernel, schedule))
     geometry = kernel.geometry
