@@ -176,6 +176,12 @@ def test_what_resembles_a_sigmoid_stays():
     assert SIGMOID not in ops(unsigned, [6])
 
 
+def test_results_are_rounded_once():
+    rounded = [Instruction("arith.truncf", (1,), "bf16"), Instruction("arith.extf", (2,), "f32")]
+    assert ops(rounded, [2]) == []
+    assert ops(rounded, [2, 3]) == ["truncf", "extf"]
+
+
 def test_values_that_are_results_stay():
     assert ops(sigmoid(1.0, (3, 4)), [6, 3]) == ["negf", "math.exp", SIGMOID]
     assert ops(sigmoid(1.0, (3, 4)), [1]) == []

@@ -15,7 +15,7 @@ def simplify(epilogue: Epilogue) -> Epilogue:
     """An equal epilogue without divisions by constants, and with each 1 / (1 + exp(-x)) as one op.
 
     Single precision is kept: x / c becomes x * h + x * l, where h + l is 1 / c to twice the precision, and h and l
-    have one sign, so that infinities stay what they are.
+    have one sign, so that infinities stay what they are. Results are not rounded to half precision: stores do it.
     """
     return _without_unused(_Simplifier(epilogue).run())
 
@@ -32,7 +32,7 @@ class _Simplifier:
     def run(self) -> Epilogue:
         for instruction in self._source.instructions:
             self._numbers.append(self._copy(instruction))
-        results = tuple(self._numbers[r] for r in self._source.results)
+        results = tuple(self._before_rounding(self._numbers[r]) for r in self._source.results)
         return Epilogue(self._source.inputs, tuple(self._made), results)
 
     def _copy(self, instruction: Instruction) -> int:
@@ -46,6 +46,10 @@ class _Simplifier:
             return self._add(replace(instruction, operands=operands))
         products = [self._float("arith.mulf", operands[0], self._number(part)) for part in parts]
         return products[0] if len(products) == 1 else self._float("arith.addf", *products)
+
+    def _before_rounding(self, value: int) -> int:
+        made = self._made_by(value, "arith.truncf")
+        return made.operands[0] if made else value
 
     def _sigmoid_of(self, one: int, denominator: int) -> int | None:
         """x, if `one` / `denominator` is 1 / (1 + exp(-x))."""
