@@ -19,24 +19,34 @@ def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(BackendError, match="CONVJIT_NUM_THREADS must be a positive number"):
             cpus.threads()
     monkeypatch.setenv("CONVJIT_NUM_THREADS", "")
-    every_cpu = cpus.threads()
+    every_core = cpus.threads()
     monkeypatch.delenv("CONVJIT_NUM_THREADS")
-    assert cpus.threads() == every_cpu >= 1
+    assert cpus.threads() == every_core >= 1
 
 
 def test_a_quota_takes_threads_away(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CONVJIT_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cpus, "cores", lambda _, allowed: len(allowed))
     for limit, threads in ((float("inf"), 8), (16.0, 8), (2.5, 3), (0.1, 1)):
         monkeypatch.setattr(cpus, "quota", lambda _, limit=limit: limit)
         assert cpus.threads() == threads
 
 
-def control_groups(root: Path, membership: str, files: dict[str, str]) -> Path:
-    for name, text in {"proc/self/cgroup": membership, **files}.items():
+def system(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
+
+
+def test_cpus_of_one_core_count_once(tmp_path: Path):
+    siblings = ["0,4", "1,5", "2,6", "3,7"] * 2
+    files = {f"sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list": f"{s}\n" for n, s in enumerate(siblings)}
+    root = system(tmp_path, files)
+    assert cpus.cores(root, range(8)) == 4
+    assert cpus.cores(root, {1, 5}) == 1
+    assert cpus.cores(root, {1, 2, 5, 100}) == 3
 
 
 VERSION_1 = "11:memory:/pod\n4:cpu,cpuacct:/pod/container\n1:name=systemd:/pod\n"
@@ -69,7 +79,7 @@ GROUP = "sys/fs/cgroup"
     ],
 )
 def test_quotas_of_control_groups(tmp_path: Path, membership: str, files: dict[str, str], limit: float):
-    assert cpus.quota(control_groups(tmp_path, membership, files)) == limit
+    assert cpus.quota(system(tmp_path, {"proc/self/cgroup": membership, **files})) == limit
 
 
 def test_no_control_groups(tmp_path: Path):

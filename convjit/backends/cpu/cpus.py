@@ -1,9 +1,9 @@
-"""How many threads kernels run on: what this process was told, or the CPUs that it may use."""
+"""How many threads kernels run on: what this process was told, or the cores that it may use."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import ceil
 from pathlib import Path, PurePosixPath
 
@@ -11,7 +11,7 @@ from convjit.backends import BackendError
 
 
 def threads() -> int:
-    """`CONVJIT_NUM_THREADS`, or as many as there are CPUs for this process, or as its control groups let it use.
+    """`CONVJIT_NUM_THREADS`, or as many as there are cores for this process, or as its control groups let it use.
 
     Raises:
         BackendError: if the variable is not a positive number.
@@ -21,8 +21,24 @@ def threads() -> int:
         if not chosen.isdigit() or int(chosen) < 1:
             raise BackendError(f"CONVJIT_NUM_THREADS must be a positive number, got {chosen!r}")
         return int(chosen)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ceil(min(cpus, quota(Path("/"))))
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    return ceil(min(cores(Path("/"), os.sched_getaffinity(0)), quota(Path("/"))))
+
+
+def cores(root: Path, cpus: Collection[int]) -> int:
+    """How many cores these CPUs belong to: the two CPUs of one would wait for the same arithmetic units and caches.
+
+    Args:
+        root: the folder that holds "sys".
+    """
+    found: set[str] = set()
+    for cpu in cpus:
+        try:
+            found.add((root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            found.add(str(cpu))
+    return len(found)
 
 
 def quota(root: Path) -> float:
