@@ -1,48 +1,73 @@
-"""Kernel and schedule -> the text of "cpu/depthwise.c"."""
+"""Kernel and schedule -> the text of "cpu/depthwise.c", and how it wants its weight."""
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from convjit.emit.cpu.packing import Packing, taps_of_phases
-from convjit.emit.cpu.source import Source, common_variables, name_of
+from convjit.emit.cpu.source import C_TYPES, Source, common_variables, name_of
 from convjit.emit.render import render
 from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.cpu.depthwise import edges
+from convjit.schedule.cpu.depthwise import copy_size, edges, used_lanes, windows
 from convjit.schedule.nest import nest
+
+_CACHE_LINE = 16
+"""Floats."""
+
+_CROWDED = 128
+"""Floats: taps whose weights are a multiple of it apart lie in few sets of a first-level cache."""
 
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
-    """The C text of a depthwise convolution."""
-    loops = nest(kernel)
-    (axes,) = loops.phases
-    channels, lanes, tile_columns, tap_chunk = (
-        kernel.geometry.in_channels,
-        schedule.number("lanes"),
-        schedule.number("tile_columns"),
-        schedule.number("taps"),
-    )
-    taps = len(axes[2].taps)
+    """The C text of a convolution with few channels a group."""
+    geometry, loops = kernel.geometry, nest(kernel)
+    window = geometry.window
+    lanes, copies = schedule.number("lanes"), bool(schedule.number("copies"))
+    packed = packing(window, geometry.weight_shape, schedule)
+    group_channels = geometry.in_channels // window.groups
+    phase_weights = accumulate((len(taps) * group_channels * packed.block_width for taps in packed.taps), initial=0)
+    patterns = list(dict.fromkeys(windows(geometry, lanes)))
     text = render(
         "cpu/depthwise.c",
         **common_variables(kernel, loops),
-        kernel=[len(axis.taps) for axis in axes],
-        stride=[axis.stride for axis in axes],
-        step=[axis.step for axis in axes],
-        offset=[axis.offset for axis in axes],
-        lanes=lanes,
-        used_lanes=min(lanes, channels),
-        tile_columns=tile_columns,
-        row_block=schedule.number("row_block"),
-        vector_block=schedule.number("vector_block"),
-        tap_chunks=[(first, min(tap_chunk, taps - first)) for first in range(0, taps, tap_chunk)],
-        edges=edges(loops, tile_columns),
+        **dict(schedule.choices),
+        s_type="float" if copies else C_TYPES[kernel.dtype],
+        s_dtype="f32" if copies else kernel.dtype,
+        stride=[axes[0].stride for axes in loops.axes],
+        step=[max(axis.step for axis in axes) for axes in loops.axes],
+        period=[axes[0].period for axes in loops.axes],
+        most_taps=[max(len(axis.taps) for axis in axes) for axes in loops.axes],
+        deep=any(
+            axis.span != 1 or axis.offset < 0 or axis.last_read(loops.out_size[0]) >= loops.in_size[0]
+            for axis in loops.axes[0]
+        ),
+        group_channels=group_channels,
+        group_outputs=geometry.out_channels // window.groups,
+        used_lanes=used_lanes(geometry, lanes),
+        weight_width=packed.block_width,
+        copy_size=copy_size(loops, schedule.number("row_block"), schedule.number("column_block")),
+        patterns=patterns if patterns != [tuple(range(lanes))] else [],
+        pattern_of=[patterns.index(lanes_of_groups) for lanes_of_groups in windows(geometry, lanes)],
+        phases=[
+            {
+                "outputs": loops.outputs(phase),
+                "first": tuple(axis.first for axis in phase),
+                "offset": tuple(axis.offset for axis in phase),
+                "taps": tuple(len(axis.taps) for axis in phase),
+                "weights": weights,
+            }
+            for phase, weights in zip(loops.phases, phase_weights, strict=False)
+        ],
+        edges=edges(loops, schedule.number("tile_columns"), copies),
     )
     return Source(text, name_of(kernel))
 
 
 def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
-    """How "cpu/depthwise.c" reads a weight of shape (O, *kernel, 1)."""
-    out_channels, *kernel, _ = weight
+    """How "cpu/depthwise.c" reads a weight of shape (O, *kernel, C / groups): [phase][tap][channel][output]."""
+    out_channels, *kernel, group_channels = weight
     taps = taps_of_phases(window, tuple(kernel))
-    return Packing(taps, 1, out_channels, out_channels, out_channels, sum(map(len, taps)) * out_channels)
+    width = out_channels + (_CACHE_LINE if out_channels % _CROWDED == 0 else 0)
+    return Packing(taps, 1, width, width, width, sum(map(len, taps)) * group_channels * width)
