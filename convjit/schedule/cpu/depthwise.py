@@ -16,7 +16,7 @@ MAX_EDGES = 6
 """Functions of their own for the tiles at the edges of a row, where nothing is copied."""
 
 MAX_TAPS = 8
-"""Taps of a row whose weights are in registers at a time. Code is unrolled over all of a row, unless it copies its input."""
+"""Taps of a row whose weights are in registers at a time. Without copies, code is unrolled over all taps of a row."""
 
 MAX_SPAN = 64
 """Input columns of a tile that code may be unrolled over."""
