@@ -13,6 +13,7 @@ typedef struct {
     const int *phase_taps; /* how many each phase has */
     int phases, kernel_taps, channels, groups, group_outputs, block_width;
     int last_width; /* of the last block of a group, which may be narrower; its missing outputs are zeros */
+    int pairs;      /* bf16 in pairs of channels: [tap][channel / 2][output][2] */
 } cj_packing;
 
 enum { TRANSPOSED_AT_ONCE = 16 };
@@ -27,20 +28,42 @@ static void sum_terms(float *sums, const cj_packing *p, const float *from, const
         sums[c] = exact[c];
 }
 
+/* Rounded to the nearest, ties to even. */
+static uint16_t bf16_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+static void put(const cj_packing *p, float *to, int channel, int o, int width, float value)
+{
+    if (p->pairs)
+        ((uint16_t *)to)[((long)channel / 2 * width + o) * 2 + channel % 2] = bf16_of(value);
+    else
+        to[(long)channel * width + o] = value;
+}
+
+/* Floats of a tap of one block. */
+static long tap_floats(const cj_packing *p, int width)
+{
+    return (long)p->channels * width / (p->pairs ? 2 : 1);
+}
+
 /* One tap of one block: sums [outputs][channels], transposed to [channels][width]. */
 static void pack_tap(const cj_packing *p, const float *from, const cj_term *terms, int num_terms, float *to, int outputs,
                      int width)
 {
     const long output_step = (long)p->kernel_taps * p->channels;
     if (outputs < width)
-        memset(to, 0, sizeof(float) * p->channels * width);
+        memset(to, 0, sizeof(float) * tap_floats(p, width));
     for (int first = 0; first < p->channels; first += TRANSPOSED_AT_ONCE) {
         const int left = p->channels - first, count = left < TRANSPOSED_AT_ONCE ? left : TRANSPOSED_AT_ONCE;
         for (int o = 0; o < outputs; o++) {
             float sums[TRANSPOSED_AT_ONCE];
             sum_terms(sums, p, from + o * output_step + first, terms, num_terms, count);
             for (int c = 0; c < count; c++)
-                to[(long)(first + c) * width + o] = sums[c];
+                put(p, to, first + c, o, width, sums[c]);
         }
     }
 }
@@ -62,7 +85,7 @@ static void pack_items(const void *argument, int thread, long first, long end)
                 const int width = last ? p->last_width : p->block_width;
                 const float *from = p->weight + ((long)group * p->group_outputs + o) * p->kernel_taps * p->channels;
                 const cj_term *of_tap = terms;
-                for (int tap = 0; tap < taps; of_tap += tap_terms[tap++], item++, to += (long)p->channels * width)
+                for (int tap = 0; tap < taps; of_tap += tap_terms[tap++], item++, to += tap_floats(p, width))
                     if (first <= item && item < end)
                         pack_tap(p, from, of_tap, tap_terms[tap], to, last ? left : width, width);
             }

@@ -16,7 +16,10 @@ from convjit.schedule import Schedule
 
 
 def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime) -> mx.array:
-    """`weight` (O, *kernel, C / groups), packed: single precision, one axis. Transforms are rounded once."""
+    """`weight` (O, *kernel, C / groups), packed: single precision, one axis, or bits of bf16 in pairs.
+
+    Transforms are rounded once.
+    """
     order = packing(window, weight.shape, schedule)
     out_channels, *kernel, group_channels = weight.shape
     source, held = borrow(weight.astype(mx.float32))
@@ -36,6 +39,7 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
         group_outputs=out_channels // order.groups,
         block_width=order.block_width,
         last_width=order.last_width,
+        pairs=order.pairs,
     )
     runtime.pack(ctypes.byref(arguments), runtime.threads)
     del held

@@ -56,6 +56,7 @@ class PackingOrder(ctypes.Structure):
         ("group_outputs", ctypes.c_int),
         ("block_width", ctypes.c_int),
         ("last_width", ctypes.c_int),
+        ("pairs", ctypes.c_int),
     ]
 
 

@@ -20,6 +20,7 @@ class Packing:
         last_width: outputs in the last block of a group, those that only fill up a vector included.
         group_width: outputs of all blocks of a group.
         floats: how many there are in all.
+        pairs: bf16 in pairs of channels, [tap][channel / 2][output][2], two of them for a float.
         transform: an axis of the weight and the matrix that is applied along it before all this; taps are counted after
             it, too.
     """
@@ -31,6 +32,7 @@ class Packing:
     group_width: int
     floats: int
     transform: tuple[int, Matrix] | None = None
+    pairs: bool = False
 
 
 def taps_of_phases(window: Window, kernel: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
