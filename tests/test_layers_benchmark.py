@@ -258,6 +258,28 @@ def test_lines_and_markdown():
     assert "## One convolution, prepared arrays, f32" in text and "with different weights, f32" in text
 
 
+def test_patience_measures_again_and_keeps_the_quietest(monkeypatch):
+    for module in ("torch", "onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(module)
+    from benchmarks.layers import run
+
+    noise = [0.9, 0.4, 0.01, 0.0]
+    found = []
+
+    def times(single, backend, schedules, settings):
+        found.append(noise[len(found)])
+        return timing.Times({"convjit": found[-1]}, found[-1]), {}
+
+    monkeypatch.setitem(run._MODES, "user", times)
+    problem, backend = Problem("plain", PLAIN, "here"), registry.get("cpu")
+    settings = run.Settings("user", "f32", "native", threads=1, rounds=1, with_mlx=False)
+    assert run.measured(problem, "problems", backend, settings).others == 0.9
+    found.clear()
+    assert run.measured(problem, "problems", backend, replace(settings, attempts=2)).others == 0.4
+    found.clear()
+    assert run.measured(problem, "problems", backend, replace(settings, attempts=4)).others == 0.01
+
+
 @pytest.mark.parametrize("mode", ["alone", "--user", "--chain"])
 def test_a_run_of_all(mode, tmp_path, monkeypatch, capsys):
     for module in ("torch", "onnx", "onnxruntime", "openvino", "rich", "matplotlib"):

@@ -55,6 +55,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--isa", choices=("native", "avx2"), default="native")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each engine")
+    parser.add_argument(
+        "--patient", action="store_true", help="measure a problem again, up to five times, while others disturb it"
+    )
     parser.add_argument("--no-mlx", action="store_true", help="leave out plain MLX, which takes minutes for all")
     parser.add_argument("--candidates", action="store_true", help="measure all our schedules")
     parser.add_argument("--schedule", default="", help="measure this one of ours, too: template choice=value ...")
@@ -95,6 +98,7 @@ def _run(options: argparse.Namespace) -> int:
         not options.no_mlx and options.mode == "alone",
         options.schedule,
         options.candidates,
+        5 if options.patient else 1,
     )
     work = [(k, p) for k, p in _chosen(options) if options.mode != "chain" or can_chain(geometry_of(p))]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -18,6 +18,9 @@ Isa = Literal["native", "avx2"]
 OURS = "convjit"
 MLX = "MLX"
 
+QUIET = 0.05
+"""CPUs that other processes may keep busy without disturbing what is measured."""
+
 UNFAIR = {"native": (), "avx2": ("onnxruntime",)}
 """Engines that do not count: with AVX2, those that cannot be told to use no more."""
 
@@ -69,6 +72,11 @@ class Record:
     @property
     def setting(self) -> tuple[Mode, Dtype, Isa]:
         return self.mode, self.dtype, self.isa
+
+    @property
+    def is_checked(self) -> bool:
+        """Was the result compared with float64?"""
+        return self.mode == "alone"
 
     @property
     def peers(self) -> dict[str, float]:

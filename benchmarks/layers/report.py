@@ -8,16 +8,13 @@ from statistics import geometric_mean
 from typing import Any
 
 from benchmarks.layers.bars import verdicts
-from benchmarks.layers.record import OURS, Record
+from benchmarks.layers.record import OURS, QUIET, Record
 
 MODES = {
     "alone": "One convolution, prepared arrays",
     "user": "As a user calls it",
     "chain": "One of nine behind each other, with different weights",
 }
-QUIET = 0.05
-"""CPUs that other processes may keep busy."""
-
 COLOURS = {"experiments": "tab:orange", "problems": "tab:blue"}
 
 
@@ -31,10 +28,11 @@ def lines(record: Record) -> Iterator[str]:
         yield f"    disturbed: other processes kept {record.others:.2f} CPUs busy"
     for name, reason in record.refused.items():
         yield f"    {name}: {reason}"
-    if record.schedule and OURS in record.seconds:
+    if OURS in record.seconds:
         yield f"    {record.schedule}"
+        found = f", error {record.relative_error:.1e}, {record.elementwise_error:.2g} eps" if record.is_checked else ""
         yield (
-            f"    {_of_peak(record)} of peak, error {record.relative_error:.1e}, {record.elementwise_error:.2g} eps, "
+            f"    {_of_peak(record)} of peak{found}, "
             f"compiled in {record.compile_seconds:.2f} s, {record.text_bytes / 1e3:.0f} kB, "
             f"weights {record.packed_ratio:.2f}x, memory {record.memory_bytes / 1024:.0f} KiB"
         )
@@ -64,11 +62,9 @@ def _cells(r: Record, engines: Sequence[str]) -> list[str]:
     speeds = [_number(r.gflops(e)) if e in r.seconds else "-" for e in engines]
     ratio = f"{r.ratio:.2f}" if r.ratio else "-"
     cells = [r.problem + (" (shrunk)" if r.is_shrunk else ""), r.convolution, ratio, *speeds, _of_peak(r)]
-    if not r.schedule:
-        return [*cells, *[""] * 6]
     return [
         *cells,
-        *(f"{r.relative_error:.1e}", f"{r.elementwise_error:.2g}"),
+        *((f"{r.relative_error:.1e}", f"{r.elementwise_error:.2g}") if r.is_checked else ("", "")),
         *(f"{r.compile_seconds:.2f}", f"{r.text_bytes / 1e3:.0f}"),
         *(f"{r.packed_ratio:.2f}", f"{r.memory_bytes / 1024:.0f}"),
     ]
