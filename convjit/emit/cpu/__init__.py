@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from convjit.emit.cpu import depthwise, direct, winograd
+from convjit.emit.cpu import depthwise, direct, dot, winograd
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source
 from convjit.geometry import Window
@@ -21,6 +21,7 @@ class _Template(NamedTuple):
 _TEMPLATES = {
     "cpu/depthwise.c": _Template(depthwise.source, depthwise.packing),
     "cpu/direct.c": _Template(direct.source, direct.packing),
+    "cpu/dot.c": _Template(dot.source, dot.packing),
     "cpu/winograd.c": _Template(winograd.source, winograd.packing),
 }
 

@@ -9,7 +9,7 @@ from convjit.emit.cpu.language import C, functions_used
 from convjit.emit.cpu.simplify import simplify
 from convjit.emit.epilogue import statements
 from convjit.kernel import Kernel
-from convjit.schedule.nest import Nest
+from convjit.schedule.nest import Nest, nest
 
 C_TYPES = {"f32": "float", "f16": "half", "bf16": "half"}
 
@@ -24,8 +24,8 @@ class Source:
 
 def name_of(kernel: Kernel) -> str:
     """The name of a kernel, as profilers show it."""
-    geometry = kernel.geometry
-    shape = f"{_by(geometry.in_size)}x{geometry.in_channels}_{_by(geometry.kernel)}x{geometry.out_channels}"
+    geometry, loops = kernel.geometry, nest(kernel)
+    shape = f"{_any_extent(loops.in_size, loops)}x{geometry.in_channels}_{_by(geometry.kernel)}x{geometry.out_channels}"
     return f"conv{geometry.rank}d_{shape}"
 
 
@@ -59,11 +59,17 @@ def _by(extents: tuple[int, ...]) -> str:
     return "x".join(map(str, extents))
 
 
+def _any_extent(sizes: tuple[int, ...], loops: Nest) -> str:
+    """Extents of the loops; "n" is the outermost one, which is a run-time value."""
+    return "x".join(["n", *map(str, sizes[loops.outermost + 1 :])])
+
+
 def title_of(kernel: Kernel) -> str:
-    geometry, window = kernel.geometry, kernel.geometry.window
+    geometry, window, loops = kernel.geometry, kernel.geometry.window, nest(kernel)
+    in_words, out_words = (_any_extent(sizes, loops) for sizes in (loops.in_size, loops.out_size))
     facts = [
-        f"{geometry.rank}D convolution of {kernel.dtype}: {_by(geometry.in_size)} x {geometry.in_channels} channels",
-        f"-> {_by(geometry.out_size)} x {geometry.out_channels},",
+        f"{geometry.rank}D convolution of {kernel.dtype}: {in_words} x {geometry.in_channels} channels",
+        f"-> {out_words} x {geometry.out_channels},",
         f"kernel {_by(geometry.kernel)}, stride {_by(window.strides)},",
         f"padding {window.pad_lo} and {window.pad_hi}",
     ]

@@ -23,11 +23,17 @@ LARGE_EXTENT = 512
 MAX_CHAIN = 4608
 """Terms in one chain of additions: beyond that, single precision loses digits that a user would miss."""
 
-BLOCK_PIXELS = 1024
+BLOCK_PIXELS = 256
 """Outputs of a block, at most: more would leave threads without work."""
 
 UNITS = 32
 """Pieces of work in an image, at least, where there are as many: threads share them."""
+
+MIN_UNITS = 16
+"""Below so many pieces of work, the terms of an output are shared, too."""
+
+UNIT_PRODUCTS = 400_000
+"""Multiply-adds that are worth a thread's attention."""
 
 MAX_SCRATCH = 6 << 20
 """Bytes of a thread for the copy of a block's input."""
@@ -68,19 +74,20 @@ def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
     blocks = groups * ceil(geometry.out_channels / groups / lanes / tile.vectors)
     depth, height, width = _outputs(loops)
     places = len(loops.phases) * depth * ceil(height / row_block) * ceil(width / column_block)
-    weights = prod(geometry.weight_shape)
-    inputs = prod(_rough(n) if axis == loops.outermost else n for axis, n in enumerate(loops.in_size))
+    weights_first = _weights_first(kernel, loops, machine)
+    terms = min(MAX_CHAIN, max(1, machine.l2_bytes // 2 // (4 * lanes * tile.vectors)))
+    parts = _parts(kernel, tile, places * blocks)
     choices = {
         "column_block": column_block,
         "lanes": lanes,
         "row_block": row_block,
-        "shares_sums": 0,
-        "splits": min(blocks, ceil(UNITS / max(places, 1))),
-        "terms": min(MAX_CHAIN, machine.l2_bytes // 2 // (4 * lanes * tile.vectors)),
+        "shares_sums": int(parts > 1),
+        "splits": min(blocks, ceil((UNITS if weights_first else UNITS // 2) / max(places, 1))),
+        "terms": min(terms, ceil(_terms(kernel) / parts)),
         "tile_columns": tile.columns,
         "tile_rows": tile.rows,
         "vectors": tile.vectors,
-        "weights_first": int(weights > inputs * geometry.in_channels),
+        "weights_first": int(weights_first),
     }
     return Schedule("cpu/direct.c", tuple(choices.items()))
 
@@ -90,6 +97,28 @@ def _rough(extent: int) -> int:
     if extent <= SMALL_EXTENT:
         return extent
     return min(LARGE_EXTENT, 1 << (extent - 1).bit_length())
+
+
+def _weights_first(kernel: Kernel, loops: Nest, machine: Machine) -> bool:
+    """Are the weights what neighbouring units should have in common, since they are larger than the input?"""
+    elements = prod(_rough(n) if axis == loops.outermost else n for axis, n in enumerate(loops.in_size))
+    weights = prod(kernel.geometry.weight_shape)
+    return weights > max(elements * kernel.geometry.in_channels, machine.l2_bytes // 16)
+
+
+def _terms(kernel: Kernel) -> int:
+    """Products that are summed for an output, in the phase that has most of them."""
+    taps = max(prod(len(axis.taps) for axis in phase) for phase in nest(kernel).phases)
+    return max(1, taps * kernel.geometry.in_channels // kernel.geometry.window.groups)
+
+
+def _parts(kernel: Kernel, tile: Tile, units: int) -> int:
+    """How many threads' work the terms of an output are, where there are fewer outputs than work for many threads."""
+    loops = nest(kernel)
+    if len(loops.phases) > 1 or units >= MIN_UNITS:
+        return 1
+    products = prod(_outputs(loops)) * kernel.geometry.out_channels * _terms(kernel)
+    return max(1, min(ceil(MIN_UNITS / units), products // units // UNIT_PRODUCTS))
 
 
 def _outputs(loops: Nest) -> tuple[int, int, int]:
@@ -134,13 +163,27 @@ def _tiles_along(loops: Nest, axis: int, size: int) -> float:
 
 
 def _tiles_of_phase(phase: AxisPhase, extent: int, out: int, size: int) -> float:
+    met = sum(start + reach >= 0 and start < extent for start, reach in _reads(phase, out, size))
+    return met / max(1, len(phase.taps))
+
+
+def _reads(phase: AxisPhase, out: int, size: int) -> Iterator[tuple[int, int]]:
+    """For each tile along an axis and each tap: the first input position, and how far behind it the last one is."""
     outputs = phase.outputs(out)
-    met = 0
     for first in range(0, outputs, size):
         start = min(first, outputs - size) * phase.stride + phase.offset
-        reach = (size - 1) * phase.stride
-        met += sum(-reach <= start + tap * phase.step < extent for tap in range(len(phase.taps)))
-    return met / max(1, len(phase.taps))
+        for tap in range(len(phase.taps)):
+            yield start + tap * phase.step, (size - 1) * phase.stride
+
+
+def _copies(loops: Nest, tile: Tile) -> bool:
+    """Does any tile read padding and input by the same tap, so that blocks are copied?"""
+    return any(
+        start < 0 <= start + reach or start < loops.in_size[axis] <= start + reach
+        for axis, size in ((1, tile.rows), (2, tile.columns))
+        for phase in loops.axes[axis]
+        for start, reach in _reads(phase, loops.out_size[axis], size)
+    )
 
 
 def _tile_cycles(pixels: int, vectors: int) -> float:
@@ -152,10 +195,10 @@ def _tile_cycles(pixels: int, vectors: int) -> float:
 def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[int, int]:
     """Rows and columns of the block of outputs that costs least beside the multiply-adds themselves."""
     geometry = kernel.geometry
-    _, height, width = _outputs(loops)
+    depth, height, width = _outputs(loops)
     taps = tuple(max(1, *(len(phase.taps) for phase in phases)) for phases in loops.axes)
     outputs_per_copy = prod(taps) * geometry.out_channels / geometry.window.groups
-    input_bytes = machine.l2_bytes * 3 // 8
+    most_input = machine.l2_bytes * 3 // 8
 
     def inputs(block: tuple[int, int]) -> int:
         """Elements of the input that a block reads, a channel."""
@@ -165,16 +208,22 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
             extents.append(min((outputs - 1) * phase.stride + (taps[axis] - 1) * phase.step + 1, outputs * taps[axis]))
         return prod(extents)
 
+    copies = _copies(loops, tile)
+    weight_bytes = prod(geometry.weight_shape) * 4
+    weights_first = _weights_first(kernel, loops, machine)
+    streaming = 0.5 if weight_bytes <= machine.l2_bytes // 2 else 3.2
+
     def cost(block: tuple[int, int]) -> float:
         """Of copying the input and of streaming the weights, relative to the multiply-adds."""
         pixels = block[0] * block[1]
-        copied = inputs(block) * geometry.in_channels * 4
-        excess = max(1.0, copied / input_bytes, pixels / BLOCK_PIXELS, 100 * copied / MAX_SCRATCH - 99)
-        return (4 * inputs(block) / outputs_per_copy / pixels if loops.reads_outside else 0) + 3.2 / pixels + (excess - 1)
+        input_bytes = inputs(block) * geometry.in_channels * 4
+        excess = max(1.0, input_bytes / most_input, pixels / BLOCK_PIXELS, 100 * input_bytes / MAX_SCRATCH - 99)
+        places = len(loops.phases) * depth * ceil(height / block[0]) * ceil(width / block[1])
+        idle = 0.0 if weights_first else 0.01 * max(0.0, UNITS / places - 1)
+        copied = 4 * inputs(block) / outputs_per_copy / pixels if copies else 0.0
+        return copied + streaming / pixels + idle + (excess - 1)
 
-    return min(
-        product(_divisions(loops, 1, height, tile.rows), _divisions(loops, 2, width, tile.columns)), key=cost
-    )
+    return min(product(_divisions(loops, 1, height, tile.rows), _divisions(loops, 2, width, tile.columns)), key=cost)
 
 
 def _divisions(loops: Nest, axis: int, extent: int, tile: int) -> list[int]:

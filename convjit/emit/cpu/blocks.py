@@ -1,0 +1,96 @@
+"""What "cpu/blocks.c" needs to know: blocks of outputs, and the input that they read."""
+
+from __future__ import annotations
+
+from math import ceil, prod
+from typing import Any, NamedTuple
+
+from convjit.emit.cpu.source import common_variables
+from convjit.kernel import Kernel
+from convjit.schedule import Schedule
+from convjit.schedule.nest import Nest, nest
+from convjit.schedule.phases import AxisPhase
+
+
+def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged: bool) -> dict[str, Any]:
+    """The template variables of a kernel whose `schedule` has tiles and blocks.
+
+    Args:
+        group_width: outputs of a group in the packed weight.
+        merged: are the taps of a row one run, with all their channels?
+    """
+    loops = nest(kernel)
+    geometry = kernel.geometry
+    copies_all = kernel.dtype != "f32"
+    copies = copies_all or loops.reads_outside
+    copy = _copy(loops, schedule, geometry.in_channels)
+    return common_variables(kernel, loops) | {
+        "lanes": schedule.number("lanes"),
+        "tile_rows": schedule.number("tile_rows"),
+        "tile_columns": schedule.number("tile_columns"),
+        "row_block": schedule.number("row_block"),
+        "column_block": schedule.number("column_block"),
+        "out_size": [1 if axis == loops.outermost else extent for axis, extent in enumerate(loops.out_size)],
+        "in_extents": _extents(loops.in_size, loops.outermost, "call->in_extent"),
+        "out_extents": _extents(loops.out_size, loops.outermost, "call->out_extent"),
+        "row_step": loops.in_size[2] * geometry.in_channels if loops.outermost < 2 else 0,
+        "plane_step": prod(loops.in_size[1:]) * geometry.in_channels if loops.outermost < 1 else 0,
+        "groups": geometry.window.groups,
+        "stride": [phases[0].stride for phases in loops.axes],
+        "step": [max(phase.step for phase in phases) for phases in loops.axes],
+        "period": [phases[0].period for phases in loops.axes],
+        "taps": [sum(len(phase.taps) for phase in phases) for phases in loops.axes],
+        "phases": [_table(phases) for phases in loops.axes],
+        "group_width": group_width,
+        "merged": merged,
+        "copies": copies,
+        "copies_all": copies_all,
+        "apart": copy.apart,
+        "copied_rows": copy.rows,
+        "copied_row": copy.row,
+        "scratch_bytes": copy.bytes if copies else 0,
+    }
+
+
+def most_taps(loops: Nest) -> tuple[int, int, int]:
+    """Taps along each axis, in the phase that has most of them."""
+    depth, height, width = (max(len(phase.taps) for phase in phases) for phases in loops.axes)
+    return depth, height, width
+
+
+def _extents(sizes: tuple[int, ...], outermost: int, at_run_time: str) -> list[str]:
+    return [at_run_time if axis == outermost else str(size) for axis, size in enumerate(sizes)]
+
+
+def _table(phases: tuple[AxisPhase, ...]) -> list[str]:
+    """The phases of an axis in C: taps, the input position of the first, the taps of all phases before."""
+    before = 0
+    rows: list[str] = []
+    for phase in phases:
+        rows.append(f"{{{len(phase.taps)}, {phase.offset}, {before}}}")
+        before += len(phase.taps)
+    return rows
+
+
+class _Copy(NamedTuple):
+    """The copy of a block's input: are the rows of each tap apart; how many rows has a plane, how many floats a row;
+    bytes in all."""
+
+    apart: bool
+    rows: int
+    row: int
+    bytes: int
+
+
+def _copy(loops: Nest, schedule: Schedule, channels: int) -> _Copy:
+    planes, taps, _ = most_taps(loops)
+    row_block = schedule.number("row_block")
+    high, wide = (
+        (block - 1) * loops.axes[axis][0].stride + max(1, *(phase.span for phase in loops.axes[axis]))
+        for axis, block in ((1, row_block), (2, schedule.number("column_block")))
+    )
+    apart = taps * row_block < high
+    rows = taps * row_block if apart else high
+    row = wide * channels
+    row += 16 if row % 1024 == 0 else 0
+    return _Copy(apart, rows, row, ceil(planes * rows * row * 4 / 64) * 64)
