@@ -86,6 +86,8 @@ def measured(problem: Problem, kind: str, backend: CpuBackend, settings: Setting
         found = errors(single, ours.way(backend, single, schedule).output())
     peak = flops_per_second(backend._toolchain, settings.threads)
     (seconds, others), refused = min(_attempts(single, backend, schedules, settings), key=lambda t: t[0].others)
+    if settings.with_mlx:
+        _add_mlx(single, seconds, refused)
     return Record(
         problem.name,
         kind,
@@ -133,10 +135,7 @@ def _schedules(backend: CpuBackend, single: Network, settings: Settings) -> list
 
 def _alone(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Timed:
     engines = _bound(single, backend, schedules, settings)
-    times = interleaved({name: way.run for name, way in engines.ways.items()}, settings.rounds)
-    if settings.with_mlx:
-        _add_mlx(single, times.seconds, engines.refused)
-    return times, engines.refused
+    return interleaved({name: way.run for name, way in engines.ways.items()}, settings.rounds), engines.refused
 
 
 def _chain(single: Network, backend: CpuBackend, schedules: Sequence[Schedule], settings: Settings) -> Timed:
