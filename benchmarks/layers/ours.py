@@ -20,6 +20,7 @@ from convjit.backends.cpu.stretch import StretchRunner
 from convjit.geometry import Geometry
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel
 from convjit.schedule import Schedule
+from convjit.schedule.nest import nest
 
 
 def kernel_of(geometry: Geometry, dtype: Dtype) -> Kernel:
@@ -127,11 +128,9 @@ class _Bound:
 
     def __init__(self, runner: StretchRunner, network: Network, prepared: Sequence[mx.array]):
         self._dtype = MLX_DTYPES[network.dtype]
+        *out, channels = network.geometry.out_shape
         x = np.array(mx.array(network.x).astype(self._dtype).view(mx.uint8))
-        self._x, self._y = (
-            _aligned(x.shape),
-            _aligned((*network.geometry.out_shape[:-1], self._dtype.size * network.geometry.out_channels)),
-        )
+        self._x, self._y = _aligned(x.shape), _aligned((*out, channels * self._dtype.size))
         self._x[...] = x
         self._held = [borrow(array) for array in prepared]
         addresses = [self._x.ctypes.data, *(address for address, _ in self._held), self._y.ctypes.data]
@@ -163,9 +162,12 @@ def _pack(backend: CpuBackend, network: Network, schedule: Schedule, weight: Arr
 def memory_bytes(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> int:
     """Of each thread: its scratch memory and its part of what is shared."""
     made = _Kernel.from_address(backend._load(kernel, schedule))
-    geometry = kernel.geometry
-    batch = min(geometry.batch, made.images_at_once or geometry.batch)
-    call = _Call(None, batch, geometry.in_size[0], geometry.out_size[0], None)
+    loops, batch = nest(kernel), kernel.geometry.batch
+    call = _Call(
+        batch=min(batch, made.images_at_once or batch),
+        in_extent=loops.in_size[loops.outermost],
+        out_extent=loops.out_size[loops.outermost],
+    )
     shared = made.shared_bytes(ctypes.byref(call)) if made.shared_bytes else 0
     return made.scratch_bytes + shared // backend._runtime.threads
 

@@ -24,7 +24,6 @@ from convjit.schedule import Schedule
 SAME = {"f32": 1e-3, "bf16": 5e-2}
 """How far a peer's result may be from ours, relative to the largest: more is another convolution."""
 
-
 Timed = tuple[Times[str], dict[str, str]]
 """Of each engine, and why others have none."""
 
@@ -77,7 +76,6 @@ def measured(problem: Problem, kind: str, backend: CpuBackend, settings: Setting
     """Make, check and time everything that runs a problem."""
     geometry = geometry_of(problem)
     single = network(geometry, settings.dtype)
-    kernel = ours.kernel_of(geometry, settings.dtype)
     schedules = _schedules(backend, single, settings)
     schedule = schedules[0]
     made = ours.make(backend, single, schedule)
@@ -89,25 +87,26 @@ def measured(problem: Problem, kind: str, backend: CpuBackend, settings: Setting
     if settings.with_mlx:
         _add_mlx(single, seconds, refused)
     return Record(
-        problem.name,
-        kind,
-        geometry.in_words(batch=True),
-        geometry != problem.geometry,
-        settings.mode,
-        settings.dtype,
-        settings.isa,
-        kernel.geometry.flops,
-        max(peak, flops_per_second(backend._toolchain, settings.threads)),
-        others,
-        seconds,
-        refused,
-        schedule.in_words(),
-        *found,
-        made.seconds,
-        made.text_bytes,
-        made.packed_bytes,
-        made.packed_ratio,
-        made.memory_bytes,
+        problem=problem.name,
+        kind=kind,
+        convolution=geometry.in_words(batch=True),
+        is_shrunk=geometry != problem.geometry,
+        mode=settings.mode,
+        dtype=settings.dtype,
+        isa=settings.isa,
+        flops=geometry.flops,
+        peak=max(peak, flops_per_second(backend._toolchain, settings.threads)),
+        others=others,
+        seconds=seconds,
+        refused=refused,
+        schedule=schedule.in_words(),
+        relative_error=found.relative,
+        elementwise_error=found.elementwise,
+        compile_seconds=made.seconds,
+        text_bytes=made.text_bytes,
+        packed_bytes=made.packed_bytes,
+        packed_ratio=made.packed_ratio,
+        memory_bytes=made.memory_bytes,
     )
 
 
