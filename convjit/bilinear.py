@@ -79,6 +79,20 @@ class Algorithm:
         return len(self.inputs)
 
     @property
+    def amplification(self) -> float:
+        """How many times the roundings of a direct convolution its errors are, roughly; a product over the axes.
+
+        The root mean square of what the rounded values of all multiplications are made of and go into, at the worst of
+        the outputs. With 64 to 256 channels, the largest error was 1.6e-7 times this of the largest result.
+        """
+        sizes = [
+            sum(float(g) ** 2 for g in weights) * sum(float(b) ** 2 for b in inputs)
+            for weights, inputs in zip(self.weights, self.inputs, strict=True)
+        ]
+        worst = max(sum(float(a) ** 2 * size for a, size in zip(row, sizes, strict=True)) for row in self.outputs)
+        return (worst / self.taps) ** 0.5
+
+    @property
     def reads(self) -> int:
         """The inputs of one application."""
         return len(self.inputs[0])

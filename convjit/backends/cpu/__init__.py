@@ -53,12 +53,11 @@ class CpuBackend:
         return self._toolchain.fingerprint()
 
     def schedule(self, kernel: Kernel) -> Schedule | str:
-        kernel = kernel.any_batch()
         if op := unsupported(kernel.epilogue, C):
             return f"its epilogue has {op}, which the CPU kernels cannot do"
         geometry = kernel.geometry
-        if max(prod(geometry.in_shape), prod(geometry.out_shape)) > _MAX_ELEMENTS:
-            return f"an image of {prod(geometry.out_shape)} elements is too large for the CPU kernels"
+        if max(prod(geometry.in_shape[1:]), prod(geometry.out_shape[1:])) > _MAX_ELEMENTS:
+            return f"an image of {prod(geometry.out_shape[1:])} elements is too large for the CPU kernels"
         if prod(geometry.window.input_dilation) > _MAX_PHASES:
             return f"input dilation {geometry.window.input_dilation} is too large for the CPU kernels"
         return schedules.choose(kernel, self._toolchain.machine)
@@ -69,7 +68,7 @@ class CpuBackend:
     def candidates(self, kernel: Kernel) -> list[Schedule]:
         if isinstance(self.schedule(kernel), str):
             return []
-        return schedules.candidates(kernel.any_batch(), self._toolchain.machine)
+        return schedules.candidates(kernel, self._toolchain.machine)
 
     def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
         return schedules.smaller(kernel.any_batch(), schedule, self._toolchain.machine)

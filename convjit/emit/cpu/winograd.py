@@ -20,9 +20,6 @@ from convjit.schedule.phases import phases_of_axes
 
 _ARITHMETIC = Arithmetic(float_literal, "{0} * {1} + {2}")
 
-_WEIGHT_UNIT = 16
-"""Terms of the weights of a block of outputs that a thread transforms at a time."""
-
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
     """The C text of a convolution by Winograd's algorithm."""
@@ -46,13 +43,12 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         tiles=plan.tiles,
         group=plan.group,
         chunk=plan.chunk,
-        shares=plan.shares,
+        stages=plan.stages,
         v_row=plan.v_row,
         v_position=plan.v_position,
         u_position=plan.u_position,
         m_position=plan.m_position,
         images_at_once=plan.images_at_once,
-        weight_unit=_WEIGHT_UNIT,
     )
     return Source(text, name_of(kernel))
 

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.cpu import depthwise, direct
+from convjit.schedule.cpu import depthwise, direct, dot, winograd
 from convjit.schedule.cpu.machine import Machine
 
 
 def choose(kernel: Kernel, machine: Machine) -> Schedule:
     """The schedule that should be the fastest."""
-    return depthwise.schedule(kernel, machine) or direct.schedule(kernel, machine)
+    any_batch = kernel.any_batch()
+    return (
+        depthwise.schedule(any_batch, machine)
+        or dot.schedule(any_batch, machine)
+        or winograd.schedule(kernel, machine)
+        or direct.schedule(any_batch, machine)
+    )
 
 
 def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     """Schedules worth measuring, that of `choose` first."""
+    any_batch = kernel.any_batch()
     everything = [
         choose(kernel, machine),
-        *depthwise.candidates(kernel, machine),
-        *direct.candidates(kernel, machine),
+        *depthwise.candidates(any_batch, machine),
+        *dot.candidates(any_batch, machine),
+        *winograd.candidates(kernel, machine),
+        *direct.candidates(any_batch, machine),
     ]
     return list(dict.fromkeys(everything))
 

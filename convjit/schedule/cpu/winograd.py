@@ -1,24 +1,42 @@
-"""Schedules of "cpu/winograd.c": which algorithm along each axis, how many tiles at a time, what threads share."""
+"""Schedules of "cpu/winograd.c": which algorithm along each axis, how many tiles at a time, in one stage or two."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from math import ceil, prod
 
 from convjit.bilinear import Algorithm, Tap, composed
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.nest import nest
+from convjit.schedule.cpu.machine import Machine
+from convjit.schedule.nest import Nest, nest
 from convjit.schedule.phases import AxisPhase
 
 TEMPLATE = "cpu/winograd.c"
 
+SHARED_BYTES = 4 << 20
+"""Of transformed inputs that threads share, at most: of an image, or of as many images as have no more."""
+
 _LINE = 16
 """Floats of a cache line."""
 
-_SHARED_BYTES = 4 << 20
-"""Of V that all threads share, at most."""
+_BLOCKS_OF_ONE_STAGE = 8
+"""Blocks of tiles from which on threads have enough of them each to transform the inputs of its own."""
+
+_MOST_AMPLIFICATION = {"precise": 0.0, "fast": 14.0, "fastest": 32.0}
+"""Of errors, by accuracy: F(4, 3) has 9 in two dimensions, F(6, 3) has 7 in one and 46 in two. "precise" has none of
+it: an error of a tile's largest number is in all of its outputs, however small they are."""
+
+_LEAST_CHANNELS = 8
+"""Of input and output: with fewer, transforms would take most of the time."""
+
+_MOST_PHASES, _MOST_POSITIONS = 4, 24
+"""Of an axis, so that a kernel's text remains small."""
+
+_CANDIDATES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,11 @@ class Tiling:
     offset: int
     spread: int
     count: int
+
+    @property
+    def multiplications(self) -> int:
+        """Those of a tile by the definition."""
+        return self.algorithm.tile // len(self.phases) * sum(map(len, self.phases))
 
 
 def tiling(axis: tuple[AxisPhase, ...], extent: int, tile: int) -> Tiling | None:
@@ -67,41 +90,46 @@ class Winograd:
 
     Attributes:
         tilings: of height and width.
-        terms: products of a sum: input channels times taps along the depth.
+        channels: of the input.
+        terms: products of a sum: channels times taps along the depth.
         image_tiles: tiles of an image.
         lanes: of a vector.
         vectors: of output channels, summed at once.
         group: tiles summed at once.
-        tiles: whose transformed inputs are at hand.
+        tiles: whose transformed inputs are at hand, whole groups.
         chunk: terms in one chain of additions, whose transformed weights are at hand.
-        shares: what is transformed once for all threads: "inputs", "weights" or "nothing".
+        stages: 1 if each block of tiles is transformed and multiplied by one thread; 2 if first all are transformed.
     """
 
     tilings: tuple[Tiling, Tiling]
-    terms: int
     channels: int
+    terms: int
     image_tiles: int
     lanes: int
     vectors: int
     group: int
     tiles: int
     chunk: int
-    shares: str
+    stages: int
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule) -> Winograd:
         """The plan of a schedule."""
         loops = nest(kernel)
-        high, wide = (
-            tiling(loops.axes[i], loops.out_size[i], schedule.number(name))
-            for i, name in ((1, "tile_h"), (2, "tile_w"))
-        )
+        high, wide = (tiling(loops.axes[i], loops.out_size[i], schedule.number(f"tile_{'dhw'[i]}")) for i in (1, 2))
         assert high is not None and wide is not None
-        numbers = ("lanes", "vectors", "group", "tiles", "chunk")
         channels = kernel.geometry.in_channels
         terms = channels * len(loops.axes[0][0].taps)
         image_tiles = loops.out_size[0] * high.count * wide.count
-        return cls((high, wide), terms, channels, image_tiles, *map(schedule.number, numbers), str(schedule["shares"]))
+        numbers = map(schedule.number, ("lanes", "vectors", "group", "tiles", "chunk", "stages"))
+        return cls((high, wide), channels, terms, image_tiles, *numbers)
+
+    def schedule(self) -> Schedule:
+        """Its choices."""
+        high, wide = (t.algorithm.tile // len(t.phases) for t in self.tilings)
+        choices = {"tile_h": high, "tile_w": wide, "lanes": self.lanes, "vectors": self.vectors, "group": self.group}
+        choices |= {"tiles": self.tiles, "chunk": self.chunk, "stages": self.stages}
+        return Schedule(TEMPLATE, tuple(sorted(choices.items())))
 
     @cached_property
     def positions(self) -> int:
@@ -110,8 +138,8 @@ class Winograd:
 
     @property
     def multiplications(self) -> int:
-        """Those of the definition."""
-        return prod(t.algorithm.tile // len(t.phases) * sum(map(len, t.phases)) for t in self.tilings)
+        """Those of a tile by the definition."""
+        return prod(t.multiplications for t in self.tilings)
 
     @property
     def block(self) -> int:
@@ -120,24 +148,135 @@ class Winograd:
 
     @property
     def v_row(self) -> int:
+        """Floats of V from one tile to the next; with fewer channels than lanes, the last are followed by zeros."""
         return _spaced(self.terms + max(self.lanes - self.channels, 0))
 
     @property
     def v_position(self) -> int:
+        """Floats of V of one position."""
         return _spaced(self.tiles * self.v_row)
 
     @property
     def u_position(self) -> int:
+        """Floats of U of one position."""
         return _spaced(self.chunk * self.block)
 
     @property
     def m_position(self) -> int:
+        """Floats of M of one position."""
         return _spaced(self.tiles * self.block)
+
+    @property
+    def v_bytes(self) -> int:
+        """Of V of a block of tiles."""
+        return 4 * self.positions * self.v_position
+
+    @property
+    def image_v_bytes(self) -> int:
+        """Of V of an image, if it is kept."""
+        return ceil(self.image_tiles / self.tiles) * self.v_bytes
 
     @property
     def images_at_once(self) -> int:
         """Images whose V fits into the memory that threads share."""
-        return max(1, _SHARED_BYTES // (ceil(self.image_tiles / self.tiles) * self.positions * self.v_position * 4))
+        return max(1, SHARED_BYTES // self.image_v_bytes)
+
+
+def schedule(kernel: Kernel, machine: Machine) -> Schedule | None:
+    """The schedule of "cpu/winograd.c" for a kernel.
+
+    Choices: `tile_h` x `tile_w` outputs of each phase in a tile; `lanes` of a vector; `vectors` of output channels by
+    `group` tiles summed in registers; `tiles` whose inputs are transformed together; `chunk` terms whose weights are
+    transformed together; `stages`.
+
+    Returns:
+        None where a direct convolution should be as fast, and with the accuracy "precise".
+    """
+    best = candidates(kernel, machine)[:1]
+    return best[0] if best else None
+
+
+def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
+    """The best schedule for each of the best algorithms, best first; empty where `schedule` is None."""
+    loops = nest(kernel)
+    geometry = kernel.geometry
+    outputs = geometry.out_channels
+    if geometry.window.groups > 1 or len(loops.axes[0]) > 1 or min(geometry.in_channels, outputs) < _LEAST_CHANNELS:
+        return []
+    direct = _direct_cycles(kernel, loops, machine)
+    found: list[tuple[float, Schedule]] = []
+    for high, wide in product(_tilings(loops, 1), _tilings(loops, 2)):
+        if high.algorithm.amplification * wide.algorithm.amplification > _MOST_AMPLIFICATION[kernel.accuracy]:
+            continue
+        plans = list(_plans(kernel, loops, (high, wide), machine))
+        if plans:
+            best = min(plans, key=lambda plan: _cycles(plan, geometry.batch, outputs, machine))
+            found.append((_cycles(best, geometry.batch, outputs, machine), best.schedule()))
+    found.sort(key=lambda pair: pair[0])
+    return [schedule for cycles, schedule in found[:_CANDIDATES] if cycles < 0.95 * direct]
+
+
+def _tilings(loops: Nest, axis: int) -> list[Tiling]:
+    """Those that multiply less than the definition, with 2, 3, 4 or 6 outputs; else, single outputs of single taps."""
+    phases, extent = loops.axes[axis], loops.out_size[axis]
+    if max(len(phases), phases[0].stride) > _MOST_PHASES:
+        return []
+    found = [tiling(phases, extent, tile) for tile in (2, 3, 4, 6)]
+    saving = [t for t in found if t and t.algorithm.positions < min(t.multiplications, _MOST_POSITIONS + 1)]
+    single = tiling(phases, extent, 1) if all(len(phase.taps) == 1 for phase in phases) else None
+    return saving or ([single] if single else [])
+
+
+def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine: Machine) -> Iterator[Winograd]:
+    """All sensible blocks of tiles for an algorithm."""
+    channels = kernel.geometry.in_channels
+    terms = channels * len(loops.axes[0][0].taps)
+    image_tiles = loops.out_size[0] * prod(t.count for t in tilings)
+    tiles = max(1, kernel.geometry.batch) * image_tiles
+    few = 1 if machine.lanes == 16 else 2  # AVX-512 multiplies by a number in memory, others have to load it
+    for vectors in (few, 2 * few):
+        most = max(1, (machine.registers - 2 - vectors) // vectors)
+        chunk = max(_LINE, machine.l1_bytes // 2 // (4 * tilings[1].algorithm.positions * machine.lanes * vectors))
+        chunk = ceil(terms / ceil(terms / chunk))
+        for groups in range(1, 6):
+            for group in sorted({most, max(1, most - 1), _even(tiles, groups, most)}):
+                plan = Winograd(
+                    tilings, channels, terms, image_tiles, machine.lanes, vectors, group, group * groups, chunk, 1
+                )
+                if ceil(tiles / plan.tiles) < _BLOCKS_OF_ONE_STAGE and plan.image_v_bytes <= SHARED_BYTES:
+                    plan = replace(plan, stages=2)
+                if plan.v_bytes <= SHARED_BYTES:
+                    yield plan
+
+
+def _even(tiles: int, groups: int, most: int) -> int:
+    """Tiles of a group, of which so many in a block cut all tiles into equal blocks."""
+    blocks = ceil(tiles / (groups * most))
+    return ceil(tiles / blocks / groups)
+
+
+def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float:
+    """Of one core, roughly, for all images: the parts of the template as they were measured with AVX-512."""
+    vectors = ceil(outputs / plan.block) * plan.vectors
+    blocks = ceil(batch * plan.image_tiles / plan.tiles)
+    sums = plan.group * plan.vectors
+    loads = plan.group + plan.vectors
+    term = max(sums / 2, loads / 2, 4)
+    of_chunk = 1.5 * sums  # M is read and written
+    groups = plan.tiles // plan.group * vectors / plan.vectors
+    multiply = groups * (plan.terms * term + ceil(plan.terms / plan.chunk) * of_chunk)
+    if plan.v_bytes > machine.l2_bytes * 5 // 8:
+        multiply += 0.3 * plan.tiles * plan.terms * vectors / plan.vectors  # V comes from further away
+    transforms = 1.5 * plan.terms * vectors + plan.tiles * (5 * plan.terms / plan.lanes + 4.4 * vectors)
+    return blocks * plan.positions * (multiply + transforms)
+
+
+def _direct_cycles(kernel: Kernel, loops: Nest, machine: Machine) -> float:
+    """Of one core for a direct convolution, at nine tenths of its peak."""
+    geometry = kernel.geometry
+    products = sum(prod(loops.outputs(phase)) * prod(len(axis.taps) for axis in phase) for phase in loops.phases)
+    vectors = ceil(geometry.out_channels / machine.lanes)
+    return geometry.batch * products * geometry.in_channels * vectors / 2 / 0.9
 
 
 def _spaced(floats: int) -> int:
