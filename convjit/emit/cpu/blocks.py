@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, prod
 from typing import Any, NamedTuple
 
-from convjit.emit.cpu.source import common_variables
+from convjit.emit.cpu.source import C_TYPES, common_variables
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.nest import Nest, nest
@@ -21,9 +21,10 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
     """
     loops = nest(kernel)
     geometry = kernel.geometry
-    copies_all = kernel.dtype != "f32"
+    pairs = has_pairs(schedule)
+    copies_all = kernel.dtype != "f32" and not pairs
     copies = copies_all or loops.reads_outside
-    copy = _copy(loops, schedule, geometry.in_channels)
+    copy = _copy(loops, schedule, geometry.in_channels, 2 if pairs else 4)
     return common_variables(kernel, loops) | {
         "lanes": schedule.number("lanes"),
         "tile_rows": schedule.number("tile_rows"),
@@ -43,6 +44,8 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
         "phases": [_table(phases) for phases in loops.axes],
         "group_width": group_width,
         "merged": merged,
+        "pairs": pairs,
+        "element": C_TYPES[kernel.dtype] if pairs else "float",
         "copies": copies,
         "copies_all": copies_all,
         "apart": copy.apart,
@@ -50,6 +53,11 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
         "copied_row": copy.row,
         "scratch_bytes": copy.bytes if copies else 0,
     }
+
+
+def has_pairs(schedule: Schedule) -> bool:
+    """Does a kernel multiply pairs of bf16, as they are, rather than floats?"""
+    return ("pairs", 1) in schedule.choices
 
 
 def most_taps(loops: Nest) -> tuple[int, int, int]:
@@ -82,7 +90,7 @@ class _Copy(NamedTuple):
     bytes: int
 
 
-def _copy(loops: Nest, schedule: Schedule, channels: int) -> _Copy:
+def _copy(loops: Nest, schedule: Schedule, channels: int, element_bytes: int) -> _Copy:
     planes, taps, _ = most_taps(loops)
     row_block = schedule.number("row_block")
     high, wide = (
@@ -93,4 +101,4 @@ def _copy(loops: Nest, schedule: Schedule, channels: int) -> _Copy:
     rows = taps * row_block if apart else high
     row = wide * channels
     row += 16 if row % 1024 == 0 else 0
-    return _Copy(apart, rows, row, ceil(planes * rows * row * 4 / 64) * 64)
+    return _Copy(apart, rows, row, ceil(planes * rows * row * element_bytes / 64) * 64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any, NamedTuple
 
-from convjit.emit.cpu.blocks import block_variables, most_taps
+from convjit.emit.cpu.blocks import block_variables, has_pairs, most_taps
 from convjit.emit.cpu.packing import Packing, taps_of_phases
 from convjit.emit.cpu.source import Source, name_of
 from convjit.emit.render import render
@@ -22,7 +22,9 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     packed = packing(geometry.window, geometry.weight_shape, schedule)
     # the taps of a row lie side by side in memory
     merged = groups == 1 and all(phase.step == 1 for phase in loops.axes[2])
-    parts = _parts(loops, geometry.in_channels // groups, merged, schedule.number("terms"))
+    parts = _parts(
+        loops, geometry.in_channels // groups, merged, schedule.number("terms"), 2 if has_pairs(schedule) else 1
+    )
     threads_share = parts.count > 1 and schedule.number("shares_sums") == 1
     sums = schedule.number("row_block") * schedule.number("column_block") * vectors * lanes
     sums_bytes = sums * 4 if parts.count > 1 and not threads_share else 0
@@ -50,8 +52,9 @@ def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Pack
     lanes, vectors = schedule.number("lanes"), schedule.number("vectors")
     needed = ceil(out_channels / window.groups / lanes)
     last = (needed - 1) % vectors + 1
-    floats = sum(map(len, taps)) * window.groups * needed * lanes * group_channels
-    return Packing(taps, window.groups, vectors * lanes, last * lanes, needed * lanes, floats)
+    pairs = has_pairs(schedule)
+    floats = sum(map(len, taps)) * window.groups * needed * lanes * group_channels // (2 if pairs else 1)
+    return Packing(taps, window.groups, vectors * lanes, last * lanes, needed * lanes, floats, pairs=pairs)
 
 
 class _Parts(NamedTuple):
@@ -62,13 +65,13 @@ class _Parts(NamedTuple):
     terms: int
 
 
-def _parts(loops: Nest, channels: int, merged: bool, at_once: int) -> _Parts:
+def _parts(loops: Nest, channels: int, merged: bool, at_once: int, step: int) -> _Parts:
     taps_d, taps_h, taps_w = most_taps(loops)
     length = channels * taps_w if merged else channels
     runs = taps_d * taps_h if merged else taps_d * taps_h * taps_w
     if runs * length == 0:
         return _Parts(1, 1, 1)
-    terms = ceil(length / ceil(length / at_once))
+    terms = ceil(length / ceil(length / at_once) / step) * step
     runs_at_once = ceil(runs / ceil(runs / max(1, at_once // length)))
     return _Parts(ceil(runs / runs_at_once) * ceil(length / terms), runs_at_once, terms)
 

@@ -54,7 +54,8 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule:
     Choices: `lanes` of a vector; `vectors` of output channels and `tile_rows` x `tile_columns` outputs summed in
     registers; `row_block` x `column_block` outputs whose input is kept at hand; `splits` of the output channels that
     are work by themselves; `terms` summed before the sums are set aside; `shares_sums`: do threads share them;
-    `weights_first`: do neighbouring units have their weights in common, or their input.
+    `weights_first`: do neighbouring units have their weights in common, or their input; `pairs` of bf16 are multiplied
+    and added up by the CPU's own instruction.
     """
     return _with_tile(kernel, machine, _best_tiles(kernel, machine)[0])
 
@@ -89,7 +90,15 @@ def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
         "vectors": tile.vectors,
         "weights_first": int(weights_first),
     }
-    return Schedule("cpu/direct.c", tuple(choices.items()))
+    if _has_pairs(kernel, machine):
+        choices["pairs"] = 1
+    return Schedule("cpu/direct.c", tuple(sorted(choices.items())))
+
+
+def _has_pairs(kernel: Kernel, machine: Machine) -> bool:
+    """May bf16 be multiplied as it is? The instructions round sums in their own way, and need channels in pairs."""
+    even = kernel.geometry.in_channels // kernel.geometry.window.groups % 2 == 0
+    return machine.bf16_dot and kernel.dtype == "bf16" and kernel.accuracy != "precise" and even
 
 
 def _rough(extent: int) -> int:
