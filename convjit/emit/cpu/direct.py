@@ -25,9 +25,9 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     parts = _parts(
         loops, geometry.in_channels // groups, merged, schedule.number("terms"), 2 if has_pairs(schedule) else 1
     )
-    threads_share = parts.count > 1 and schedule.number("shares_sums") == 1
+    threads_share = parts.number > 1 and schedule.number("shares_sums") == 1
     sums = schedule.number("row_block") * schedule.number("column_block") * vectors * lanes
-    sums_bytes = sums * 4 if parts.count > 1 and not threads_share else 0
+    sums_bytes = sums * 4 if parts.number > 1 and not threads_share else 0
     variables = block_variables(kernel, schedule, packed.group_width, merged)
     variables |= {
         "vectors": vectors,
@@ -36,9 +36,9 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         "tiles": _tiles(geometry.out_channels // groups, packed, lanes),
         "runs_at_once": parts.runs,
         "terms_at_once": parts.terms,
-        "is_parted": parts.count > 1,
+        "is_parted": parts.number > 1,
         "threads_share": threads_share,
-        "parts": parts.count,
+        "parts": parts.number,
         "sums_bytes": sums_bytes,
         "scratch_bytes": sums_bytes + variables["scratch_bytes"],
     }
@@ -58,9 +58,9 @@ def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Pack
 
 
 class _Parts(NamedTuple):
-    """In how many parts the terms of an output are summed; the runs and the terms of a run that each has."""
+    """In how many parts the terms of an output are summed; the runs, and the terms of a run, that each has."""
 
-    count: int
+    number: int
     runs: int
     terms: int
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, prod
 
@@ -61,11 +61,22 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule:
 
 
 def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
-    """The best tile for each number of vectors."""
+    """The best tile for each number of vectors; with the best of all other units."""
     best_of_vectors: dict[int, Tile] = {}
     for tile in _best_tiles(kernel, machine):
         best_of_vectors.setdefault(tile.vectors, tile)
-    return [_with_tile(kernel, machine, tile) for tile in best_of_vectors.values()]
+    found = [_with_tile(kernel, machine, tile) for tile in best_of_vectors.values()]
+    best = found[0]
+    found.append(_altered(best, weights_first=1 - best.number("weights_first")))
+    found.append(_altered(best, splits=1))
+    for axis, tile_size in (("row_block", "tile_rows"), ("column_block", "tile_columns")):
+        halves = ceil(best.number(axis) / best.number(tile_size) / 2) * best.number(tile_size)
+        found.append(_altered(best, **{axis: halves}))
+    return list(dict.fromkeys(found))
+
+
+def _altered(schedule: Schedule, **choices: int) -> Schedule:
+    return replace(schedule, choices=tuple((dict(schedule.choices) | choices).items()))
 
 
 def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
