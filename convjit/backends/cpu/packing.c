@@ -18,7 +18,8 @@ typedef struct {
 
 enum { TRANSPOSED_AT_ONCE = 16 };
 
-static void sum_terms(float *sums, const cj_packing *p, const float *from, const cj_term *terms, int num_terms, int count)
+static void sum_terms(float *sums, const cj_packing *p, const float *from, const cj_term *terms, int num_terms,
+                      int count)
 {
     double exact[TRANSPOSED_AT_ONCE] = {0};
     for (int t = 0; t < num_terms; t++)
@@ -51,8 +52,8 @@ static long tap_floats(const cj_packing *p, int width)
 }
 
 /* One tap of one block: sums [outputs][channels], transposed to [channels][width]. */
-static void pack_tap(const cj_packing *p, const float *from, const cj_term *terms, int num_terms, float *to, int outputs,
-                     int width)
+static void pack_tap(const cj_packing *p, const float *from, const cj_term *terms, int num_terms, float *to,
+                     int outputs, int width)
 {
     const long output_step = (long)p->kernel_taps * p->channels;
     if (outputs < width)

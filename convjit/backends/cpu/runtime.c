@@ -1,6 +1,8 @@
 /* The runtime of compiled kernels. They do not link to it: it calls them, as call.h says.
  *
  * Every exported function may be called from any thread. */
+#define _GNU_SOURCE
+#include "shares.c"
 #include "pool.c"
 
 #ifdef __GLIBC__
