@@ -30,6 +30,9 @@ _MOST_AMPLIFICATION = {"precise": 0.0, "fast": 14.0, "fastest": 32.0}
 """Of errors, by accuracy: F(4, 3) has 9 in two dimensions, F(6, 3) has 7 in one and 46 in two. "precise" has none of
 it: an error of a tile's largest number is in all of its outputs, however small they are."""
 
+_MOST_GROWTH = 2
+"""Of packed weights: they come transformed along the height."""
+
 _LEAST_CHANNELS = 8
 """Of input and output: with fewer, transforms would take most of the time."""
 
@@ -206,6 +209,8 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     direct = _direct_cycles(kernel, loops, machine)
     found: list[tuple[float, Schedule]] = []
     for high, wide in product(_tilings(loops, 1), _tilings(loops, 2)):
+        if high.algorithm.positions > _MOST_GROWTH * high.algorithm.taps:
+            continue
         if high.algorithm.amplification * wide.algorithm.amplification > _MOST_AMPLIFICATION[kernel.accuracy]:
             continue
         plans = list(_plans(kernel, loops, (high, wide), machine))

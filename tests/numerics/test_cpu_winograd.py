@@ -1,0 +1,265 @@
+"""CPU kernels by Winograd's algorithm: the algorithms exactly, the kernels against float64, what is not finite."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from math import prod
+
+import numpy as np
+import pytest
+import reference
+from harness import Array, run
+from sample import Numbers, random_kernel, random_numbers
+
+from convjit.backends.cpu import CpuBackend
+from convjit.bilinear import Algorithm, Matrix, Tap, composed, left_inverse
+from convjit.emit.cpu import packing
+from convjit.geometry import Geometry, GeometryError, Window
+from convjit.kernel import Kernel, identity_epilogue
+from convjit.schedule import Schedule
+from convjit.schedule.cpu.machine import Machine
+from convjit.schedule.cpu.winograd import TEMPLATE, Winograd, candidates, schedule, tiling
+from convjit.schedule.nest import nest
+
+MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32), Machine(4, 16)]
+EPS = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}
+
+# ---- The algorithms.
+
+PLAIN = {taps: (tuple((t, t) for t in range(taps)),) for taps in (1, 2, 3, 5, 7, 11)}
+TRANSPOSED = {4: (((3, 0), (1, 1)), ((2, 1), (0, 2))), 3: (((1, 0),), ((2, 0), (0, 1)))}
+COMPOSED = [
+    *((tile, phases, 1) for phases in PLAIN.values() for tile in (1, 2, 3, 4, 6)),
+    *((tile, PLAIN[taps], stride) for tile in (2, 4) for taps in (3, 5) for stride in (2, 3)),
+    *((tile, phases, 1) for phases in TRANSPOSED.values() for tile in (2, 4)),
+]
+
+
+@pytest.mark.parametrize(("tile", "phases", "stride"), COMPOSED)
+def test_algorithms_are_convolutions(tile: int, phases: tuple[tuple[Tap, ...], ...], stride: int):
+    a = composed(tile, phases, stride)
+    for number, row in enumerate(a.outputs):
+        q, phase = divmod(number, len(phases))
+        met = {(element, offset + q * stride) for element, offset in phases[phase]}
+        assert {pair for pair, factor in _factors(a, row).items() if factor} == met
+        assert set(_factors(a, row).values()) <= {Fraction(0), Fraction(1)}
+
+
+def _factors(a: Algorithm, row: tuple[Fraction, ...]) -> dict[tuple[int, int], Fraction]:
+    """(kernel element, input) -> what their product is multiplied by in an output."""
+    return {
+        (element, read): sum(
+            (p * g[element] * b[read] for p, g, b in zip(row, a.weights, a.inputs, strict=True)), Fraction(0)
+        )
+        for element in range(a.taps)
+        for read in range(a.reads)
+    }
+
+
+@pytest.mark.parametrize(("tile", "phases", "stride"), COMPOSED)
+def test_kernels_are_found_from_their_transforms(tile: int, phases: tuple[tuple[Tap, ...], ...], stride: int):
+    weights = composed(tile, phases, stride).weights
+    assert _product(left_inverse(weights), weights) == [
+        [Fraction(i == k) for k in range(len(weights[0]))] for i in range(len(weights[0]))
+    ]
+
+
+def _product(a: Matrix, b: Matrix) -> list[list[Fraction]]:
+    return [
+        [sum((x * y for x, y in zip(row, column, strict=True)), Fraction(0)) for column in zip(*b, strict=True)]
+        for row in a
+    ]
+
+
+# ---- The kernels.
+
+
+def random_winograd(seed: int) -> tuple[Kernel, Schedule]:
+    """A kernel of any geometry and epilogue that the template takes, and a schedule with small blocks."""
+    rng = np.random.default_rng(seed)
+    machine = MACHINES[seed % len(MACHINES)]
+    while True:
+        geometry = random_geometry(rng)
+        kernel = random_kernel(rng, str(rng.choice(["f32", "f32", "f32", "f16", "bf16"])), geometry)
+        loops = nest(kernel)
+        tile_h, tile_w = (int(rng.choice([2, 3, 4]) if len(loops.axes[i][0].taps) > 1 else 1) for i in (1, 2))
+        high, wide = (tiling(loops.axes[i], loops.out_size[i], tile) for i, tile in ((1, tile_h), (2, tile_w)))
+        if high and wide and max(tile_h, tile_w) > 1:
+            break
+    vectors = int(rng.choice([1, 2]))
+    group, groups, chunk = int(rng.integers(1, 6)), int(rng.integers(1, 3)), int(rng.choice([3, 16, 100]))
+    terms = geometry.in_channels * len(loops.axes[0][0].taps)
+    plan = Winograd(
+        (high, wide), geometry.in_channels, terms, loops.out_size[0] * high.count * wide.count, machine.lanes,
+        vectors, group, group * groups, min(chunk, terms), int(rng.choice([1, 2])),
+    )  # fmt: skip
+    return kernel, plan.schedule()
+
+
+def random_geometry(rng: np.random.Generator) -> Geometry:
+    """One to three axes, some of them transposed, dilated or with a stride; kernels of up to 5 taps."""
+    while True:
+        rank = int(rng.choice([1, 2, 2, 2, 3]))
+        transposed, dilated = rng.random() < 0.25, rng.random() < 0.15
+        taps = [int(rng.choice([1, 2, 3, 3, 3, 4, 5])) for _ in range(rank)]
+        strides = tuple(int(rng.choice([1, 2])) if not dilated else 1 for _ in range(rank))
+        if rank == 3 and transposed:
+            strides = (1, *strides[1:])
+        one = (1,) * rank
+        window = Window(
+            strides=one if transposed else strides,
+            pad_lo=tuple(int(v) for v in rng.integers(-1, 4, rank)),
+            pad_hi=tuple(int(v) for v in rng.integers(-1, 4, rank)),
+            kernel_dilation=(int(rng.choice([2, 3])),) * rank if dilated else one,
+            input_dilation=strides if transposed else one,
+            flip=bool(rng.random() < 0.5),
+        )
+        x = (int(rng.integers(1, 4)), *map(int, rng.integers(1, (60, 14, 7)[rank - 1], rank)))
+        channels, outputs = int(rng.choice([1, 3, 16, 19, 40])), int(rng.choice([1, 5, 16, 33, 50]))
+        try:
+            return Geometry.of_shapes((*x, channels), (outputs, *taps, channels), window)
+        except GeometryError:
+            continue
+
+
+def tolerance(kernel: Kernel, schedule: Schedule, numbers: Numbers) -> Array:
+    """Roundings of a tile reach all of its outputs, so its largest sum counts: here, that of the whole result."""
+    growth = prod(t.algorithm.amplification for t in Winograd.of(kernel, schedule).tilings)
+    sums = reference.magnitude(kernel, numbers.x, numbers.w)
+    scale = np.abs(numbers.extras[0]) if numbers.extras else np.ones(1)
+    terms = sums * scale + sum(np.abs(e) for e in numbers.extras[1:])
+    allowed = (8 * growth * EPS["f32"]) * sums.max() * scale + terms * (8 * EPS["f32"])
+    return allowed if kernel.dtype == "f32" else allowed + terms * (2 * EPS[kernel.dtype]) + 2.0**-24
+
+
+def check(backend: CpuBackend, kernel: Kernel, schedule: Schedule, numbers: Numbers) -> None:
+    expected = reference.results(kernel, numbers.x, numbers.w, numbers.extras)
+    allowed = tolerance(kernel, schedule, numbers)
+    for got, want in zip(run(backend, kernel, schedule, numbers.x, numbers.w, numbers.extras), expected, strict=True):
+        assert not np.isnan(got).any(), f"{np.isnan(got).sum()} of {got.size} outputs were not written"
+        excess = np.abs(got - want) - allowed
+        assert excess.max() <= 0, f"{(excess > 0).sum()} of {got.size} outputs are wrong: {got} instead of {want}"
+
+
+RANDOM = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(backend: CpuBackend) -> None:
+    """All kernels at once, in parallel."""
+    backend.compile([random_winograd(seed) for seed in range(RANDOM)], lambda done, total: None)
+
+
+@pytest.mark.parametrize("seed", range(RANDOM))
+@pytest.mark.usefixtures("guarded_memory")
+def test_random_kernels(backend: CpuBackend, seed: int):
+    kernel, choices = random_winograd(seed)
+    check(backend, kernel, choices, random_numbers(np.random.default_rng(seed), kernel))
+
+
+def layer(x: tuple[int, ...], filters: int, kernel: tuple[int, ...], stride: int = 1, pad: int = 1) -> Kernel:
+    one = (1,) * len(kernel)
+    window = Window((stride,) * len(kernel), (pad,) * len(kernel), (pad,) * len(kernel), one, one)
+    geometry = Geometry.of_shapes(x, (filters, *kernel, x[-1]), window)
+    return Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
+
+
+def transposed(x: tuple[int, ...], filters: int) -> Kernel:
+    """Kernel 4x4, stride 2, as generators have it."""
+    window = Window((1, 1), (2, 2), (2, 2), (1, 1), (2, 2), flip=True)
+    return Kernel(Geometry.of_shapes(x, (filters, 4, 4, x[-1]), window), "f32", (), identity_epilogue("f32"), ("f32",))
+
+
+LAYERS = {
+    "3x3": layer((1, 28, 28, 64), 64, (3, 3)),
+    "3x3, channels that fill no vector": layer((2, 14, 14, 90), 90, (3, 3)),
+    "5x5": layer((1, 24, 24, 64), 32, (5, 5), pad=2),
+    "stride 2": layer((1, 56, 56, 64), 64, (3, 3), stride=2),
+    "1D": layer((1, 600, 64), 128, (3,)),
+    "3D": layer((1, 6, 14, 14, 32), 32, (3, 3, 3)),
+    "transposed": transposed((1, 16, 16, 64), 64),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.usefixtures("guarded_memory")
+def test_accuracy_of_what_is_chosen(backend: CpuBackend, name: str):
+    """Relative to the largest result, and to the sum of absolute products of each."""
+    kernel = LAYERS[name]
+    rng = np.random.default_rng(0)
+    x, w = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in (kernel.geometry.in_shape, kernel.geometry.weight_shape)
+    )
+    choices = schedule(kernel, MACHINES[0])
+    assert choices is not None
+    (got,) = run(backend, kernel, choices, x, w, [])
+    error = np.abs(got - reference.convolution(kernel.geometry, x, w))
+    assert error.max() / np.abs(got).max() < 3e-6
+    assert (error / reference.magnitude(kernel, x, w)).max() < 32 * EPS["f32"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.usefixtures("guarded_memory")
+def test_what_is_not_finite_reaches_its_outputs_only(backend: CpuBackend, name: str, value: float):
+    """Nor does what is so large that its rounding errors would hide what is beside it."""
+    kernel = LAYERS[name]
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal(kernel.geometry.in_shape), rng.standard_normal(kernel.geometry.weight_shape)
+    clean = reference.convolution(kernel.geometry, x, w)
+    for position in rng.integers(0, x.shape, (4, x.ndim)):
+        x[tuple(position)] = value
+    reached = reference.convolution(kernel.geometry, x, w) != clean
+    choices = schedule(kernel, MACHINES[0])
+    assert choices is not None
+    (got,) = run(backend, kernel, choices, x, w, [])
+    assert 0 < reached.sum() < reached.size
+    assert (np.abs(got - clean) < 1e-3)[~reached].all()
+    assert not (np.abs(got) < 1e20)[reached].any()
+
+
+# ---- The schedules.
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_kernels_need(backend: CpuBackend, name: str, machine: Machine):
+    """Of memory 8 MiB a thread, of packed weights twice what they are, and short texts."""
+    kernel = LAYERS[name]
+    for choices in candidates(kernel, machine):
+        plan = Winograd.of(kernel, choices)
+        scratch = 4 * plan.positions * (plan.u_position + plan.m_position)
+        assert (plan.v_bytes if plan.stages == 1 else plan.image_v_bytes * plan.images_at_once) + scratch <= 8 << 20
+        packed = packing(kernel.geometry.window, kernel.geometry.weight_shape, choices)
+        padded = prod(kernel.geometry.weight_shape[1:]) * packed.group_width
+        assert packed.floats <= 2 * padded
+        assert len(backend.source(kernel, choices)) < 50_000
+
+
+def test_what_winograd_does_not_take():
+    plain = LAYERS["3x3"]
+    assert schedule(plain, MACHINES[0]) is not None
+    assert schedule(replace(plain, accuracy="precise"), MACHINES[0]) is None
+    window = plain.geometry.window
+    grouped = Geometry.of_shapes((1, 28, 28, 64), (64, 3, 3, 32), replace(window, groups=2))
+    both = replace(plain.geometry, window=replace(window, strides=(2, 2), kernel_dilation=(2, 2)))
+    for geometry in (grouped, both, layer((1, 28, 28, 64), 64, (1, 1), pad=0).geometry):
+        assert candidates(replace(plain, geometry=geometry), MACHINES[0]) == []
+
+
+def test_fastest_takes_larger_tiles():
+    kernel = layer((1, 128, 128, 128), 128, (3, 3))
+    fast, fastest = (candidates(replace(kernel, accuracy=a), MACHINES[0]) for a in ("fast", "fastest"))
+    assert {s.template for s in (*fast, *fastest)} == {TEMPLATE}
+    assert max(s.number("tile_h") * s.number("tile_w") for s in fastest) > max(
+        s.number("tile_h") * s.number("tile_w") for s in fast
+    )
+
+
+def test_a_large_batch_takes_larger_tiles():
+    """Tiles of all images share transformed weights."""
+    one, many = (schedule(layer((n, 7, 7, 512), 512, (3, 3)), MACHINES[0]) for n in (1, 16))
+    assert one is not None and many is not None
+    assert one.number("tiles") < many.number("tiles")
