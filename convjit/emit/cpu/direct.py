@@ -14,11 +14,15 @@ from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.nest import Nest, nest
 
+SHORT = 250
+"""Statements of the epilogue of a tile, if it is written out."""
+
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
     """The C text of a direct convolution."""
     geometry, loops = kernel.geometry, nest(kernel)
     groups, lanes, vectors = geometry.window.groups, schedule.number("lanes"), schedule.number("vectors")
+    pixels = schedule.number("tile_rows") * schedule.number("tile_columns")
     packed = packing(geometry.window, geometry.weight_shape, schedule)
     # the taps of a row lie side by side in memory
     merged = groups == 1 and all(phase.step == 1 for phase in loops.axes[2])
@@ -33,6 +37,8 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         "vectors": vectors,
         "splits": schedule.number("splits"),
         "weights_first": schedule.number("weights_first"),
+        "streams": most_taps(loops) == (1, 1, 1) and len(loops.phases) == 1,
+        "is_short": len(variables["statements"]) * pixels * vectors <= SHORT,
         "tiles": _tiles(geometry.out_channels // groups, packed, lanes),
         "runs_at_once": parts.runs,
         "terms_at_once": parts.terms,

@@ -29,7 +29,7 @@ BLOCK_PIXELS = 256
 UNITS = 32
 """Pieces of work in an image, at least, where there are as many: threads share them."""
 
-MIN_UNITS = 16
+MIN_UNITS = 8
 """Below so many pieces of work, the terms of an output are shared, too."""
 
 UNIT_PRODUCTS = 400_000

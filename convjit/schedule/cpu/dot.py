@@ -12,7 +12,7 @@ from convjit.schedule.nest import Nest, nest
 BLOCK_COLUMNS = 48
 """Outputs of a row that a block has, about."""
 
-ADDING_UP = 4
+ADDING_UP = 3
 """What it takes to add up the lanes of an output, in multiply-adds."""
 
 FINISHING = 8
@@ -31,7 +31,8 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule | None:
             length *= taps
         else:
             runs *= taps
-    along_terms = outputs * (runs * ceil(length / lanes) + ADDING_UP) + FINISHING
+    loads = 1 / outputs + outputs / max(outputs, machine.registers - 2 - outputs)  # for each multiply-add
+    along_terms = outputs * (runs * ceil(length / lanes) * (1 + loads / 2) + ADDING_UP) + FINISHING
     along_outputs = runs * length * ceil(outputs / lanes)
     return fitting(kernel, machine) if along_terms < along_outputs else None
 
