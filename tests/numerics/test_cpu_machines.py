@@ -16,18 +16,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_cpu_winograd
 import test_epilogue_ops
 from cross import CrossBackend, arm
 from sample import layer_geometry, random_geometry, random_kernel, random_numbers
 from test_cpu_kernels import check
 
 from convjit.backends.cpu import CpuBackend, runtime, toolchain
+from convjit.emit import cpu as emit
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu import candidates
 from convjit.schedule.cpu.machine import Machine
 
 COUNT = int(os.environ.get("NEON_COUNT", "12"))
+TEMPLATES = sorted(emit._TEMPLATES)
 LANES = {"x86-64": 4, "x86-64-v3": 8, "aarch64": 4}
 
 
@@ -54,19 +57,26 @@ def elsewhere(request: pytest.FixtureRequest) -> Iterator[CpuBackend]:
 
 
 def case(machine: Machine, number: int) -> tuple[Kernel, Schedule]:
-    """A layer as networks have them or any other, and one of its schedules."""
+    """A layer as networks have them or any other, and one of its schedules; the templates in turn."""
+    template = TEMPLATES[number % len(TEMPLATES)]
     rng = np.random.default_rng([17, number])
-    geometry = random_geometry(rng) if number % 3 == 2 else layer_geometry(rng)
-    kernel = random_kernel(rng, ("f32", "f32", "f16", "bf16")[number % 4], geometry)
-    schedules = candidates(kernel.any_batch(), machine)
-    return kernel, schedules[rng.integers(len(schedules))]
+    while True:
+        geometry = random_geometry(rng) if rng.random() < 0.3 else layer_geometry(rng)
+        kernel = random_kernel(rng, str(rng.choice(["f32", "f32", "f16", "bf16"])), geometry)
+        schedules = [s for s in candidates(kernel.any_batch(), machine) if s.template == template]
+        if schedules:
+            return kernel, schedules[rng.integers(len(schedules))]
 
 
 @pytest.mark.parametrize("number", range(COUNT))
 @pytest.mark.usefixtures("guarded_memory")
 def test_kernel(elsewhere: CpuBackend, number: int):
     kernel, schedule = case(elsewhere._toolchain.machine, number)
-    check(elsewhere, kernel, schedule, random_numbers(np.random.default_rng(number), kernel))
+    numbers = random_numbers(np.random.default_rng(number), kernel)
+    if schedule.template == "cpu/winograd.c":
+        test_cpu_winograd.check(elsewhere, kernel, schedule, numbers)
+    else:
+        check(elsewhere, kernel, schedule, numbers)
 
 
 @pytest.mark.usefixtures("guarded_memory")
