@@ -122,6 +122,26 @@ def test_infinity_stays_in_its_output(backend: CpuBackend):
     assert np.isinf(got).sum() == 3 * 3 * 3
 
 
+OVERLAP_ADD = {
+    "one channel": bare((2, 9, 1), (1, 32, 1), Window((1,), (31,), (31,), (1,), (8,), flip=True)),
+    "cropped": bare((2, 30, 3), (1, 20, 3), Window((1,), (19,), (9,), (1,), (5,), flip=True)),
+    "image": bare((2, 5, 6, 4), (1, 3, 4, 4), Window((1, 1), (1, 3), (2, 3), (1, 1), (2, 2), flip=True)),
+    "many phases": bare((1, 20, 1), (1, 400, 1), Window((1,), (399,), (399,), (1,), (100,), flip=True)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("name", OVERLAP_ADD)
+@pytest.mark.usefixtures("guarded_memory")
+def test_phases_are_channels(backend: CpuBackend, name: str, dtype: str):
+    rng = np.random.default_rng(7)
+    for machine in MACHINES[:2]:
+        kernel = random_kernel(rng, dtype, OVERLAP_ADD[name].geometry)
+        schedule = direct.schedule(kernel.any_batch(), machine)
+        assert schedule.number("folds") == 1
+        check(backend, kernel, schedule, random_numbers(rng, kernel))
+
+
 def of_extent(extent: int) -> list[Kernel]:
     """Kernels whose outermost extent is `extent`."""
     return [
@@ -130,6 +150,7 @@ def of_extent(extent: int) -> list[Kernel]:
         bare((1, extent, 20, 16), (40, 1, 1, 16), plain_window(2)),
         bare((1, extent, 20, 16), (40, 4, 4, 16), UPSAMPLING),
         bare((1, extent, 31, 8), (3, 3, 3, 8), PADDED),
+        bare((1, 20 * extent, 1), (1, 32, 1), Window((1,), (31,), (31,), (1,), (8,), flip=True)),
     ]
 
 

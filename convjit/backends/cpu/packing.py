@@ -21,7 +21,7 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
     Transforms are rounded once.
     """
     order = packing(window, weight.shape, schedule)
-    out_channels, *kernel, group_channels = weight.shape
+    out_channels, *kernel, group_channels = order.shape or weight.shape
     source, held = borrow(weight.astype(mx.float32))
     target, finished = allocator((order.floats,), "f32")()
     terms = [_terms(tap, tuple(kernel), order.transform) for taps in order.taps for tap in taps]

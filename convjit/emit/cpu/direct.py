@@ -12,6 +12,7 @@ from convjit.emit.render import render
 from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
+from convjit.schedule.cpu.fold import folded
 from convjit.schedule.nest import Nest, nest
 
 SHORT = 250
@@ -20,10 +21,17 @@ SHORT = 250
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
     """The C text of a direct convolution."""
+    if _folds(schedule) and (plain := folded(kernel)):
+        stride = kernel.geometry.window.input_dilation[-1]
+        return _source(plain, schedule, packing(kernel.geometry.window, kernel.geometry.weight_shape, schedule), stride)
+    return _source(kernel, schedule, packing(kernel.geometry.window, kernel.geometry.weight_shape, schedule), 1)
+
+
+def _source(kernel: Kernel, schedule: Schedule, packed: Packing, fold: int) -> Source:
+    """`fold`: outputs of a row that are channels of one."""
     geometry, loops = kernel.geometry, nest(kernel)
     groups, lanes, vectors = geometry.window.groups, schedule.number("lanes"), schedule.number("vectors")
     pixels = schedule.number("tile_rows") * schedule.number("tile_columns")
-    packed = packing(geometry.window, geometry.weight_shape, schedule)
     # the taps of a row lie side by side in memory
     merged = groups == 1 and all(phase.step == 1 for phase in loops.axes[2])
     parts = _parts(
@@ -33,6 +41,8 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     sums = schedule.number("row_block") * schedule.number("column_block") * vectors * lanes
     sums_bytes = sums * 4 if parts.number > 1 and not threads_share else 0
     variables = block_variables(kernel, schedule, packed.group_width, merged)
+    if loops.outermost == 2 and fold > 1:
+        variables["out_extents"][2] += f" / {fold}"
     variables |= {
         "vectors": vectors,
         "splits": schedule.number("splits"),
@@ -54,13 +64,21 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
 def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
     """How "cpu/direct.c" reads a weight of shape (O, *kernel, C / groups)."""
     out_channels, *kernel, group_channels = weight
-    taps = taps_of_phases(window, tuple(kernel))
+    taps, shape = taps_of_phases(window, tuple(kernel)), None
+    if _folds(schedule):
+        out_channels = window.input_dilation[-1]
+        taps, shape = taps[::out_channels], (out_channels, 1, group_channels)
     lanes, vectors = schedule.number("lanes"), schedule.number("vectors")
     needed = ceil(out_channels / window.groups / lanes)
     last = (needed - 1) % vectors + 1
     pairs = has_pairs(schedule)
     floats = sum(map(len, taps)) * window.groups * needed * lanes * group_channels // (2 if pairs else 1)
-    return Packing(taps, window.groups, vectors * lanes, last * lanes, needed * lanes, floats, pairs=pairs)
+    return Packing(taps, window.groups, vectors * lanes, last * lanes, needed * lanes, floats, shape=shape, pairs=pairs)
+
+
+def _folds(schedule: Schedule) -> bool:
+    """Are phases of the last axis output channels?"""
+    return ("folds", 1) in schedule.choices
 
 
 class _Parts(NamedTuple):

@@ -20,6 +20,7 @@ class Packing:
         last_width: outputs in the last block of a group, those that only fill up a vector included.
         group_width: outputs of all blocks of a group.
         floats: how many there are in all.
+        shape: as what the weight is read, (O, *kernel, C / groups), if not as what it is.
         pairs: bf16 in pairs of channels, [tap][channel / 2][output][2], two of them for a float.
         transform: an axis of the weight and the matrix that is applied along it before all this; taps are counted after
             it, too.
@@ -32,6 +33,7 @@ class Packing:
     group_width: int
     floats: int
     transform: tuple[int, Matrix] | None = None
+    shape: tuple[int, ...] | None = None
     pairs: bool = False
 
 

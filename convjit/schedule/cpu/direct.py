@@ -9,6 +9,7 @@ from math import ceil, prod
 
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
+from convjit.schedule.cpu.fold import folded
 from convjit.schedule.cpu.machine import Machine
 from convjit.schedule.nest import Nest, nest
 from convjit.schedule.phases import AxisPhase
@@ -55,8 +56,10 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule:
     registers; `row_block` x `column_block` outputs whose input is kept at hand; `splits` of the output channels that
     are work by themselves; `terms` summed before the sums are set aside; `shares_sums`: do threads share them;
     `weights_first`: do neighbouring units have their weights in common, or their input; `pairs` of bf16 are multiplied
-    and added up by the CPU's own instruction.
+    and added up by the CPU's own instruction; `folds`: it is the convolution of `fold.folded`.
     """
+    if plain := folded(kernel):
+        return _altered(_with_tile(plain, machine, _best_tiles(plain, machine)[0]), folds=1)
     return _with_tile(kernel, machine, _best_tiles(kernel, machine)[0])
 
 
@@ -65,8 +68,8 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     best_of_vectors: dict[int, Tile] = {}
     for tile in _best_tiles(kernel, machine):
         best_of_vectors.setdefault(tile.vectors, tile)
-    found = [_with_tile(kernel, machine, tile) for tile in best_of_vectors.values()]
-    best = found[0]
+    best = schedule(kernel, machine)
+    found = [best, *(_with_tile(kernel, machine, tile) for tile in best_of_vectors.values())]
     found.append(_altered(best, weights_first=1 - best.number("weights_first")))
     found.append(_altered(best, splits=1))
     for axis, tile_size in (("row_block", "tile_rows"), ("column_block", "tile_columns")):
@@ -76,7 +79,7 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
 
 
 def _altered(schedule: Schedule, **choices: int) -> Schedule:
-    return replace(schedule, choices=tuple((dict(schedule.choices) | choices).items()))
+    return replace(schedule, choices=tuple(sorted((dict(schedule.choices) | choices).items())))
 
 
 def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
