@@ -23,7 +23,7 @@ enum {
     WASTE = 4,              /* a larger one only those for at least this part of it */
     PATIENCE = 100,         /* requests: an arena that served none of so many is freed */
     HUGE_PAGE = 2 << 20,
-    KEPT_BYTES = 1 << 30, /* of memory that the process freed */
+    KEPT_BYTES = 256 << 20, /* of memory that the process freed */
 };
 
 typedef struct arena {
