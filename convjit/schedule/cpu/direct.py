@@ -166,7 +166,9 @@ def _best_tiles(kernel: Kernel, machine: Machine) -> list[Tile]:
         of_channels = full * _tile_cycles(pixels, tile.vectors) + (_tile_cycles(pixels, last) if last else 0)
         return rows * columns * of_channels
 
-    return sorted(_tiles(height, width, min(needed, 4), machine.registers), key=cycles)
+    tiles = list(_tiles(height, width, min(needed, 4), machine.registers))
+    small = [tile for tile in tiles if _input_bytes(kernel, tile.rows, tile.columns) <= MAX_SCRATCH]
+    return sorted(small or [Tile(1, 1, 1)], key=cycles)
 
 
 def _tiles(height: int, width: int, max_vectors: int, registers: int) -> Iterator[Tile]:
@@ -219,17 +221,9 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
     """Rows and columns of the block of outputs that costs least beside the multiply-adds themselves."""
     geometry = kernel.geometry
     depth, height, width = _outputs(loops)
-    taps = tuple(max(1, *(len(phase.taps) for phase in phases)) for phases in loops.axes)
+    taps = _most_taps(loops)
     outputs_per_copy = prod(taps) * geometry.out_channels / geometry.window.groups
     most_input = machine.l2_bytes * 3 // 8
-
-    def inputs(block: tuple[int, int]) -> int:
-        """Elements of the input that a block reads, a channel."""
-        extents = [taps[0]]
-        for axis, outputs in ((1, block[0]), (2, block[1])):
-            phase = loops.axes[axis][0]
-            extents.append(min((outputs - 1) * phase.stride + (taps[axis] - 1) * phase.step + 1, outputs * taps[axis]))
-        return prod(extents)
 
     copies = _copies(loops, tile)
     weight_bytes = prod(geometry.weight_shape) * 4
@@ -239,14 +233,30 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
     def cost(block: tuple[int, int]) -> float:
         """Of copying the input and of streaming the weights, relative to the multiply-adds."""
         pixels = block[0] * block[1]
-        input_bytes = inputs(block) * geometry.in_channels * 4
+        input_bytes = _input_bytes(kernel, *block)
         excess = max(1.0, input_bytes / most_input, pixels / BLOCK_PIXELS, 100 * input_bytes / MAX_SCRATCH - 99)
         places = len(loops.phases) * depth * ceil(height / block[0]) * ceil(width / block[1])
         idle = 0.0 if weights_first else 0.01 * max(0.0, UNITS / places - 1)
-        copied = 4 * inputs(block) / outputs_per_copy / pixels if copies else 0.0
+        copied = _input_bytes(kernel, *block) / geometry.in_channels / outputs_per_copy / pixels if copies else 0.0
         return copied + streaming / pixels + idle + (excess - 1)
 
     return min(product(_divisions(loops, 1, height, tile.rows), _divisions(loops, 2, width, tile.columns)), key=cost)
+
+
+def _most_taps(loops: Nest) -> tuple[int, ...]:
+    """Taps along each axis, in the phase that has most of them, at least one."""
+    return tuple(max(1, *(len(phase.taps) for phase in phases)) for phases in loops.axes)
+
+
+def _input_bytes(kernel: Kernel, rows: int, columns: int) -> int:
+    """Of the input that a block of outputs reads, as floats."""
+    loops = nest(kernel)
+    taps = _most_taps(loops)
+    high, wide = (
+        (outputs - 1) * loops.axes[axis][0].stride + (taps[axis] - 1) * loops.axes[axis][0].step + 1
+        for axis, outputs in ((1, rows), (2, columns))
+    )
+    return taps[0] * min(high, rows * taps[1]) * wide * kernel.geometry.in_channels * 4
 
 
 def _divisions(loops: Nest, axis: int, extent: int, tile: int) -> list[int]:
