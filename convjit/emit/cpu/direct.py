@@ -47,7 +47,7 @@ def _source(kernel: Kernel, schedule: Schedule, packed: Packing, fold: int) -> S
         "vectors": vectors,
         "splits": schedule.number("splits"),
         "weights_first": schedule.number("weights_first"),
-        "streams": most_taps(loops) == (1, 1, 1) and len(loops.phases) == 1,
+        "streams": most_taps(loops) == (1, 1, 1),
         "is_short": len(variables["statements"]) * pixels * vectors <= SHORT,
         "tiles": _tiles(geometry.out_channels // groups, packed, lanes),
         "runs_at_once": parts.runs,
