@@ -182,7 +182,8 @@ def _block(kernel: Kernel, machine: Machine, lanes: int, tile: Tile, copies: boo
 
 def _tiled(extent: int, tile: int, most: int) -> int:
     """The size of equal blocks of whole tiles, of at most so many outputs unless a tile has more."""
-    return _even(ceil(extent / tile), max(1, most // tile)) * tile
+    tiles = ceil(extent / tile)
+    return _even(tiles, tiles if most >= extent else max(1, most // tile)) * tile
 
 
 def copy_size(loops: Nest, rows: int, columns: int) -> tuple[int, int, int]:
