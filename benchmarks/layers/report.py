@@ -15,6 +15,9 @@ MODES = {
     "user": "As a user calls it",
     "chain": "One of nine behind each other, with different weights",
 }
+LARGEST_SHOWN = 10
+"""Ratios beyond are marks with a number at the top of the plot."""
+
 COLOURS = {"experiments": "tab:orange", "problems": "tab:blue"}
 
 
@@ -89,9 +92,9 @@ def plot(records: Sequence[Record], file: Path) -> None:
         return
     figure, axes = plt.subplots(figsize=(10, 3.6), layout="constrained")
     for kind, colour in COLOURS.items():
-        points = [(n, ratio) for n, (ratio, r) in enumerate(ranked) if r.kind == kind]
+        points = [(n, min(ratio, LARGEST_SHOWN)) for n, (ratio, r) in enumerate(ranked) if r.kind == kind]
         if points:
-            mean = geometric_mean(ratio for _, ratio in points)
+            mean = geometric_mean(ratio for ratio, r in ranked if r.kind == kind)
             axes.vlines([n for n, _ in points], 1, [ratio for _, ratio in points], colour, linewidth=2, alpha=0.4)
             axes.plot(
                 *zip(*points, strict=True),
@@ -100,9 +103,13 @@ def plot(records: Sequence[Record], file: Path) -> None:
                 markersize=4,
                 label=f"{len(points)} {kind}, geometric mean {mean:.2f}",
             )
+    for n, (ratio, _) in enumerate(ranked):
+        if ratio > LARGEST_SHOWN:
+            above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 6, "rotation": 90}
+            axes.annotate(f"{ratio:.0f}x", (n, LARGEST_SHOWN), **above)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(yscale="log", ylabel="times the speed of the best peer")
-    axes.set_yticks(ticks := [0.5, 0.7, 1, 1.5, 2, 3, 4, 6], [f"{t:g}" for t in ticks])
+    axes.set_yticks(ticks := [0.5, 0.7, 1, 1.5, 2, 3, 5, 10], [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     axes.set_xticks(range(len(ranked)), [r.problem for _, r in ranked], rotation=90, fontsize=6)
     axes.margins(x=0.01)
