@@ -21,8 +21,7 @@ WIDER = ((Fraction(1), Fraction(0)), (Fraction(1, 3), Fraction(-2)), (Fraction(0
 
 def packed(weight: npt.NDArray[np.float32], order: Packing) -> npt.NDArray[np.float64]:
     exact = weight.astype(np.float64)
-    if order.transform:
-        axis, matrix = order.transform
+    for axis, matrix in order.transforms:
         exact = np.moveaxis(np.tensordot(np.array(matrix, np.float64), exact, (1, axis)), 0, axis)
     by_tap = exact.reshape(order.groups, len(weight) // order.groups, -1, weight.shape[-1])
     blocks: list[npt.NDArray[np.float64]] = []
@@ -37,15 +36,16 @@ def packed(weight: npt.NDArray[np.float32], order: Packing) -> npt.NDArray[np.fl
 
 
 @pytest.mark.parametrize(
-    ("shape", "taps", "groups", "block", "last", "transform"),
+    ("shape", "taps", "groups", "block", "last", "transforms"),
     [
-        ((32, 3, 3, 16), (tuple(range(9)),), 1, 32, 32, None),
-        ((37, 3, 5, 18), ((0, 3, 7), (14,), (), (2, 1)), 1, 16, 8, None),
-        ((18, 2, 33), ((1, 0),), 3, 4, 4, None),
-        ((48, 9, 1), (tuple(range(9)),), 1, 48, 48, None),
-        ((70, 3, 3, 19), (tuple(range(18)),), 1, 32, 16, (1, algorithm(4).weights)),
-        ((20, 5, 3, 8), (tuple(range(20)), (7, 3)), 2, 8, 2, (2, algorithm(2).weights)),
-        ((20, 2, 2, 4, 7), (tuple(range(24)),), 1, 16, 4, (2, WIDER)),
+        ((32, 3, 3, 16), (tuple(range(9)),), 1, 32, 32, ()),
+        ((37, 3, 5, 18), ((0, 3, 7), (14,), (), (2, 1)), 1, 16, 8, ()),
+        ((18, 2, 33), ((1, 0),), 3, 4, 4, ()),
+        ((48, 9, 1), (tuple(range(9)),), 1, 48, 48, ()),
+        ((70, 3, 3, 19), (tuple(range(18)),), 1, 32, 16, ((1, algorithm(4).weights),)),
+        ((20, 5, 3, 8), (tuple(range(20)), (7, 3)), 2, 8, 2, ((2, algorithm(2).weights),)),
+        ((20, 2, 2, 4, 7), (tuple(range(24)),), 1, 16, 4, ((2, WIDER),)),
+        ((33, 3, 3, 20), (tuple(range(36)),), 1, 32, 16, ((1, algorithm(4).weights), (2, algorithm(4).weights))),
     ],
 )
 def test_packing(
@@ -56,12 +56,12 @@ def test_packing(
     groups: int,
     block: int,
     last: int,
-    transform: tuple[int, tuple[tuple[Fraction, ...], ...]] | None,
+    transforms: tuple[tuple[int, tuple[tuple[Fraction, ...], ...]], ...],
 ):
     weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     group_width = (shape[0] // groups - 1) // block * block + last
     floats = sum(map(len, taps)) * groups * group_width * shape[-1]
-    order = Packing(taps, groups, block, last, group_width, floats, transform)
+    order = Packing(taps, groups, block, last, group_width, floats, transforms)
     monkeypatch.setattr(module, "packing", lambda *_: order)
     found = backend.pack(plain_window(len(shape) - 2), Schedule(""), mx.array(weight))
     np.testing.assert_array_max_ulp(np.array(found), packed(weight, order).astype(np.float32), 1)

@@ -24,7 +24,7 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
     out_channels, *kernel, group_channels = order.shape or weight.shape
     source, held = borrow(weight.astype(mx.float32))
     target, finished = allocator((order.floats,), "f32")()
-    terms = [_terms(tap, tuple(kernel), order.transform) for taps in order.taps for tap in taps]
+    terms = [_terms(tap, tuple(kernel), order.transforms) for taps in order.taps for tap in taps]
     flat = [term for of_tap in terms for term in of_tap]
     arguments = PackingOrder(
         weight=source,
@@ -46,16 +46,16 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
     return finished()
 
 
-def _terms(tap: int, kernel: tuple[int, ...], transform: tuple[int, Matrix] | None) -> list[tuple[int, float]]:
+def _terms(tap: int, kernel: tuple[int, ...], transforms: tuple[tuple[int, Matrix], ...]) -> list[tuple[int, float]]:
     """A tap of the transformed kernel, as elements of the kernel itself and the factor of each."""
-    if transform is None:
+    if not transforms:
         return [(tap, 1.0)]
-    axis, matrix = transform
-    inner = prod(kernel[axis:])
-    outer, row = divmod(tap // inner, len(matrix))
-    extent = kernel[axis - 1]
-    return [
-        ((outer * extent + element) * inner + tap % inner, float(factor))
-        for element, factor in enumerate(matrix[row])
-        if factor
-    ]
+    matrices = dict(transforms)
+    terms, inner = [(0, 1.0)], 1
+    for axis in range(len(kernel), 0, -1):
+        extent, matrix = kernel[axis - 1], matrices.get(axis)
+        tap, row = divmod(tap, len(matrix) if matrix else extent)
+        factors = enumerate(map(float, matrix[row])) if matrix else [(row, 1.0)]
+        terms = [(at + element * inner, a * b) for element, b in factors if b for at, a in terms]
+        inner *= extent
+    return terms

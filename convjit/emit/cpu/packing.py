@@ -22,8 +22,8 @@ class Packing:
         floats: how many there are in all.
         shape: as what the weight is read, (O, *kernel, C / groups), if not as what it is.
         pairs: bf16 in pairs of channels, [tap][channel / 2][output][2], two of them for a float.
-        transform: an axis of the weight and the matrix that is applied along it before all this; taps are counted after
-            it, too.
+        transforms: axes of the weight and the matrices that are applied along them before all this; taps are counted
+            after them, too.
     """
 
     taps: tuple[tuple[int, ...], ...]
@@ -32,7 +32,7 @@ class Packing:
     last_width: int
     group_width: int
     floats: int
-    transform: tuple[int, Matrix] | None = None
+    transforms: tuple[tuple[int, Matrix], ...] = ()
     shape: tuple[int, ...] | None = None
     pairs: bool = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
-from convjit.bilinear import Matrix, composed, left_inverse
+from convjit.bilinear import Matrix, left_inverse
 from convjit.emit.cpu.language import float_literal
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source, common_variables, name_of
@@ -43,39 +43,39 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         tiles=plan.tiles,
         group=plan.group,
         chunk=plan.chunk,
-        stages=plan.stages,
+        splits=plan.splits,
+        packed=plan.packed,
         v_row=plan.v_row,
         v_position=plan.v_position,
         u_position=plan.u_position,
         m_position=plan.m_position,
-        images_at_once=plan.images_at_once,
     )
     return Source(text, name_of(kernel))
 
 
 def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
-    """How "cpu/winograd.c" reads a weight of shape (O, *kernel, C): transformed along the height."""
+    """How "cpu/winograd.c" reads a weight of shape (O, *kernel, C): transformed along the height, or both axes."""
     out_channels, *kernel, channels = weight
     block = schedule.number("lanes") * schedule.number("vectors")
     width = ceil(out_channels / block) * block
     axes = phases_of_axes(window, tuple(kernel))
     while kernel[-2:] == [1, 1]:  # `nest` makes one axis of them
         kernel.pop()
-    height = len(kernel) - 2
-    if height < 0:
-        algorithm, depth_taps = composed(1, (((0, 0),),), 1), (0,)
+    names = ["tile_h", "tile_w"] if schedule["packed"] == "both" else ["tile_h"]
+    depth_taps = axes[0][0].taps if len(kernel) > 2 else (0,)
+    extents, transforms = [1, kernel[-1]], list[tuple[int, Matrix]]()
+    for number, name in enumerate(names):
+        axis = len(kernel) - 2 + number
+        tiles = tiling(tuple(axes[axis]), 1, schedule.number(name)) if axis >= 0 else None
+        if tiles and tiles.algorithm.positions > 1:
+            extents[number] = tiles.algorithm.positions
+            transforms.append((1 + axis, tiles.algorithm.weights))
+    high, wide = extents
+    if schedule["packed"] == "both":
+        taps = tuple((d * high + i) * wide + j for i in range(high) for j in range(wide) for d in depth_taps)
     else:
-        tiles = tiling(tuple(axes[height]), 1, schedule.number("tile_h"))
-        assert tiles is not None
-        algorithm, depth_taps = tiles.algorithm, axes[0][0].taps if height > 0 else (0,)
-    taps = tuple(
-        (d * algorithm.positions + position) * kernel[-1] + w
-        for position in range(algorithm.positions)
-        for d in depth_taps
-        for w in range(kernel[-1])
-    )
-    transform = (1 + height, algorithm.weights) if algorithm.positions > 1 else None
-    return Packing((taps,), 1, block, block, width, len(taps) * width * channels, transform)
+        taps = tuple((d * high + i) * wide + j for i in range(high) for d in depth_taps for j in range(wide))
+    return Packing((taps,), 1, block, block, width, len(taps) * width * channels, tuple(transforms))
 
 
 def _axis(tiling: Tiling) -> dict[str, Any]:

@@ -22,9 +22,10 @@ def choose(kernel: Kernel, machine: Machine) -> Schedule:
 def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     """Schedules worth measuring, that of `choose` first."""
     any_batch = kernel.any_batch()
+    if by_channel := depthwise.candidates(any_batch, machine):
+        return by_channel  # the others would multiply mostly by zeros
     everything = [
         choose(kernel, machine),
-        *depthwise.candidates(any_batch, machine),
         *dot.candidates(any_batch, machine),
         *winograd.candidates(kernel, machine),
         *direct.candidates(any_batch, machine),

@@ -1,9 +1,9 @@
-"""Schedules of "cpu/winograd.c": which algorithm along each axis, how many tiles at a time, in one stage or two."""
+"""Schedules of "cpu/winograd.c": which algorithm along each axis, how many tiles at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import ceil, prod
@@ -13,31 +13,40 @@ from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
 from convjit.schedule.nest import Nest, nest
-from convjit.schedule.phases import AxisPhase
+from convjit.schedule.phases import AxisPhase, Phase
 
 TEMPLATE = "cpu/winograd.c"
 
-SHARED_BYTES = 4 << 20
-"""Of transformed inputs that threads share, at most: of an image, or of as many images as have no more."""
+_MOST_V_BYTES = 4 << 20
+"""Of transformed inputs of a thread."""
 
 _LINE = 16
 """Floats of a cache line."""
-
-_BLOCKS_OF_ONE_STAGE = 8
-"""Blocks of tiles from which on threads have enough of them each to transform the inputs of its own."""
 
 _MOST_AMPLIFICATION = {"precise": 0.0, "fast": 14.0, "fastest": 32.0}
 """Of errors, by accuracy: F(4, 3) has 9 in two dimensions, F(6, 3) has 7 in one and 46 in two. "precise" has none of
 it: an error of a tile's largest number is in all of its outputs, however small they are."""
 
-_MOST_GROWTH = 2
-"""Of packed weights: they come transformed along the height."""
+_SMALL_WEIGHT = 1_000_000
+"""Numbers. Most of a network's are in larger weights."""
+
+_GROWTH_OF_SMALL, _MOST_GROWTH = 4, 1.7
+"""Of packed weights: F(4, 3) along both axes makes them 4 times as large, F(3, 3) along one 1.67 times."""
+
+_MOST_CHAIN = 2304
+"""Terms in one chain of additions."""
 
 _LEAST_CHANNELS = 8
 """Of input and output: with fewer, transforms would take most of the time."""
 
 _MOST_PHASES, _MOST_POSITIONS = 4, 24
 """Of an axis, so that a kernel's text remains small."""
+
+_BYTES_A_CYCLE = 13
+"""That a core gets from beyond its second-level cache, roughly, while it also computes."""
+
+_WORTH_IT = 1.05
+"""Of the time of a direct convolution at its peak, which it reaches to two thirds or more."""
 
 _CANDIDATES = 5
 
@@ -101,7 +110,9 @@ class Winograd:
         group: tiles summed at once.
         tiles: whose transformed inputs are at hand, whole groups.
         chunk: terms in one chain of additions, whose transformed weights are at hand.
-        stages: 1 if each block of tiles is transformed and multiplied by one thread; 2 if first all are transformed.
+        splits: units of work that share the output channels of a block of tiles. Each transforms the inputs by itself:
+            fetching what another core has just written took longer.
+        packed: whether weights are packed transformed along the "height", or along "both" axes.
     """
 
     tilings: tuple[Tiling, Tiling]
@@ -113,7 +124,8 @@ class Winograd:
     group: int
     tiles: int
     chunk: int
-    stages: int
+    splits: int
+    packed: str
 
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule) -> Winograd:
@@ -124,15 +136,15 @@ class Winograd:
         channels = kernel.geometry.in_channels
         terms = channels * len(loops.axes[0][0].taps)
         image_tiles = loops.out_size[0] * high.count * wide.count
-        numbers = map(schedule.number, ("lanes", "vectors", "group", "tiles", "chunk", "stages"))
-        return cls((high, wide), channels, terms, image_tiles, *numbers)
+        numbers = map(schedule.number, ("lanes", "vectors", "group", "tiles", "chunk", "splits"))
+        return cls((high, wide), channels, terms, image_tiles, *numbers, packed=str(schedule["packed"]))
 
     def schedule(self) -> Schedule:
         """Its choices."""
         high, wide = (t.algorithm.tile // len(t.phases) for t in self.tilings)
         choices = {"tile_h": high, "tile_w": wide, "lanes": self.lanes, "vectors": self.vectors, "group": self.group}
-        choices |= {"tiles": self.tiles, "chunk": self.chunk, "stages": self.stages}
-        return Schedule(TEMPLATE, tuple(sorted(choices.items())))
+        choices |= {"tiles": self.tiles, "chunk": self.chunk, "splits": self.splits}
+        return Schedule(TEMPLATE, tuple(sorted({**choices, "packed": self.packed}.items())))
 
     @cached_property
     def positions(self) -> int:
@@ -174,23 +186,13 @@ class Winograd:
         """Of V of a block of tiles."""
         return 4 * self.positions * self.v_position
 
-    @property
-    def image_v_bytes(self) -> int:
-        """Of V of an image, if it is kept."""
-        return ceil(self.image_tiles / self.tiles) * self.v_bytes
-
-    @property
-    def images_at_once(self) -> int:
-        """Images whose V fits into the memory that threads share."""
-        return max(1, SHARED_BYTES // self.image_v_bytes)
-
 
 def schedule(kernel: Kernel, machine: Machine) -> Schedule | None:
     """The schedule of "cpu/winograd.c" for a kernel.
 
     Choices: `tile_h` x `tile_w` outputs of each phase in a tile; `lanes` of a vector; `vectors` of output channels by
     `group` tiles summed in registers; `tiles` whose inputs are transformed together; `chunk` terms whose weights are
-    transformed together; `stages`.
+    transformed together; `splits` of the output channels that are work by themselves.
 
     Returns:
         None where a direct convolution should be as fast, and with the accuracy "precise".
@@ -209,7 +211,7 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     direct = _direct_cycles(kernel, loops, machine)
     found: list[tuple[float, Schedule]] = []
     for high, wide in product(_tilings(loops, 1), _tilings(loops, 2)):
-        if high.algorithm.positions > _MOST_GROWTH * high.algorithm.taps:
+        if high.algorithm.positions * wide.algorithm.positions >= high.multiplications * wide.multiplications:
             continue
         if high.algorithm.amplification * wide.algorithm.amplification > _MOST_AMPLIFICATION[kernel.accuracy]:
             continue
@@ -218,7 +220,7 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
             best = min(plans, key=lambda plan: _cycles(plan, geometry.batch, outputs, machine))
             found.append((_cycles(best, geometry.batch, outputs, machine), best.schedule()))
     found.sort(key=lambda pair: pair[0])
-    return [schedule for cycles, schedule in found[:_CANDIDATES] if cycles < 0.95 * direct]
+    return [schedule for cycles, schedule in found[:_CANDIDATES] if cycles < _WORTH_IT * direct]
 
 
 def _tilings(loops: Nest, axis: int) -> list[Tiling]:
@@ -235,23 +237,36 @@ def _tilings(loops: Nest, axis: int) -> list[Tiling]:
 def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine: Machine) -> Iterator[Winograd]:
     """All sensible blocks of tiles for an algorithm."""
     channels = kernel.geometry.in_channels
+    outputs = kernel.geometry.out_channels
     terms = channels * len(loops.axes[0][0].taps)
     image_tiles = loops.out_size[0] * prod(t.count for t in tilings)
     tiles = max(1, kernel.geometry.batch) * image_tiles
     few = 1 if machine.lanes == 16 else 2  # AVX-512 multiplies by a number in memory, others have to load it
-    for vectors in (few, 2 * few):
+    for packed, vectors in product(_packings(kernel, tilings), (few, 2 * few)):
         most = max(1, (machine.registers - 2 - vectors) // vectors)
-        chunk = max(_LINE, machine.l1_bytes // 2 // (4 * tilings[1].algorithm.positions * machine.lanes * vectors))
+        chunk = _MOST_CHAIN
+        if packed == "height":
+            row_bytes = 4 * tilings[1].algorithm.positions * machine.lanes * vectors
+            chunk = max(_LINE, machine.l1_bytes // 2 // row_bytes)
         chunk = ceil(terms / ceil(terms / chunk))
         for groups in range(1, 6):
             for group in sorted({most, max(1, most - 1), _even(tiles, groups, most)}):
-                plan = Winograd(
-                    tilings, channels, terms, image_tiles, machine.lanes, vectors, group, group * groups, chunk, 1
-                )
-                if ceil(tiles / plan.tiles) < _BLOCKS_OF_ONE_STAGE and plan.image_v_bytes <= SHARED_BYTES:
-                    plan = replace(plan, stages=2)
-                if plan.v_bytes <= SHARED_BYTES:
-                    yield plan
+                for splits in sorted({min(n, ceil(outputs / machine.lanes / vectors)) for n in (1, 2, 4, 8)}):
+                    plan = Winograd(
+                        *(tilings, channels, terms, image_tiles, machine.lanes, vectors),
+                        *(group, group * groups, chunk, splits, packed),
+                    )
+                    if plan.v_bytes <= _MOST_V_BYTES:
+                        yield plan
+
+
+def _packings(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> Iterator[str]:
+    """How weights may be packed."""
+    high, wide = (t.algorithm.positions / t.algorithm.taps for t in tilings)
+    if high <= _MOST_GROWTH:
+        yield "height"
+    if high * wide <= (_GROWTH_OF_SMALL if prod(kernel.geometry.weight_shape) <= _SMALL_WEIGHT else _MOST_GROWTH):
+        yield "both"
 
 
 def _even(tiles: int, groups: int, most: int) -> int:
@@ -263,7 +278,7 @@ def _even(tiles: int, groups: int, most: int) -> int:
 def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float:
     """Of one core, roughly, for all images: the parts of the template as they were measured with AVX-512."""
     vectors = ceil(outputs / plan.block) * plan.vectors
-    blocks = ceil(batch * plan.image_tiles / plan.tiles)
+    blocks = ceil(max(1, batch) * plan.image_tiles / plan.tiles)
     sums = plan.group * plan.vectors
     loads = plan.group + plan.vectors
     term = max(sums / 2, loads / 2, 4)
@@ -271,17 +286,36 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
     groups = plan.tiles // plan.group * vectors / plan.vectors
     multiply = groups * (plan.terms * term + ceil(plan.terms / plan.chunk) * of_chunk)
     if plan.v_bytes > machine.l2_bytes * 5 // 8:
-        multiply += 0.3 * plan.tiles * plan.terms * vectors / plan.vectors  # V comes from further away
-    transforms = 1.5 * plan.terms * vectors + plan.tiles * (5 * plan.terms / plan.lanes + 4.4 * vectors)
-    return blocks * plan.positions * (multiply + transforms)
+        multiply += 4 * plan.tiles * plan.terms * vectors / plan.vectors / _BYTES_A_CYCLE
+    transforms = plan.tiles * (5 * plan.splits * plan.terms / plan.lanes + 4.4 * vectors)
+    weights = 4 * plan.terms * vectors * plan.lanes
+    if plan.packed == "height":
+        transforms += 1.5 * plan.terms * vectors
+        weights *= plan.tilings[1].algorithm.taps / plan.tilings[1].algorithm.positions
+    if weights * plan.positions > machine.l2_bytes // 2:
+        streamed = weights / _BYTES_A_CYCLE
+        multiply = max(multiply, streamed) + 0.3 * min(multiply, streamed)
+    units = blocks * plan.splits
+    return (1 + 1 / units) * blocks * plan.positions * (multiply + transforms)  # few units leave threads without work
 
 
 def _direct_cycles(kernel: Kernel, loops: Nest, machine: Machine) -> float:
-    """Of one core for a direct convolution, at nine tenths of its peak."""
+    """Of one core for a direct convolution, at its peak: it leaves out rows of taps in the padding, and columns if they
+    are far apart."""
     geometry = kernel.geometry
-    products = sum(prod(loops.outputs(phase)) * prod(len(axis.taps) for axis in phase) for phase in loops.phases)
+    products = sum(prod(_products(loops, phase, axis) for axis in range(3)) for phase in loops.phases)
     vectors = ceil(geometry.out_channels / machine.lanes)
-    return geometry.batch * products * geometry.in_channels * vectors / 2 / 0.9
+    return geometry.batch * products * geometry.in_channels * vectors / 2
+
+
+def _products(loops: Nest, phase: Phase, axis: int) -> int:
+    """Taps of all outputs of a phase along an axis."""
+    at, extent = phase[axis], loops.in_size[axis]
+    outputs = range(at.outputs(loops.out_size[axis]))
+    if axis == 2 and at.step == 1:
+        return len(outputs) * len(at.taps)
+    reads = (at.offset + o * at.stride + t * at.step for o in outputs for t in range(len(at.taps)))
+    return sum(0 <= position < extent for position in reads)
 
 
 def _spaced(floats: int) -> int:
