@@ -1,0 +1,27 @@
+"""The C text of one kernel a template, to be read: tests/golden/cpu. To rewrite it: pytest --update-golden."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.layers.ours import kernel_of
+from convjit.emit.cpu import source
+from convjit.geometry import Geometry, Window
+from convjit.schedule.cpu import candidates
+from convjit.schedule.cpu.machine import Machine
+
+ONE, SAME = (1, 1), (1, 1)
+
+GEOMETRIES = {
+    "direct": Geometry.of_shapes((1, 56, 56, 64), (64, 5, 5, 64), Window((2, 2), (2, 2), (2, 2), ONE, ONE)),
+    "depthwise": Geometry.of_shapes((1, 28, 28, 64), (64, 3, 3, 1), Window(ONE, SAME, SAME, ONE, ONE, groups=64)),
+    "dot": Geometry.of_shapes((1, 64, 64, 64), (3, 3, 3, 64), Window(ONE, SAME, SAME, ONE, ONE)),
+    "winograd": Geometry.of_shapes((1, 56, 56, 64), (64, 3, 3, 64), Window(ONE, SAME, SAME, ONE, ONE)),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_text(name: str, golden) -> None:
+    kernel = kernel_of(GEOMETRIES[name], "f32")
+    schedule = next(s for s in candidates(kernel, Machine(16, 32)) if s.template == f"cpu/{name}.c")
+    golden(f"cpu/{name}.c", source(kernel, schedule).text)
