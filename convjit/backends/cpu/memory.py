@@ -60,7 +60,7 @@ def _as_stored(array: mx.array, dtype: str) -> mx.array:
 
 def _copied(shape: tuple[int, ...], dtype: str) -> Allocation:
     buffer = np.empty(shape, _NUMPY_DTYPES[dtype])
-    return buffer.__array_interface__["data"][0], lambda: _as_stored(mx.array(buffer), dtype)
+    return buffer.__array_interface__["data"][0], lambda: _as_stored(mx.asarray(buffer), dtype)
 
 
 def _in_place(shape: tuple[int, ...], dtype: str) -> Allocation:

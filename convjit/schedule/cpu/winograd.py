@@ -281,11 +281,11 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
     blocks = ceil(max(1, batch) * plan.image_tiles / plan.tiles)
     sums = plan.group * plan.vectors
     loads = plan.group + plan.vectors
-    term = max(sums / 2, loads / 2, 4)
+    term = max(sums / 2, 0.6 * loads, 4)
     of_chunk = 1.5 * sums  # M is read and written
     groups = plan.tiles // plan.group * vectors / plan.vectors
     multiply = groups * (plan.terms * term + ceil(plan.terms / plan.chunk) * of_chunk)
-    if plan.v_bytes > machine.l2_bytes * 5 // 8:
+    if plan.v_bytes + 4 * plan.positions * plan.m_position > machine.l2_bytes * 3 // 8:
         multiply += 4 * plan.tiles * plan.terms * vectors / plan.vectors / _BYTES_A_CYCLE
     transforms = plan.tiles * (5 * plan.splits * plan.terms / plan.lanes + 4.4 * vectors)
     weights = 4 * plan.terms * vectors * plan.lanes
@@ -296,7 +296,7 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
         streamed = weights / _BYTES_A_CYCLE
         multiply = max(multiply, streamed) + 0.3 * min(multiply, streamed)
     units = blocks * plan.splits
-    return (1 + 1 / units) * blocks * plan.positions * (multiply + transforms)  # few units leave threads without work
+    return (1 + 0.5 / units) * blocks * plan.positions * (multiply + transforms)  # few units leave threads without work
 
 
 def _direct_cycles(kernel: Kernel, loops: Nest, machine: Machine) -> float:
