@@ -278,3 +278,19 @@ def test_a_large_batch_takes_larger_tiles():
     one, many = (schedule(layer((n, 14, 14, 128), 128, (3, 3)), MACHINES[0]) for n in (1, 16))
     assert one is not None and many is not None
     assert one.number("tiles") < many.number("tiles")
+
+
+@pytest.mark.usefixtures("guarded_memory")
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_any_outermost_extent_shares_a_text(backend: CpuBackend, rank: int):
+    """It is a run-time value, as the batch is."""
+    texts: set[str] = set()
+    for extent in (13, 20):
+        kernel = layer((2, extent, *(9,) * (rank - 1), 16), 20, (3,) * rank)
+        plan = plan_of(
+            kernel, MACHINES[0], (2, 4) if rank > 1 else (1, 4), group=5, tiles=10, vectors=1, splits=2, chunk=8
+        )
+        assert plan is not None
+        texts.add(backend.source(kernel, plan.schedule()))
+        check(backend, kernel, plan.schedule(), random_numbers(np.random.default_rng(extent), kernel))
+    assert len(texts) == 1

@@ -31,9 +31,6 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
         "tile_columns": schedule.number("tile_columns"),
         "row_block": schedule.number("row_block"),
         "column_block": schedule.number("column_block"),
-        "out_size": [1 if axis == loops.outermost else extent for axis, extent in enumerate(loops.out_size)],
-        "in_extents": _extents(loops.in_size, loops.outermost, "call->in_extent"),
-        "out_extents": _extents(loops.out_size, loops.outermost, "call->out_extent"),
         "row_step": loops.in_size[2] * geometry.in_channels if loops.outermost < 2 else 0,
         "plane_step": prod(loops.in_size[1:]) * geometry.in_channels if loops.outermost < 1 else 0,
         "groups": geometry.window.groups,
@@ -64,10 +61,6 @@ def most_taps(loops: Nest) -> tuple[int, int, int]:
     """Taps along each axis, in the phase that has most of them."""
     depth, height, width = (max(len(phase.taps) for phase in phases) for phases in loops.axes)
     return depth, height, width
-
-
-def _extents(sizes: tuple[int, ...], outermost: int, at_run_time: str) -> list[str]:
-    return [at_run_time if axis == outermost else str(size) for axis, size in enumerate(sizes)]
 
 
 def _table(phases: tuple[AxisPhase, ...]) -> list[str]:

@@ -31,7 +31,7 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     patterns = list(dict.fromkeys(windows(geometry, lanes)))
     text = render(
         "cpu/depthwise.c",
-        **common_variables(kernel, loops),
+        **common_variables(kernel, loops) | {"in_size": loops.in_size, "out_size": loops.out_size},
         **dict(schedule.choices),
         s_type="float" if copies else C_TYPES[kernel.dtype],
         s_dtype="f32" if copies else kernel.dtype,

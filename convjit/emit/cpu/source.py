@@ -42,8 +42,10 @@ def common_variables(kernel: Kernel, loops: Nest) -> dict[str, Any]:
         "c_type": C_TYPES[kernel.dtype],
         "dtypes": {kernel.dtype, *(e.dtype for e in kernel.extras), *kernel.result_dtypes, *types},
         "functions": functions_used(lines),
-        "in_size": loops.in_size,
-        "out_size": loops.out_size,
+        "in_size": [1 if axis == loops.outermost else extent for axis, extent in enumerate(loops.in_size)],
+        "out_size": [1 if axis == loops.outermost else extent for axis, extent in enumerate(loops.out_size)],
+        "in_extents": _extents(loops.in_size, loops.outermost, "call->in_extent"),
+        "out_extents": _extents(loops.out_size, loops.outermost, "call->out_extent"),
         "in_channels": geometry.in_channels,
         "out_channels": geometry.out_channels,
         "extras": [_extra(number, kernel, loops) for number in range(len(kernel.extras))],
@@ -53,6 +55,11 @@ def common_variables(kernel: Kernel, loops: Nest) -> dict[str, Any]:
         ],
         "statements": lines,
     }
+
+
+def _extents(sizes: tuple[int, ...], outermost: int, at_run_time: str) -> list[str]:
+    """Extents in C: that of the outermost axis is a run-time value, and no address depends on it."""
+    return [at_run_time if axis == outermost else str(size) for axis, size in enumerate(sizes)]
 
 
 def _by(extents: tuple[int, ...]) -> str:

@@ -144,8 +144,8 @@ INLINE vec vec_maximum(vec a, vec b)
 }
 
 enum {
-    DEPTH = 1, HEIGHT = 56, WIDTH = 56, CHANNELS = 64, /* of the input */
-    OUT_DEPTH = 1, OUT_HEIGHT = 56, OUT_WIDTH = 56, OUT_CHANNELS = 64,
+    HEIGHT = 1, WIDTH = 56, CHANNELS = 64, /* of the input */
+    OUT_HEIGHT = 1, OUT_WIDTH = 56, OUT_CHANNELS = 64, /* extents are 1 for the outermost axis: no address depends on it */
     TAPS_D = 1, STRIDE_D = 1, OFFSET_D = 0, STEP_D = 1, /* along the depth taps are summed like channels */
 
     READS_H = 5, READS_W = 6, /* inputs of a tile */
@@ -155,7 +155,6 @@ enum {
     ADVANCE_H = 3, ADVANCE_W = 4, /* inputs from tile to tile */
     OFFSET_H = -1, OFFSET_W = -1, /* the first input; negative in the padding */
     SPREAD_H = 1, SPREAD_W = 1, /* between neighbours of a tile: the dilation */
-    TILES_H = 19, TILES_W = 14, IMAGE_TILES = OUT_DEPTH * TILES_H * TILES_W,
 
     TILES = 14, GROUP = 14, /* tiles whose V is at hand; of these, tiles summed in registers */
     VECTORS = 2, BLOCK = VECTORS * LANES, BLOCKS = (OUT_CHANNELS + BLOCK - 1) / BLOCK, SPLITS = 1, /* of output channels; units that share these */
@@ -212,26 +211,46 @@ INLINE int start(int tile, int tile_size, int spread)
     return tile / spread * (tile_size * spread) + tile % spread;
 }
 
-INLINE place place_of(long tile)
+INLINE int tiles_along(int outputs, int tile_size, int spread)
 {
-    const int of_image = tile % IMAGE_TILES, h = of_image / TILES_W % TILES_H, w = of_image % TILES_W;
+    return ((outputs + spread - 1) / spread + tile_size - 1) / tile_size * spread;
+}
+
+INLINE int tiles_h(const cj_call *call)
+{
+    return tiles_along(call->out_extent, MADE_H, SPREAD_H);
+}
+
+INLINE int tiles_w(const cj_call *call)
+{
+    return tiles_along(56, MADE_W, SPREAD_W);
+}
+
+INLINE long tiles_of_image(const cj_call *call)
+{
+    return (long)1 * tiles_h(call) * tiles_w(call);
+}
+
+INLINE place place_of(const cj_call *call, long tile)
+{
+    const int of_image = tile % tiles_of_image(call), h = of_image / tiles_w(call) % tiles_h(call), w = of_image % tiles_w(call);
     return (place){
-        .n = tile / IMAGE_TILES, .d = of_image / (TILES_H * TILES_W),
+        .n = tile / tiles_of_image(call), .d = of_image / (tiles_h(call) * tiles_w(call)),
         .h = start(h, MADE_H, SPREAD_H), .w = start(w, MADE_W, SPREAD_W),
         .from_h = start(h, ADVANCE_H, SPREAD_H) + OFFSET_H, .from_w = start(w, ADVANCE_W, SPREAD_W) + OFFSET_W,
     };
 }
 
-INLINE int is_inside(int d, int h, int w)
+INLINE int is_inside(const cj_call *call, int d, int h, int w)
 {
-    return d >= 0 && d < DEPTH && h >= 0 && h < HEIGHT && w >= 0 && w < WIDTH;
+    return d >= 0 && d < 1 && h >= 0 && h < call->in_extent && w >= 0 && w < 56;
 }
 
 /* V of one tile: v[position][tap along the depth][channel]. */
 static __attribute__((noinline)) void transform_input(const cj_call *call, long tile, float *v)
 {
     static const float zeros[CHANNELS];
-    const place at = place_of(tile);
+    const place at = place_of(call, tile);
     const float *x = (const float *)(call->arrays[0].data + at.n * call->arrays[0].batch_step);
     for (int tap = 0; tap < TAPS_D; tap++, v += CHANNELS) {
         const int d = at.d * STRIDE_D + OFFSET_D + tap * STEP_D;
@@ -239,7 +258,7 @@ static __attribute__((noinline)) void transform_input(const cj_call *call, long 
         for (int i = 0; i < READS_H; i++)
             for (int j = 0; j < READS_W; j++) {
                 const int h = at.from_h + i * SPREAD_H, w = at.from_w + j * SPREAD_W;
-                from[i][j] = is_inside(d, h, w) ? x + (((long)d * HEIGHT + h) * WIDTH + w) * CHANNELS : zeros;
+                from[i][j] = is_inside(call, d, h, w) ? x + (((long)d * HEIGHT + h) * WIDTH + w) * CHANNELS : zeros;
             }
         for (int first = 0; first < CHANNELS; first += LANES) {
             const int c = least(first, CHANNELS - USED_LANES); /* the last vector overlaps the one before */
@@ -335,7 +354,7 @@ static const tap taps_w[PHASES_W][MOST_TAPS_W] = {
 };
 
 /* The outputs of one tile by the definition, with the weights as they were. */
-static __attribute__((noinline)) void convolve(const float *x, const float *weights, const place *at, vec made[MADE_H][MADE_W])
+static __attribute__((noinline)) void convolve(const cj_call *call, const float *x, const float *weights, const place *at, vec made[MADE_H][MADE_W])
 {
     memset(made, 0, MADE_H * MADE_W * sizeof(vec));
     for (int tap_d = 0; tap_d < TAPS_D; tap_d++)
@@ -370,7 +389,7 @@ static __attribute__((noinline)) void convolve(const float *x, const float *weig
                         for (const tap *tap_w = taps_w[out_w % PHASES_W]; tap_w < taps_w[out_w % PHASES_W] + MOST_TAPS_W; tap_w++) {
                             const int d = at->d * STRIDE_D + OFFSET_D + tap_d * STEP_D;
                             const int h = out_h / PHASES_H * PHASE_STRIDE_H + tap_h->input, w = out_w / PHASES_W * PHASE_STRIDE_W + tap_w->input;
-                            if (tap_h->element < 0 || tap_w->element < 0 || !is_inside(d, h, w))
+                            if (tap_h->element < 0 || tap_w->element < 0 || !is_inside(call, d, h, w))
                                 continue;
                             made[i][j] += splat_f32(x + (((long)d * HEIGHT + h) * WIDTH + w) * CHANNELS + c) * element[tap_h->element][tap_w->element];
                         }
@@ -390,7 +409,7 @@ INLINE int all_finite(vec v)
 
 INLINE long tiles_of(const cj_call *call)
 {
-    return call->batch * IMAGE_TILES;
+    return call->batch * tiles_of_image(call);
 }
 
 /* Finishes the outputs of a block of channels, of all tiles of M. An infinity or NaN of the input is now in all outputs
@@ -400,14 +419,14 @@ static __attribute__((noinline)) void transform_outputs(const cj_call *call, lon
     const cj_array *arrays = call->arrays;
     const int vectors = least(VECTORS, (OUT_CHANNELS - block * BLOCK + LANES - 1) / LANES);
     for (long tile = first_tile; tile < first_tile + TILES && tile < tiles_of(call); tile++, m += BLOCK) {
-        const place at = place_of(tile);
+        const place at = place_of(call, tile);
         const long n = at.n;
         const image of = {
             .extra0 = (const float *)(arrays[2].data + n * arrays[2].batch_step),
             .result0 = (float *)(arrays[3].data + n * arrays[3].batch_step),
         };
-        const int rows = least(MADE_H, (OUT_HEIGHT - at.h + SPREAD_H - 1) / SPREAD_H);
-        const int columns = least(MADE_W, (OUT_WIDTH - at.w + SPREAD_W - 1) / SPREAD_W);
+        const int rows = least(MADE_H, (call->out_extent - at.h + SPREAD_H - 1) / SPREAD_H);
+        const int columns = least(MADE_W, (56 - at.w + SPREAD_W - 1) / SPREAD_W);
         for (int v = 0; v < vectors; v++) {
             vec between[MADE_H][POSITIONS_W], made[MADE_H][MADE_W], energy = {0};
             UNROLL for (int j = 0; j < POSITIONS_W; j++) {
@@ -453,7 +472,7 @@ static __attribute__((noinline)) void transform_outputs(const cj_call *call, lon
             }
             if (!all_finite(energy)) {
                 const float *x = (const float *)(arrays[0].data + n * arrays[0].batch_step);
-                convolve(x, weights + v * LANES, &at, made);
+                convolve(call, x, weights + v * LANES, &at, made);
             }
             for (int i = 0; i < rows; i++)
                 for (int j = 0; j < columns; j++)
