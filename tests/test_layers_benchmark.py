@@ -245,7 +245,7 @@ def test_verdicts():
     ]
     assert "MISS 1 problems with AVX2, best of OpenVINO and PyTorch: 1.20x (bar 1.3)" in said
     assert "MISS text bytes: at most 3e+02 kB (b), 1 of 3 above 200" in said
-    assert "ok   packed ratio: at most 1x the weights (a), 0 of 2 above 2" in said
+    assert "ok   packed ratio: at most 1x the weights (a), 0 of 2 above 4" in said
 
 
 def test_lines_and_markdown():

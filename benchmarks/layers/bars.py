@@ -96,7 +96,7 @@ _LIMITS = (
     _Limit("relative_error", 5e-6),
     _Limit("elementwise_error", ELEMENTWISE, " eps"),
     _Limit("memory_bytes", 8.0, " MiB a thread", 2.0**-20),
-    _Limit("packed_ratio", 2.0, "x the weights"),
+    _Limit("packed_ratio", 4.0, "x the weights"),  # of one kernel; tests hold those of whole networks below 2
     _Limit("compile_seconds", 0.2, " s"),
     _Limit("text_bytes", 200.0, " kB", 1e-3),
 )
