@@ -296,7 +296,8 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
         streamed = weights / _BYTES_A_CYCLE
         multiply = max(multiply, streamed) + 0.3 * min(multiply, streamed)
     units = blocks * plan.splits
-    return (1 + 0.5 / units) * blocks * plan.positions * (multiply + transforms)  # few units leave threads without work
+    uneven = 2 * ceil(units / 2) / units  # of two threads, one waits for the other
+    return uneven * blocks * plan.positions * (multiply + transforms)
 
 
 def _direct_cycles(kernel: Kernel, loops: Nest, machine: Machine) -> float:
