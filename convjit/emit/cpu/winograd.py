@@ -88,7 +88,6 @@ def _axis(tiling: Tiling) -> dict[str, Any]:
         "advance": tiling.advance,
         "offset": tiling.offset,
         "spread": tiling.spread,
-        "count": tiling.count,
         "stride": tiling.stride,
         "phases": [
             [(element, tiling.offset + offset * tiling.spread) for element, offset in taps] for taps in tiling.phases

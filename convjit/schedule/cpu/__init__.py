@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu import depthwise, direct, dot, winograd
 from convjit.schedule.cpu.machine import Machine
 
 
+@cache
 def choose(kernel: Kernel, machine: Machine) -> Schedule:
     """The schedule that should be the fastest."""
     any_batch = kernel.any_batch()

@@ -181,7 +181,7 @@ class Winograd:
         """Floats of M of one position."""
         return _spaced(self.tiles * self.block)
 
-    @property
+    @cached_property
     def v_bytes(self) -> int:
         """Of V of a block of tiles."""
         return 4 * self.positions * self.v_position
@@ -192,7 +192,7 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule | None:
 
     Choices: `tile_h` x `tile_w` outputs of each phase in a tile; `lanes` of a vector; `vectors` of output channels by
     `group` tiles summed in registers; `tiles` whose inputs are transformed together; `chunk` terms whose weights are
-    transformed together; `splits` of the output channels that are work by themselves.
+    transformed together; `splits` of the output channels that are work by themselves; how weights are `packed`.
 
     Returns:
         None where a direct convolution should be as fast, and with the accuracy "precise".
@@ -215,10 +215,10 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
             continue
         if high.algorithm.amplification * wide.algorithm.amplification > _MOST_AMPLIFICATION[kernel.accuracy]:
             continue
-        plans = list(_plans(kernel, loops, (high, wide), machine))
-        if plans:
-            best = min(plans, key=lambda plan: _cycles(plan, geometry.batch, outputs, machine))
-            found.append((_cycles(best, geometry.batch, outputs, machine), best.schedule()))
+        plans = _plans(kernel, loops, (high, wide), machine)
+        timed = ((_cycles(plan, geometry.batch, outputs, machine), plan) for plan in plans)
+        if best := min(timed, key=lambda pair: pair[0], default=None):
+            found.append((best[0], best[1].schedule()))
     found.sort(key=lambda pair: pair[0])
     return [schedule for cycles, schedule in found[:_CANDIDATES] if cycles < _WORTH_IT * direct]
 
