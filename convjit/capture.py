@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from convjit.checked import checked_convolutions
 from convjit.clone import Clone
 from convjit.errors import TraceError
 from convjit.guard import argument_paths, parameter_names, read_arguments
+from convjit.randomness import random_state, random_state_kept, set_random_state
 from convjit.state import Slot, Walk, child_path, holds_state, is_state
 from convjit.trace import Argument, Tape, record
 from convjit.tracers import any_tracer, capture_in_progress
@@ -35,10 +35,12 @@ class Capture:
     """A function as traced with one signature.
 
     Attributes:
-        tape: what MLX's tracer reported; its inputs are the call's arrays, then the slots' arrays.
+        tape: what MLX's tracer reported; its inputs are the call's arrays, the random state if the function draws from
+            it, then the slots' arrays.
         arguments: a name and a kind for each of those.
         outputs: the structure of the result.
         written: the live slots that the trailing outputs go to.
+        draws: does the function draw from MLX's random state? Its last output is the new state, then.
         constant_names: a name for each larger array that the function captured.
     """
 
@@ -46,6 +48,7 @@ class Capture:
     arguments: list[Argument]
     outputs: trees.Spec
     written: list[Slot]
+    draws: bool
     constant_names: list[str]
 
 
@@ -69,40 +72,38 @@ def capture(
     result: dict[str, Any] = {}
 
     def on_tracers(*tracers: mx.array) -> list[mx.array]:
-        session = _Session(function, args, kwargs, walk, tracers)
+        if draws:
+            set_random_state(tracers[len(inputs)])
+        session = _Session(function, args, kwargs, walk, (*tracers[: len(inputs)], *tracers[len(inputs) + draws :]))
         arrays, outputs = trees.flatten(session.run())
         session.refuse_in_place_writes()
         written = session.written()
         if not arrays and not written:
             raise TraceError("it returns no arrays")
         result.update(outputs=outputs, written=[slot for slot, _ in written])
-        return arrays + [array for _, array in written]
+        return [*arrays, *(array for _, array in written), *([random_state()] if draws else [])]
 
-    with capture_in_progress(), _random_state_kept():
+    with capture_in_progress(), random_state_kept():
+        before = random_state()
         _probe(function, args, kwargs, walk)
+        draws = random_state() is not before
         # MLX refuses to trace a function that captures one of its inputs: new arrays stand for them.
-        tape = record(on_tracers, [mx.zeros(a.shape, a.dtype) for a in (*inputs, *(s.get() for s in walk.slots))])
+        arrays = [*inputs, *([before] if draws else []), *(s.get() for s in walk.slots)]
+        tape = record(on_tracers, [mx.zeros(a.shape, a.dtype) for a in arrays])
     names, _ = argument_paths(args, kwargs, parameter_names(function))
     state = {(id(s.container), s.key) for s in result["written"]}
-    arguments = [Argument(name, "input") for name in names] + [
-        Argument(s.path, "state" if (id(s.container), s.key) in state else "parameter") for s in walk.slots
+    arguments = [
+        *(Argument(name, "input") for name in names),
+        *([Argument("mx.random.state", "state")] if draws else []),
+        *(Argument(s.path, "state" if (id(s.container), s.key) in state else "parameter") for s in walk.slots),
     ]
-    return Capture(tape, arguments, result["outputs"], result["written"], _constant_names(tape, walk))
+    return Capture(tape, arguments, result["outputs"], result["written"], draws, _constant_names(tape, walk))
 
 
 def _constant_names(tape: Tape, walk: Walk) -> list[str]:
     captured = {data_pointer(array): name for name, array in walk.captured}
     frozen = tape.frozen().values()
     return [captured.get(data_pointer(a), f"constant{n}") for n, a in enumerate(frozen)]
-
-
-@contextmanager
-def _random_state_kept() -> Generator[None]:
-    high, low = mx.random.state[0].tolist()  # pyright: ignore
-    try:
-        yield
-    finally:
-        mx.random.seed((high << 32) | low)
 
 
 def _probe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], walk: Walk) -> None:

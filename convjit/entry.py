@@ -22,6 +22,7 @@ from convjit.options import Options
 from convjit.program import Program, build
 from convjit.progress import kernel_progress
 from convjit.proof import trust
+from convjit.randomness import random_state, set_random_state
 from convjit.replay import UnknownPrimitive
 from convjit.schedule import Schedule
 from convjit.state import Walk
@@ -67,6 +68,8 @@ class Entry:
             "ready" to run; "tracer" if a transformation is under way; "other" if the entry is not for this state.
         """
         snapshot = self.snapshot
+        if self.captured is not None and self.captured.draws and any_tracer([random_state()]):
+            return "tracer"
         if snapshot.unchanged():
             return "ready"
         if not snapshot.same_structure():
@@ -137,7 +140,10 @@ class Entry:
         function does."""
         assert self.captured is not None
         slots, prepared = self._bound
-        results = program.run([*inputs, *slots, *program.constants], prepared)
+        state = [random_state()] if self.captured.draws else []
+        results = program.run([*inputs, *state, *slots, *program.constants], prepared)
+        if state:
+            set_random_state(results.pop())
         written = self.captured.written
         if written:
             for slot, array in zip(written, results[len(results) - len(written) :], strict=True):

@@ -14,6 +14,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from convjit import randomness
+
 Arrays = Sequence[mx.array]
 Outputs = Sequence[tuple[tuple[int, ...], mx.Dtype]]
 """The shape and dtype of each output, as MLX traced them."""
@@ -162,6 +164,13 @@ def _equal(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
     return mx.logical_or(equal, mx.logical_and(mx.isnan(i[0]), mx.isnan(i[1])))
 
 
+def _random_bits(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
+    key, (shape, width) = i[0], a
+    if key.ndim != 1 or width != 4:
+        raise UnknownPrimitive(f"MLX's primitive RandomBits of {key.ndim - 1} axes of keys has no replay rule")
+    return randomness.bits(key, shape)
+
+
 _REDUCE = (mx.all, mx.any, mx.sum, mx.prod, mx.min, mx.max)
 _SCAN = (mx.cummax, mx.cummin, mx.cumsum, mx.cumprod)
 _BITWISE = (mx.bitwise_and, mx.bitwise_or, mx.bitwise_xor, mx.left_shift, mx.right_shift)
@@ -259,6 +268,7 @@ RULES: dict[str, Rule] = {
     "DynamicSliceUpdate": Rule(1, lambda i, a, o: mx.slice_update(i[0], i[1], i[2], tuple(a[0]))),
     "Full": Rule(0, lambda i, a, o: mx.full(o[0][0], i[0], dtype=o[0][1])),
     "Gather": Rule(2, _gather),
+    "RandomBits": Rule(2, _random_bits),
     "GatherAxis": Rule(1, lambda i, a, o: mx.take_along_axis(i[0], i[1], axis=a[0])),
     "Scatter": Rule(2, _scatter),
     "ScatterAxis": Rule(2, _scatter_axis),

@@ -6,9 +6,10 @@
 Every primitive becomes one `mlx.primitive`, every captured scalar one `mlx.constant`. An argument's `mlx.kind` is
     input      an array among the call's arguments
     parameter  an array in a module's slot: prepared once a version
-    state      such an array that the program also replaces (BatchNorm's running statistics in training)
+    state      such an array that the program also replaces (BatchNorm's running statistics in training), and MLX's
+               random state, where the program draws from it
     constant   a larger array that the function captured: frozen
-and `mlx.index` counts the arguments as they are traced: inputs, then slots, then constants.
+and `mlx.index` counts the arguments as they are traced: inputs, the random state, slots, constants.
 """
 
 from __future__ import annotations
@@ -115,11 +116,6 @@ def _why(message: str) -> str:
 def _check(tape: Tape) -> None:
     defined = {*tape.inputs, *tape.constants}
     for r in tape.primitives:
-        if r["name"] == "RandomBits":
-            raise TraceError(
-                "it draws random numbers (mx.random, dropout in training), whose key a trace would freeze; "
-                "draw them outside, or call eval() on the model"
-            )
         try:
             replay.check(r["name"], r["arguments"])
         except replay.UnknownPrimitive as e:

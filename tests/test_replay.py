@@ -26,7 +26,8 @@ def with_special_values() -> mx.array:
 X, U = with_special_values(), normal(1)
 MASK, INTEGERS, SHIFTS = U > 0, mx.arange(24).reshape(4, 6), mx.arange(24).reshape(4, 6) % 7
 INDICES, START = mx.array([[0, 1], [1, 0]]), mx.array([0, 1])
-mx.eval(X, U, MASK, INTEGERS, SHIFTS, INDICES, START)
+KEY, ODD_AND_EVEN = mx.random.key(7), ((), (0,), (1,), (2,), (7, 3), (4, 6), (5, 5, 5))
+mx.eval(X, U, MASK, INTEGERS, SHIFTS, INDICES, START, KEY)
 
 
 def assigned(x):
@@ -129,6 +130,8 @@ CASES = {
         mx.inner(x[0, 0], U[0, 0]),
         mx.outer(x[0, 0, 0], U[0, 0, 0]),
     ],
+    "random numbers": lambda x: [mx.random.uniform(shape=shape, key=KEY) + x[0, 0, 0, 0] for shape in ODD_AND_EVEN],
+    "random bits": lambda x: [mx.random.split(KEY, 3), *(mx.random.permutation(n, key=KEY) for n in (1, 2, 5, 8))],
     "constants": lambda x: [
         x * math.inf,
         x + math.nan,
@@ -217,7 +220,7 @@ def test_another_number_of_arguments_is_refused(name):
                 replay.call(name, (0,) * other, [X], [(X.shape, X.dtype)])
 
 
-@pytest.mark.parametrize("name", ["FFT", "RandomBits", "Cholesky", "CustomKernel", "add", ""])
+@pytest.mark.parametrize("name", ["FFT", "Cholesky", "CustomKernel", "add", ""])
 def test_an_unknown_primitive_is_refused(name):
     with pytest.raises(replay.UnknownPrimitive, match=f"primitive {name} has no replay rule"):
         replay.call(name, (), [X], [(X.shape, X.dtype)])
@@ -228,5 +231,7 @@ def test_forms_that_the_table_does_not_know_are_refused():
         replay.call("Gather", ((0,), (1, 3, 8, 4)), [X, INDICES], [((2, 2, 1, 3, 8, 4), X.dtype)])
     with pytest.raises(replay.UnknownPrimitive, match="Scatter with partial slices"):
         replayed(lambda x: x.at[INDICES, :, 1].add(1.0), X)
+    with pytest.raises(replay.UnknownPrimitive, match="RandomBits of 1 axes of keys"):
+        replayed(lambda x: mx.vmap(lambda key: mx.random.uniform(key=key))(mx.random.split(KEY, 3)) + x[0, 0, 0, :3], X)
     with pytest.raises(replay.UnknownPrimitive, match="ScatterAxis with reduction 3"):
         replay.call("ScatterAxis", (3, 0), [X, INDICES, U], [(X.shape, X.dtype)])

@@ -31,7 +31,7 @@ from convjit.ir.types import from_attribute, to_attribute
 class PrimitiveOp(IRDLOperation):
     """One MLX primitive: its name, its inputs, and its arguments in MLX's own order.
 
-    `RandomBits` is kept out of every traced program, so all primitives are pure.
+    All primitives are pure: `RandomBits` reads a key, and the program returns the next random state.
     """
 
     name = "mlx.primitive"
