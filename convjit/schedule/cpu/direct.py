@@ -36,6 +36,10 @@ MIN_UNITS = 8
 UNIT_PRODUCTS = 400_000
 """Multiply-adds that are worth a thread's attention."""
 
+LARGE_OUTPUT, CONTIGUOUS_VECTORS, SCATTERED_CYCLES = 4, 4, 8
+"""Outputs of more than so many second-level caches leave the core: vectors of them written by tiles of fewer than so
+many side by side cost so many cycles each."""
+
 MAX_SCRATCH = 6 << 20
 """Bytes of a thread for the copy of a block's input."""
 
@@ -123,7 +127,10 @@ def _rough(extent: int) -> int:
 
 
 def _weights_first(kernel: Kernel, loops: Nest, machine: Machine) -> bool:
-    """Are the weights what neighbouring units should have in common, since they are larger than the input?"""
+    """Are the weights what neighbouring units should have in common, since they are larger than the input? Phases have
+    none in common."""
+    if len(loops.phases) > 1:
+        return False
     elements = prod(_rough(n) if axis == loops.outermost else n for axis, n in enumerate(loops.in_size))
     weights = prod(kernel.geometry.weight_shape)
     return weights > max(elements * kernel.geometry.in_channels, machine.l2_bytes // 16)
@@ -159,11 +166,15 @@ def _best_tiles(kernel: Kernel, machine: Machine) -> list[Tile]:
     _, height, width = (min(*pair) for pair in zip(loops.least_outputs, _outputs(loops), strict=True))
     needed = ceil(geometry.out_channels / geometry.window.groups / machine.lanes)
 
+    large = prod(_outputs(loops)) * len(loops.phases) * geometry.out_channels * 4 > LARGE_OUTPUT * machine.l2_bytes
+
     def cycles(tile: Tile) -> float:
         rows, columns = _tiles_along(loops, 1, tile.rows), _tiles_along(loops, 2, tile.columns)
         full, last = divmod(needed, tile.vectors)
         pixels = tile.rows * tile.columns
         of_channels = full * _tile_cycles(pixels, tile.vectors) + (_tile_cycles(pixels, last) if last else 0)
+        if large and tile.vectors < min(needed, CONTIGUOUS_VECTORS):
+            of_channels += SCATTERED_CYCLES * pixels * needed / _terms(kernel)
         return rows * columns * of_channels
 
     tiles = list(_tiles(height, width, min(needed, 4), machine.registers))

@@ -45,9 +45,6 @@ _MOST_PHASES, _MOST_POSITIONS = 4, 24
 _BYTES_A_CYCLE = 13
 """That a core gets from beyond its second-level cache, roughly, while it also computes."""
 
-_WORTH_IT = 1.05
-"""Of the time of a direct convolution at its peak, which it reaches to two thirds or more."""
-
 _CANDIDATES = 5
 
 
@@ -220,7 +217,7 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
         if best := min(timed, key=lambda pair: pair[0], default=None):
             found.append((best[0], best[1].schedule()))
     found.sort(key=lambda pair: pair[0])
-    return [schedule for cycles, schedule in found[:_CANDIDATES] if cycles < _WORTH_IT * direct]
+    return [schedule for cycles, schedule in found[:_CANDIDATES] if cycles < direct]
 
 
 def _tilings(loops: Nest, axis: int) -> list[Tiling]:
@@ -293,8 +290,7 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
         transforms += 1.5 * plan.terms * vectors
         weights *= plan.tilings[1].algorithm.taps / plan.tilings[1].algorithm.positions
     if weights * plan.positions > machine.l2_bytes // 2:
-        streamed = weights / _BYTES_A_CYCLE
-        multiply = max(multiply, streamed) + 0.3 * min(multiply, streamed)
+        multiply += weights / _BYTES_A_CYCLE
     units = blocks * plan.splits
     uneven = 2 * ceil(units / 2) / units  # of two threads, one waits for the other
     return uneven * blocks * plan.positions * (multiply + transforms)

@@ -175,6 +175,10 @@ typedef struct {
     int d, h, w;
 } position;
 
+typedef struct {
+    long d, h, w; /* parts of addresses */
+} output;
+
 INLINE int least(int a, int b)
 {
     return a < b ? a : b;
@@ -254,11 +258,10 @@ INLINE long offset_of(const block *b, position tap)
     return tap.d * b->plane_step + tap.h * b->tap_row_step + tap.w * (STEP_W * CHANNELS);
 }
 
-/* The epilogue of `count` channels from `o` on, at (row, column) of a block. */
-INLINE void finish_at(const block *b, const image *of, vec sum, int row, int column, int o, int count)
+/* Where the output at (row, column) of a block is. */
+INLINE output output_at(const block *b, int row, int column)
 {
-    finish(of, sum, b->out.d + b->first.d * PERIOD_D, b->out.h + (b->first.h + row) * PERIOD_H,
-           b->out.w + (b->first.w + column) * PERIOD_W, o, count);
+    return (output){b->out.d + b->first.d * PERIOD_D, b->out.h + (b->first.h + row) * PERIOD_H, b->out.w + (b->first.w + column) * PERIOD_W};
 }
 
 /* `count` elements. */
@@ -444,11 +447,12 @@ INLINE part part_number(const block *b, int number)
 /* The epilogue of a tile, out of registers: `vectors` for each of its outputs, `lanes` of the last one. */
 INLINE void finish_tile(const block *b, const vec *total, int row, int column, int o, int vectors, int lanes)
 {
-    const image of = b->of; /* which no store can change */
+    const image of = b->of; /* here and in `at`: what no store can change */
+    const output at = output_at(b, row, column);
     UNROLL for (int pixel = 0; pixel < PIXELS; pixel++) {
-        const int r = row + pixel / TILE_COLUMNS, c = column + pixel % TILE_COLUMNS;
+        const long h = at.h + pixel / TILE_COLUMNS * PERIOD_H, w = at.w + pixel % TILE_COLUMNS * PERIOD_W;
         UNROLL for (int v = 0; v < vectors; v++)
-            finish_at(b, &of, total[pixel * vectors + v], r, c, o + v * LANES, v < vectors - 1 ? LANES : lanes);
+            finish(&of, total[pixel * vectors + v], at.d, h, w, o + v * LANES, v < vectors - 1 ? LANES : lanes);
     }
 }
 

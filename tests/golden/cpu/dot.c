@@ -172,6 +172,10 @@ typedef struct {
     int d, h, w;
 } position;
 
+typedef struct {
+    long d, h, w; /* parts of addresses */
+} output;
+
 INLINE int least(int a, int b)
 {
     return a < b ? a : b;
@@ -251,11 +255,10 @@ INLINE long offset_of(const block *b, position tap)
     return tap.d * b->plane_step + tap.h * b->tap_row_step + tap.w * (STEP_W * CHANNELS);
 }
 
-/* The epilogue of `count` channels from `o` on, at (row, column) of a block. */
-INLINE void finish_at(const block *b, const image *of, vec sum, int row, int column, int o, int count)
+/* Where the output at (row, column) of a block is. */
+INLINE output output_at(const block *b, int row, int column)
 {
-    finish(of, sum, b->out.d + b->first.d * PERIOD_D, b->out.h + (b->first.h + row) * PERIOD_H,
-           b->out.w + (b->first.w + column) * PERIOD_W, o, count);
+    return (output){b->out.d + b->first.d * PERIOD_D, b->out.h + (b->first.h + row) * PERIOD_H, b->out.w + (b->first.w + column) * PERIOD_W};
 }
 
 /* `count` elements. */
@@ -463,10 +466,11 @@ static __attribute__((noinline)) void tile(const block *b, const float *restrict
     UNROLL for (int n = 0; n < SUM_VECTORS; n++)
         store_f32(totals + n * LANES, add_lanes(sum + n * LANES), LANES);
     const image of = b->of;
+    const output at = output_at(b, row, column);
     for (int pixel = 0; pixel < PIXELS; pixel++)
         UNROLL for (int o = 0; o < OUT_CHANNELS; o += LANES) {
             const int count = least(OUT_CHANNELS - o, LANES);
-            finish_at(b, &of, load_f32(totals + pixel * OUT_CHANNELS + o, count), row, column + pixel, o, count);
+            finish(&of, load_f32(totals + pixel * OUT_CHANNELS + o, count), at.d, at.h, at.w + pixel * PERIOD_W, o, count);
         }
 }
 
