@@ -289,7 +289,7 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
     if plan.packed == "height":
         transforms += 1.5 * plan.terms * vectors
         weights *= plan.tilings[1].algorithm.taps / plan.tilings[1].algorithm.positions
-    if weights * plan.positions > machine.l2_bytes // 2:
+    if weights * plan.positions > machine.l2_bytes * 5 // 8:
         multiply += weights / _BYTES_A_CYCLE
     units = blocks * plan.splits
     uneven = 2 * ceil(units / 2) / units  # of two threads, one waits for the other

@@ -1,12 +1,12 @@
 /* 2D convolution of f32: nx56 x 64 channels -> nx56 x 64, kernel 3x3, stride 1x1, padding (1, 1) and (1, 1)
  *
- * Winograd's algorithm (Lavin & Gray, 2015). Outputs come in tiles of 3 x 4, each from 5 x 6 inputs, by 30 multiplications
- * for each channel instead of 108: with matrices A, B, G for height and width (convjit/bilinear.py),
+ * Winograd's algorithm (Lavin & Gray, 2015). Outputs come in tiles of 4 x 4, each from 6 x 6 inputs, by 36 multiplications
+ * for each channel instead of 144: with matrices A, B, G for height and width (convjit/bilinear.py),
  *
  *     V = B^T inputs B    U = G weights G^T    M = sum over channels of V * U, position by position    outputs = A^T M A
  *
- * so that for each of the 30 positions M of many tiles is one product of matrices, tiles x channels by channels x outputs.
- * V of 14 tiles and M of 32 outputs stay in the second-level cache. Weights come as U, 3.3 times as large
+ * so that for each of the 36 positions M of many tiles is one product of matrices, tiles x channels by channels x outputs.
+ * V of 14 tiles and M of 32 outputs stay in the second-level cache. Weights come as U, 4 times as large
  * as they are.
  */
 #include <string.h>
@@ -148,11 +148,11 @@ enum {
     OUT_HEIGHT = 1, OUT_WIDTH = 56, OUT_CHANNELS = 64, /* extents are 1 for the outermost axis: no address depends on it */
     TAPS_D = 1, STRIDE_D = 1, OFFSET_D = 0, STEP_D = 1, /* along the depth taps are summed like channels */
 
-    READS_H = 5, READS_W = 6, /* inputs of a tile */
-    POSITIONS_H = 5, POSITIONS_W = 6, POSITIONS = POSITIONS_H * POSITIONS_W,
-    MADE_H = 3, MADE_W = 4, /* outputs of a tile */
+    READS_H = 6, READS_W = 6, /* inputs of a tile */
+    POSITIONS_H = 6, POSITIONS_W = 6, POSITIONS = POSITIONS_H * POSITIONS_W,
+    MADE_H = 4, MADE_W = 4, /* outputs of a tile */
     ELEMENTS_H = 3, ELEMENTS_W = 3, /* of the kernel */
-    ADVANCE_H = 3, ADVANCE_W = 4, /* inputs from tile to tile */
+    ADVANCE_H = 4, ADVANCE_W = 4, /* inputs from tile to tile */
     OFFSET_H = -1, OFFSET_W = -1, /* the first input; negative in the padding */
     SPREAD_H = 1, SPREAD_W = 1, /* between neighbours of a tile: the dilation */
 
@@ -269,20 +269,23 @@ static __attribute__((noinline)) void transform_input(const cj_call *call, long 
                 const vec x2 = load_f32(from[2][j] + c, USED_LANES);
                 const vec x3 = load_f32(from[3][j] + c, USED_LANES);
                 const vec x4 = load_f32(from[4][j] + c, USED_LANES);
-                const vec same0 = -1.5625f * x1 + x3;
-                const vec other0 = -0.78125f * x0 + 0.5f * x2;
-                const vec y0 = same0 + other0;
-                const vec y1 = same0 - other0;
-                const vec same2 = -0.25f * x1 + x3;
-                const vec other2 = -0.3125f * x0 + 1.25f * x2;
-                const vec y2 = same2 + other2;
-                const vec y3 = same2 - other2;
-                const vec y4 = -1.8125f * x2 + 0.390625f * x0 + x4;
+                const vec x5 = load_f32(from[5][j] + c, USED_LANES);
+                const vec same1 = -2.25f * x2 + x4;
+                const vec other1 = -1.6875f * x1 + 0.75f * x3;
+                const vec y1 = same1 + other1;
+                const vec y2 = same1 - other1;
+                const vec same3 = -0.5625f * x2 + x4;
+                const vec other3 = -0.84375f * x1 + 1.5f * x3;
+                const vec y3 = same3 + other3;
+                const vec y4 = same3 - other3;
+                const vec y0 = -2.8125f * x2 + 1.265625f * x0 + x4;
+                const vec y5 = -2.8125f * x3 + 1.265625f * x1 + x5;
                 rows[0][j] = y0;
                 rows[1][j] = y1;
                 rows[2][j] = y2;
                 rows[3][j] = y3;
                 rows[4][j] = y4;
+                rows[5][j] = y5;
             }
             UNROLL for (int i = 0; i < POSITIONS_H; i++) {
                 float *to = v + i * POSITIONS_W * V_POSITION + c;
@@ -374,13 +377,11 @@ static __attribute__((noinline)) void convolve(const cj_call *call, const float 
             for (int j = 0; j < ELEMENTS_W; j++) {
                 const vec x0 = rows[0][j];
                 const vec x1 = rows[1][j];
-                const vec x4 = rows[4][j];
-                const vec sum0 = x0 + x1;
-                const vec difference0 = x0 - x1;
-                const vec y0 = -0.25f * x4 + 0.5f * sum0;
-                element[0][j] = y0;
-                element[1][j] = difference0;
-                element[2][j] = x4;
+                const vec x5 = rows[5][j];
+                const vec y1 = -0.75f * x5 + -1.33333337f * x0 + 1.33333337f * x1;
+                element[0][j] = x0;
+                element[1][j] = y1;
+                element[2][j] = x5;
             }
             for (int i = 0; i < MADE_H; i++)
                 for (int j = 0; j < MADE_W; j++) {
@@ -435,16 +436,19 @@ static __attribute__((noinline)) void transform_outputs(const cj_call *call, lon
                 const vec x2 = load_f32(m + (2 * POSITIONS_W + j) * M_POSITION + v * LANES, LANES);
                 const vec x3 = load_f32(m + (3 * POSITIONS_W + j) * M_POSITION + v * LANES, LANES);
                 const vec x4 = load_f32(m + (4 * POSITIONS_W + j) * M_POSITION + v * LANES, LANES);
-                const vec sum0 = x0 + x1;
-                const vec difference0 = x0 - x1;
-                const vec sum2 = x2 + x3;
-                const vec difference2 = x2 - x3;
-                const vec y0 = -0.761904776f * difference0 + 0.304761916f * difference2;
-                const vec y1 = -0.380952388f * sum0 + 0.380952388f * sum2;
-                const vec y2 = -0.190476194f * difference0 + 0.476190478f * difference2 + x4;
+                const vec x5 = load_f32(m + (5 * POSITIONS_W + j) * M_POSITION + v * LANES, LANES);
+                const vec sum1 = x1 + x2;
+                const vec difference1 = x1 - x2;
+                const vec sum3 = x3 + x4;
+                const vec difference3 = x3 - x4;
+                const vec y0 = -0.526748955f * sum1 + 0.790123463f * x0 + 0.131687239f * sum3;
+                const vec y1 = -0.395061731f * difference1 + 0.197530866f * difference3;
+                const vec y2 = -0.296296299f * sum1 + 0.296296299f * sum3;
+                const vec y3 = -0.222222224f * difference1 + 0.444444448f * difference3 + x5;
                 between[0][j] = y0;
                 between[1][j] = y1;
                 between[2][j] = y2;
+                between[3][j] = y3;
             }
             UNROLL for (int i = 0; i < MADE_H; i++) {
                 const vec x0 = between[i][0];
