@@ -9,11 +9,12 @@ Names:
     disable, enable: plain MLX for every compiled function, and back.
     tune: measure the ways to run each convolution on this machine, and keep the fastest.
     inspect: IR by stage, kernel sources, explanations.
+    nn: convolution layers with everything that MLX's offer, and what they lack.
     passes: the pipeline, and how passes of your own join it (`passes.register`).
     FallbackWarning, CompileError, PipelineError: what stays plain MLX; the same as an error; a mistake in `pipeline=`.
 """
 
-from convjit import inspect, passes
+from convjit import inspect, nn, passes
 from convjit.compile import compile, disable, enable
 from convjit.errors import CompileError, FallbackWarning, PipelineError
 from convjit.tune import tune
@@ -26,6 +27,7 @@ __all__ = [
     "disable",
     "enable",
     "inspect",
+    "nn",
     "passes",
     "tune",
 ]
