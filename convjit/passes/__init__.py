@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
     from xdsl.passes import ModulePass
 
-OPTIMIZE = "raise-conv,fold-pad,fold-scale,fuse-epilogue"
+OPTIMIZE = "raise-conv,sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue"
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
 
 LOWER = "schedule{backend=BACKEND},hoist-prepare,form-stretches"
@@ -26,6 +26,8 @@ STAGES = ("traced", "raised", "fused", "scheduled")
 
 _CLASSES = {
     "raise-conv": "RaiseConvPass",
+    "sink-transposes": "SinkTransposesPass",
+    "merge-groups": "MergeGroupsPass",
     "fold-pad": "FoldPadPass",
     "fold-scale": "FoldScalePass",
     "fuse-epilogue": "FuseEpiloguePass",
