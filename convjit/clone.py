@@ -13,8 +13,17 @@ import mlx.nn as nn
 
 from convjit import trees
 from convjit.bindings import bindings, rebinds
-from convjit.errors import TraceError
-from convjit.state import Walk, child_path, holds_state, is_followed, is_function, is_object, unwrap
+from convjit.errors import TraceError, UnsettledError
+from convjit.state import (
+    Walk,
+    child_path,
+    holds_state,
+    is_followed,
+    is_function,
+    is_object,
+    unwrap,
+    value_and_grad_parts,
+)
 
 _MISSING = object()
 _ONCE = "a trace would do that only once, not at every call"
@@ -101,6 +110,8 @@ class Clone:
     def _function(self, function: types.FunctionType) -> types.FunctionType:
         if not _needs_copy(function):
             return function
+        if parts := value_and_grad_parts(function):
+            return self._keep(function, nn.value_and_grad(*map(self.follow, parts)))
         cells = [self._cell(cell) for cell in function.__closure__ or ()]
         scope, initial = self._scope(function.__globals__)
         twin = types.FunctionType(function.__code__, scope, function.__name__, None, tuple(cells))
@@ -145,7 +156,8 @@ class Clone:
             path_of: a live container's path from the user's point of view.
 
         Raises:
-            TraceError: if the run changed the copies in any other way, which a trace would not repeat at every call.
+            UnsettledError: if it put something else there, as an optimizer does when it runs for the first time.
+            TraceError: if it changed the copies in any other way, which a trace would not repeat at every call.
         """
         self._refuse_rebound_names()
         written: list[tuple[Any, Any, mx.array]] = []
@@ -157,13 +169,13 @@ class Clone:
             else:
                 now, then = twin, before
             for key in then.keys() - now.keys():
-                raise TraceError(f"it removes '{child_path(path_of(original), key)}'; {_ONCE}")
+                raise UnsettledError(f"it removes '{child_path(path_of(original), key)}'; {_ONCE}")
             for key, value in now.items():
                 old = then.get(key, _MISSING)
                 if isinstance(value, mx.array) and value is not old:
                     written.append((original, key, value))
                 elif not _same(value, old) and not (old is _MISSING and self._is_memo(original, value)):
-                    raise TraceError(f"it changes '{child_path(path_of(original), key)}'; {_ONCE}")
+                    raise UnsettledError(f"it changes '{child_path(path_of(original), key)}'; {_ONCE}")
         return written
 
     def _is_memo(self, container: Any, value: Any) -> bool:

@@ -74,7 +74,9 @@ def compile(
             stay "quiet".
         pipeline: the passes up to fused convolutions, as one spec string; by default `convjit.passes.OPTIMIZE`. It may
             name passes of your own (`convjit.passes.register`); a mistake in it is a `PipelineError` at the first call.
-        inputs, outputs: state as in `mx.compile`; a function with such state runs as plain MLX for now.
+        inputs, outputs: state as in `mx.compile`. Not needed, because all state that a function reads or writes is
+            found, and written back, whether it is named here or not: modules, optimizers, `mx.random.state`, and any
+            list, dict or object of arrays.
         tune: measure, at the first call of a signature, the ways to run each kernel that is new on this machine, and
             MLX's own op, and keep what is clearly the fastest, for later processes too. See `convjit.tune`.
         accuracy: what may be traded for speed. "fast": nothing but the order of additions. "fastest": Winograd's
@@ -109,7 +111,7 @@ def compile(
         raise TypeError(
             f"convjit.compile takes a function or a module, got an object of type {type(function).__name__}"
         )
-    options = Options(backend, fallback, pipeline, inputs is not None or outputs is not None, tune, accuracy)
+    options = Options(backend, fallback, pipeline, tune, accuracy)
     if isinstance(function, type):
         return _compile_class(function, options)
     return Compiled(function, options)
@@ -123,6 +125,7 @@ class Compiled:
         self._options = options
         self._entries: OrderedDict[tuple[Any, ...], list[Entry]] = OrderedDict()
         self._lock = threading.RLock()
+        self._unsettled: set[tuple[Any, ...]] = set()
         self._last: Entry | None = None
         self._warned = False
         if not isinstance(function, nn.Module):
@@ -189,7 +192,8 @@ class Compiled:
     def _add(
         self, key: tuple[Any, ...], arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Entry | None:
-        """Capture and compile a new signature; None if a tracer was found on the way."""
+        """Capture and compile a new signature; None if plain MLX is to run this once: there is a tracer, or state
+        that a first call makes."""
         from convjit import entry as entries
 
         with self._lock:
@@ -206,9 +210,21 @@ class Compiled:
             mx.eval(read)
             call = entries.CallSite(self._name, self._function, args, kwargs, arguments, walk)
             entry = entries.make(call, self._options, key[0], Snapshot(walk))
-            if entry is not None and not entry.is_doubtful:
+            if entry is None or self._may_settle(key, entry):
+                return None
+            if not entry.is_doubtful:
                 self._keep(key, entry)
             return entry
+
+    def _may_settle(self, key: tuple[Any, ...], entry: Entry) -> bool:
+        """Did the function change the structure of its state for the first time? Optimizers do so in their first step:
+        that runs as plain MLX, and the next one is compiled."""
+        first = entry.is_unsettled and key not in self._unsettled
+        if first:
+            self._unsettled.add(key)
+        else:
+            self._unsettled.discard(key)
+        return first
 
     def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
         with self._lock:

@@ -14,7 +14,7 @@ import mlx.core as mx
 from convjit import dump, trees
 from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
-from convjit.errors import CompileError, PipelineError, TraceError
+from convjit.errors import CompileError, PipelineError, TraceError, UnsettledError
 from convjit.guard import Arguments, Snapshot
 from convjit.kernel import Kernel
 from convjit.lower import Lowered, lower
@@ -47,6 +47,7 @@ class Entry:
         captured, lowered: what was traced and compiled; None where the whole function runs as plain MLX.
         program: what to run; None likewise.
         is_doubtful: did the function raise an error in the capture? Most likely it is the user's own.
+        is_unsettled: does the function change the structure of its state? After a first call, it often does no more.
     """
 
     def __init__(self, snapshot: Snapshot, reasons: Sequence[str]):
@@ -57,7 +58,7 @@ class Entry:
         self.lowered: Lowered | None = None
         self.backend: Backend | None = None
         self.program: Program | None = None
-        self.is_doubtful = False
+        self.is_doubtful = self.is_unsettled = False
         self._bound = Bound([], [])
         self._lock = threading.Lock()
 
@@ -98,9 +99,10 @@ class Entry:
             old = [snapshot.arrays[n] for n in changed]
             if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(now, old, strict=True)):
                 return "other"
-            mx.eval(now)
             held = [copy.copy(array) for array in arrays]
-            prepare = any(self._is_parameter(n) and not snapshot.same_data(n, held[n]) for n in changed)
+            parameters = [n for n in changed if self._is_parameter(n)]
+            mx.eval([arrays[n] for n in parameters])
+            prepare = not all(snapshot.same_data(n, held[n]) for n in parameters)
             self.bind(arrays, prepare=prepare)
             # Last: until then, other threads see the change and wait for the lock instead of running on old weights.
             snapshot.hold(arrays, held)
@@ -172,8 +174,6 @@ class CallSite:
 
 def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapshot) -> Entry | None:
     """Capture and compile a function for one signature; None if it must run plain now, under a transformation."""
-    if options.explicit_state:
-        return Entry(snapshot, ["runs as plain MLX: inputs= and outputs= are not compiled yet; leave them out"])
     if backend is None:
         return Entry(snapshot, ["runs as plain MLX: the default device is a GPU that is not Metal"])
     try:
@@ -181,7 +181,9 @@ def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapsh
     except TracerCaptured:
         return None
     except TraceError as e:
-        return Entry(snapshot, [f"runs as plain MLX: {e}"])
+        entry = Entry(snapshot, [f"runs as plain MLX: {e}"])
+        entry.is_unsettled = isinstance(e, UnsettledError)
+        return entry
     except Exception as e:
         entry = Entry(snapshot, [f"runs as plain MLX: a run on a copy of its state raised {type(e).__name__}: {e}"])
         entry.is_doubtful = True

@@ -5,6 +5,10 @@ class TraceError(ValueError):
     """A function that cannot be captured; the message says what stands in the way."""
 
 
+class UnsettledError(TraceError):
+    """A function that changes the structure of its state, or something in it that is no array."""
+
+
 class PipelineError(ValueError):
     """A `pipeline=` that cannot be read, names no pass or option of ours, or whose own passes fail."""
 

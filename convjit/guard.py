@@ -8,7 +8,7 @@ import struct
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from operator import is_
+from operator import eq, is_
 from typing import Any
 
 import mlx.core as mx
@@ -130,6 +130,7 @@ class Snapshot:
         self._held: list[mx.array] = []
         self._items = walk.items
         self._sizes = walk.sizes
+        self._sets, self._elements = [s for s, _ in walk.sets], [elements for _, elements in walk.sets]
         self._names = walk.names
         self._captured = [(copy.copy(a), a) for _, a in walk.captured]
         containers = {id(c): c for c in (*(s.container for s in walk.slots), *(c for c, _, _ in walk.items))}
@@ -167,6 +168,7 @@ class Snapshot:
             and self._words.unchanged()
             and all(len(c) == len(old) and all(map(is_, c, old)) for c, old in self._lists)
             and all(len(c) == n for c, n in self._only_sized)
+            and all(map(eq, self._sets, self._elements))
             and all(_bound(holder, name) is value for holder, name, value in self._names)
         )
 
@@ -175,6 +177,7 @@ class Snapshot:
         try:
             return (
                 all(len(c) == n for c, n in self._sizes)
+                and all(map(eq, self._sets, self._elements))
                 and all(c[k] is old or _same_constant(c[k], old) for c, k, old in self._items)
                 and all(_bound(holder, name) is value for holder, name, value in self._names if not _is_array(value))
             )

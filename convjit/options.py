@@ -14,13 +14,12 @@ Fallback = Literal["warn", "error", "quiet"]
 class Options:
     """The options of one compiled function.
 
-    `explicit_state` tells whether `inputs` or `outputs` was given; `tune`, whether kernels that are new on this machine
-    are to be measured; `accuracy`, what schedules may trade for speed.
+    `tune` tells whether kernels that are new on this machine are to be measured; `accuracy`, what schedules may trade
+    for speed.
     """
 
     backend: str | None
     fallback: Fallback
     pipeline: str | None
-    explicit_state: bool
     tune: bool = False
     accuracy: Accuracy = "fast"

@@ -27,6 +27,9 @@ _OPAQUE: tuple[type, ...] = (_TRANSFORMED, mx.custom_function, _CACHED)
 """Callables that keep a Python function where it cannot be exchanged for a copy: mx.grad, mx.compile and the like.
 They forward `__class__` to it, so that `isinstance` takes them for functions."""
 
+_VALUE_AND_GRAD: types.CodeType = getattr(nn.value_and_grad(nn.Module(), lambda: None), "__code__")  # noqa: B009
+"""The code of every function that `nn.value_and_grad` returns."""
+
 _VALUES = (bool, int, float, complex, str, bytes, type, types.ModuleType)
 
 _LIBRARIES = {*sys.stdlib_module_names, "mlx", "numpy", "convjit"}
@@ -63,6 +66,13 @@ def is_function(value: object) -> bool:
     if type(plain) is types.FunctionType:
         return bool(plain.__closure__) or not _is_library(plain.__module__)
     return plain is not value or isinstance(plain, (types.MethodType, functools.partial, *_OPAQUE))
+
+
+def value_and_grad_parts(function: types.FunctionType) -> tuple[Any, Any] | None:
+    """The model and the function of `nn.value_and_grad(model, function)`, if that made this one."""
+    if function.__code__ is not _VALUE_AND_GRAD:
+        return None
+    return next(content for name, _, content in cells(function) if name == "model"), vars(function)["__wrapped__"]
 
 
 def is_object(value: object) -> bool:
@@ -137,6 +147,7 @@ class Walk:
         captured: bare arrays in closures, globals and classes, by name: they freeze, as in `mx.compile`.
         items: (container, key, value) of everything else: plain attributes, child containers.
         sizes: (container, length), so that a new key is seen.
+        sets: (set, its elements), such as the names of a module's frozen parameters.
         names: (cell or namespace, name, value) of the bindings that were followed.
         shared: lists and dicts that methods of classes reach: no copy can take their place.
         obstacles: why the function cannot be captured; one clause each.
@@ -148,6 +159,7 @@ class Walk:
         self.captured: list[tuple[str, mx.array]] = []
         self.items: list[tuple[Any, Any, Any]] = []
         self.sizes: list[tuple[Any, int]] = []
+        self.sets: list[tuple[set[Any], frozenset[Any]]] = []
         self.names: list[tuple[Any, str, Any]] = []
         self.shared: list[Any] = []
         self.obstacles: list[str] = []
@@ -213,10 +225,16 @@ class Walk:
             self.slots.append(Slot(container, key, path))
             return
         self.items.append((container, key, value))
-        if is_followed(value):
+        if isinstance(value, set):
+            self.sets.append((value, frozenset(value)))
+        elif is_followed(value):
             self.follow(value, path)
 
     def _function(self, function: types.FunctionType, path: str) -> None:
+        if parts := value_and_grad_parts(function):
+            for part in parts:
+                self.follow(part, path)
+            return
         for defaults in (function.__defaults__, function.__kwdefaults__):
             if defaults and holds_state(defaults):
                 self.follow(defaults, path)
@@ -305,7 +323,7 @@ class Walk:
             self.obstacles += inner.obstacles
             if inner.slots:
                 self.obstacles.append(
-                    f"'{name}' was made outside by mx.compile, nn.value_and_grad or the like and holds arrays such as "
+                    f"'{name}' was made outside by mx.compile, mx.value_and_grad or the like and holds arrays such as "
                     f"'{inner.slots[0].path}'; make it inside the compiled function"
                 )
         elif holds_state(value):

@@ -106,6 +106,9 @@ CASES = {
     "gathers": lambda x: [x[INDICES], x[:, INDICES], x[INDICES, INDICES], x[:, INDICES, INDICES], x[0, INDICES]],
     "take": lambda x: [mx.take(x, INDICES, axis=2), x[..., mx.array([1, 2])], mx.take(x, mx.array(3))],
     "along axis": lambda x: [mx.take_along_axis(x, mx.argsort(U, 1), 1), mx.put_along_axis(x, mx.argsort(U, 1), U, 1)],
+    "gradient of along axis": lambda x: mx.grad(lambda y: (mx.take_along_axis(y, INDICES, 1) * x[:2, :2, 0, 0]).sum())(
+        U[:2, :4, 0, 0] + 0 * x[:2, :4, 0, 0]
+    ),
     "scatters": scattered,
     "scatters, at": lambda x: [x.at[INDICES].add(1.0), x.at[:, INDICES].add(1.0), x.at[INDICES, INDICES].multiply(3.0)],
     "scatters, extremes": lambda x: [x.at[INDICES[0]].maximum(0.5), x.at[:, INDICES[0]].minimum(0.5)],

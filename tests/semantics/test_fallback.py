@@ -228,17 +228,6 @@ def test_disable_and_enable():
     assert num_kernels(fast) == 3
 
 
-def test_explicit_state_runs_as_plain_mlx():
-    net, x = Net(), image()
-    state = [net.state]
-    for options in ({"inputs": state}, {"outputs": state}, {"inputs": state, "outputs": state}):
-        fast = convjit.compile(net, fallback="quiet", **options)
-        assert_close(fast(x), net(x))
-        assert "inputs= and outputs=" in reasons(fast)
-        with pytest.warns(convjit.FallbackWarning, match="leave them out"):
-            convjit.compile(net, **options)(x)
-
-
 def test_bad_options():
     with pytest.raises(ValueError, match="fallback must be"):
         convjit.compile(CONV, fallback="loud")

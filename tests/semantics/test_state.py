@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
 import pytest
 from checks import (
@@ -568,57 +567,6 @@ def test_plain_attributes_that_a_call_changes():
         assert_close(fast(x), net.conv(x) * n)
         assert net.calls == n and net.log == list(range(1, n + 1))
     assert "'calls'" in reasons(fast) or "'log'" in reasons(fast)
-
-
-def test_a_whole_training_step_with_an_optimizer():
-    """Optimizer state appears during the first step."""
-
-    def make():
-        net = ConvNorm()
-        return net, optim.AdamW(1e-2)
-
-    x, target = image(2, 6, 6, 3), image(2, 6, 6, 4, seed=5)
-
-    def steps(net, optimizer, wrap):
-        def step(x, target):
-            def loss(model):
-                return (model(x) - target).square().mean()
-
-            value, gradients = nn.value_and_grad(net, loss)(net)
-            optimizer.update(net, gradients)
-            return value
-
-        return wrap(step)
-
-    net, twin = twins(ConvNorm)
-    fast = steps(net, optim.AdamW(1e-2), lambda f: convjit.compile(f, fallback="quiet"))
-    plain = steps(twin, optim.AdamW(1e-2), lambda f: f)
-    for _ in range(4):
-        assert_close(fast(x, target), plain(x, target), rtol=1e-4)
-        assert_close(parameters(net), parameters(twin), rtol=1e-4)
-    net.eval(), twin.eval()
-    assert_close(fast_of(net)(x), twin(x), rtol=1e-4)
-
-
-def test_training_step_around_a_prebuilt_value_and_grad():
-    """`nn.value_and_grad` keeps the live model inside, where no copy can take its place."""
-    (net, twin), x = twins(ConvNorm), image()
-
-    def steps(model, wrap):
-        value_and_grad = nn.value_and_grad(model, lambda x: model(x).square().mean())
-        optimizer = optim.SGD(0.1)
-
-        def step(x):
-            value, gradients = value_and_grad(x)
-            optimizer.update(model, gradients)
-            return value
-
-        return wrap(step)
-
-    fast, plain = steps(net, lambda f: convjit.compile(f, fallback="quiet")), steps(twin, lambda f: f)
-    for _ in range(3):
-        assert_close(fast(x), plain(x))
-        assert_close(parameters(net), parameters(twin))
 
 
 # --- nothing of the user's is touched --------------------------------------------------------------------------

@@ -300,25 +300,6 @@ def test_gradients_in_training_also_update_the_running_statistics():
         assert_close(dict(tree_flatten(net.parameters())), dict(tree_flatten(twin.parameters())))
 
 
-def test_a_whole_train_step_is_captured():
-    (net, twin), x, t = twins(ConvNorm), image(), image(1, 6, 6, 4, seed=5)
-
-    def step(model):
-        def loss(x, t):
-            return (model(x) - t).square().mean()
-
-        return nn.value_and_grad(model, loss)
-
-    fast = convjit.compile(step(net), fallback="quiet")
-    for _ in range(3):
-        actual, expected = fast(x, t), step(twin)(x, t)
-        assert_close(actual[0], expected[0])
-        assert_gradients(actual[1], expected[1])
-        for model, (_, gradients) in ((net, actual), (twin, expected)):
-            optim.SGD(0.1).update(model, gradients)
-        assert_close(dict(tree_flatten(net.parameters())), dict(tree_flatten(twin.parameters())))
-
-
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
 def test_mx_compile_around_a_function_without_tracers(warm):
     """mx.compile traces `lambda: fast(x)` with no tracer at all, or with the random state as its only one."""
