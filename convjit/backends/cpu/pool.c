@@ -18,7 +18,7 @@
 enum {
     SPIN_NANOSECONDS = 1000000,    /* before a worker sleeps: a stretch has its next job ready within it */
     UNASKED_NANOSECONDS = 1000000, /* before it lets others have its CPU: less than the system would let it run */
-    SPINS_BETWEEN_LOOKS = 64,      /* at the clock, or at who else wants this CPU */
+    SPINS_BETWEEN_LOOKS = 8,      /* at the clock, or at who else wants this CPU */
 };
 
 /* What a worker is at. The caller offers it a job, and withdraws one that it is not inside of. */
@@ -61,6 +61,7 @@ static void wait_for_job(worker *self, int64_t now)
                     return;
                 PAUSE();
             }
+            sched_yield(); /* to MLX's threads, which otherwise take 50 us to be woken */
         } while (nanoseconds() < until);
         sleep_until_offered(self);
     }
