@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.geometry import Geometry, GeometryError, Window
+from convjit.nn.padding import is_int
 
 Ints = int | Sequence[int]
 
@@ -62,7 +63,7 @@ def per_axis(what: str, value: Any, rank: int, least: int = 1) -> tuple[int, ...
     Raises:
         ValueError: if it is neither, or an int is smaller than `least`.
     """
-    given = (value,) * rank if isinstance(value, SupportsIndex) else value
+    given = (value,) * rank if is_int(value) else value
     try:
         ints = tuple(operator.index(v) for v in given)
     except TypeError:
@@ -79,7 +80,7 @@ def stored(value: Any, rank: int = 1) -> Any:
 
     Sequences become tuples, nested ones too: a list in a module would count as a container of parameters.
     """
-    if isinstance(value, SupportsIndex):
+    if is_int(value):
         return value if rank == 1 else (value,) * rank
     return tuple(map(stored, value)) if isinstance(value, (list, tuple)) else value
 

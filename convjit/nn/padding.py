@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 
@@ -28,6 +28,11 @@ WORDS = ("same", "valid", "causal")
 MODES = ("zeros", "reflect", "replicate", "circular")
 
 
+def is_int(value: object) -> bool:
+    """Whether Python takes `value` for an integer; NumPy's are some."""
+    return hasattr(value, "__index__")
+
+
 def entries(padding: Any, rank: int) -> tuple[str | tuple[int, int], ...]:
     """`padding` as one word or (before, after) for each of `rank` spatial axes.
 
@@ -35,7 +40,7 @@ def entries(padding: Any, rank: int) -> tuple[str | tuple[int, int], ...]:
         ValueError: if it is none of the forms above, or negative.
     """
     flat = tuple(padding) if isinstance(padding, (list, tuple)) else (padding,) * rank
-    if len(flat) == 2 * rank and all(isinstance(side, SupportsIndex) for side in flat):
+    if len(flat) == 2 * rank and all(is_int(side) for side in flat):
         flat = tuple(zip(flat[::2], flat[1::2], strict=True))
     if len(flat) != rank:
         raise ValueError(f"padding must be {_forms(rank)}, got {padding!r}")
@@ -46,7 +51,7 @@ def _entry(side: Any, padding: Any, rank: int) -> str | tuple[int, int]:
     if side in WORDS:
         return side
     try:
-        before, after = (side, side) if isinstance(side, SupportsIndex) else side
+        before, after = (side, side) if is_int(side) else side
         pair = operator.index(before), operator.index(after)
     except (TypeError, ValueError):
         raise ValueError(f"padding must be {_forms(rank)}, got {padding!r}") from None

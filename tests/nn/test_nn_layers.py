@@ -1,5 +1,8 @@
 """Every layer, plain and compiled, against its definition in float64; and against MLX's layers what both have."""
 
+import doctest
+
+import mlx
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -106,6 +109,7 @@ def test_definition(name, seed):
     close(layer(mx.array(x)), expected)
     fast = convjit.compile(layer, fallback="error")
     close(fast(mx.array(x)), expected)
+    assert len(convjit.inspect.explain(fast).rows) == 1, "3D groups are one convolution, too"
 
 
 CHANNELS_FIRST = {
@@ -124,6 +128,16 @@ def test_channels_first(name, seed):
     expected = np.moveaxis(expected + (np.array(layer.bias) if "bias" in layer else 0), -1, 1)
     close(layer(mx.array(x)), expected)
     close(convjit.compile(layer, fallback="error")(mx.array(x)), expected)
+
+
+def test_weights_of_pytorch_are_transposed_once():
+    """Only the input and the output are transposed in each call."""
+    layer = ConvTranspose2d(4, 6, 3, 2, "same", groups=2, permute=True)
+    fast = convjit.compile(layer, fallback="error")
+    fast(mx.zeros((1, 4, 3, 4)))
+    prepare, forward = convjit.inspect.ir(fast).split("@forward")
+    assert "Unflatten" in prepare and "Transpose" in prepare
+    assert "Unflatten" not in forward and forward.count('"Transpose"') == 2
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
@@ -213,6 +227,14 @@ def test_attributes_are_read_at_each_call():
     x = mx.zeros((1, 8, 8, 3))
     layer.stride, layer.padding = 2, "same"
     assert layer(x).shape == (1, 4, 4, 4)
+
+
+@pytest.mark.parametrize("name", convjit.nn.__all__)
+def test_examples_of_docstrings(name):
+    names = {"convjit": convjit, "mlx": mlx, "mx": mx}
+    public = convjit.nn.max.Conv2d if name == "max" else getattr(convjit.nn, name)
+    (example,) = doctest.DocTestFinder(recurse=False).find(public, globs=names)
+    assert example.examples and doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_repr_tells_what_mlx_lacks():
