@@ -161,6 +161,10 @@ def _check(form: _Form, given: dict[str, Any]) -> None:
     rank = _rank(form, x, w)
     size, window = _crop(x.shape[1:-1], _window(form, rank, w.shape[1:-1], given))
     Geometry.of_shapes((x.shape[0], *size, x.shape[-1]), w.shape, window)
+    if rank == 3 and window.groups > 1:
+        raise GeometryError(
+            f"MLX has no 3D convolutions of {window.groups} groups: use convjit.nn.Conv3d or ConvTranspose3d"
+        )
 
 
 def _name(dtype: mx.Dtype) -> str:

@@ -56,6 +56,10 @@ CASES = [
         "input has 4 channels but weight (6, 3, 3, 2) expects 6 (3 groups of 2)",
     ),
     Bad(
+        "mx.conv3d(ones(1, 4, 4, 4, 4), ones(6, 2, 2, 2, 2), groups=2)",
+        "MLX has no 3D convolutions of 2 groups: use convjit.nn.Conv3d or ConvTranspose3d",
+    ),
+    Bad(
         "mx.conv2d(ones(1, 8, 8, 4), ones(5, 3, 3, 2), groups=2)",
         "weight (5, 3, 3, 2) has 5 output channels, not a multiple of 2 groups",
     ),
