@@ -75,6 +75,14 @@ def per_axis(what: str, value: Any, rank: int, least: int = 1) -> tuple[int, ...
     return ints
 
 
+def reading(x: mx.array, rank: int, permute: bool) -> str:
+    """How a layer took its input, for an error: a wrong layout is the usual mistake."""
+    last, first = _LAYOUTS[rank]
+    return f"input {x.shape}, read as " + (
+        f"{first} because of permute" if permute else f"{last}; permute reads {first}"
+    )
+
+
 def stored(value: Any, rank: int = 1) -> Any:
     """An argument as MLX's layers keep it: an int `rank` times, or as it is in 1D.
 
@@ -129,8 +137,7 @@ class ConvolutionLayer(nn.Module):
                 raise GeometryError(f"input must have {self.rank + 2} axes")
             y = self._convolution(mx.moveaxis(x, 1, -1) if self.permute else x, self._channels_last_weight())
         except ValueError as error:
-            layout = _LAYOUTS[self.rank][self.permute]
-            raise GeometryError(f"{self}: {error} (input {x.shape}, read as {layout})") from None
+            raise GeometryError(f"{self}: {error} ({reading(x, self.rank, self.permute)})") from None
         if "bias" in self:
             y = y + self.bias
         return mx.moveaxis(y, -1, 1) if self.permute else y

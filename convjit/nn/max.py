@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.geometry import GeometryError, Window
-from convjit.nn.layer import check_channels, convolve, per_axis
+from convjit.nn.layer import check_channels, convolve, per_axis, reading
 
 
 class Conv2d(nn.Module):
@@ -100,8 +100,7 @@ class Conv2d(nn.Module):
             else:
                 y = convolve(x, self.weight.transpose(3, 0, 1, 2), window)
         except ValueError as error:
-            layout = "NCHW" if self.permute else "NHWC"
-            raise GeometryError(f"{self}: {error} (input {x.shape}, read as {layout})") from None
+            raise GeometryError(f"{self}: {error} ({reading(x, 2, self.permute)})") from None
         if isinstance(self.bias, mx.array):
             y = y + self.bias
         return y.transpose(0, 3, 1, 2) if self.permute else y

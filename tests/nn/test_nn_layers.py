@@ -222,11 +222,17 @@ def test_from_mlx_is_right_where_mlx_is_not():
     close(convjit.nn.from_mlx(theirs)(mx.array(x)), expected)
 
 
-def test_attributes_are_read_at_each_call():
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_attributes_are_read_at_each_call(compiled):
     layer = Conv2d(3, 4, 3)
-    x = mx.zeros((1, 8, 8, 3))
+    call = convjit.compile(layer, fallback="error") if compiled else layer
+    w, x = weight_and_input(layer, (1, 8, 8, 3), seed=8)
+    bias = np.array(layer.bias)
+    close(call(mx.array(x)), define((0, 0), (0, 0))(x, w) + bias)
     layer.stride, layer.padding = 2, "same"
-    assert layer(x).shape == (1, 4, 4, 4)
+    close(call(mx.array(x)), define((0, 1), (0, 1), stride=2)(x, w) + bias)
+    layer.padding, layer.padding_mode = ((2, 1), 0), "replicate"
+    close(call(mx.array(x)), define((2, 1), (0, 0), stride=2, mode="replicate")(x, w) + bias)
 
 
 @pytest.mark.parametrize("name", convjit.nn.__all__)
@@ -268,8 +274,12 @@ def test_wrong_arguments(name):
 
 WRONG_INPUTS = {
     "channels": (lambda: Conv2d(3, 4, 3), (1, 3, 8, 8), "input has 8 channels but weight (4, 3, 3, 3) expects 3"),
-    "layout": (lambda: Conv2d(3, 4, 3, permute=True), (1, 8, 8, 3), "(input (1, 8, 8, 3), read as NCHW)"),
-    "rank": (lambda: Conv3d(3, 4, 3), (1, 8, 8, 3), "input must have 5 axes (input (1, 8, 8, 3), read as NDHWC)"),
+    "layout": (
+        lambda: Conv2d(3, 4, 3, permute=True),
+        (1, 8, 8, 3),
+        "(input (1, 8, 8, 3), read as NCHW because of permute)",
+    ),
+    "rank": (lambda: Conv3d(3, 4, 3), (1, 8, 8, 3), "input must have 5 axes (input (1, 8, 8, 3), read as NDHWC;"),
     "extent": (lambda: Conv1d(3, 4, 9), (1, 8, 3), "kernel (9,) with dilation (1,) is larger than the padded input"),
     "reflect": (
         lambda: Conv1d(3, 4, 9, padding="causal", padding_mode="reflect"),

@@ -94,6 +94,6 @@ def test_wrong_channels():
     with pytest.raises(ValueError, match=r"input channels \(4\) must be divisible by the number of groups \(3\)"):
         Conv2d(3, 4, 6, num_groups=3)
     with pytest.raises(
-        ValueError, match=r"Conv2d\(.*\): input has 8 channels but .* \(input \(1, 4, 8, 8\), read as NHWC\)"
+        ValueError, match=r"Conv2d\(.*\): input has 8 channels but .* \(input \(1, 4, 8, 8\), read as NHWC;"
     ):
         Conv2d(3, 4, 6)(mx.zeros((1, 4, 8, 8)))
