@@ -200,4 +200,9 @@ def _needs_copy(function: types.FunctionType) -> bool:
 
 
 def _same(value: Any, old: Any) -> bool:
-    return value is old or (type(value) is type(old) and isinstance(value, (bool, int, float, str)) and value == old)
+    """Whether nothing was changed; `nn.value_and_grad(model, f)(model, x)` makes a module's tuples anew, for one."""
+    if value is old or type(value) is not type(old):
+        return value is old
+    if isinstance(value, tuple):
+        return len(value) == len(old) and all(map(_same, value, old))
+    return isinstance(value, (bool, int, float, str)) and value == old

@@ -2,9 +2,11 @@
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from definitions import define, weight_and_input
+from mlx.utils import tree_flatten
 
 import convjit
 from convjit.nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -86,7 +88,7 @@ def test_gradients(name, seed, compiled):
         )
 
 
-def test_training_step():
+def test_channels_first():
     """`nn.value_and_grad` sees all parameters, and a channels-first layer's gradients are in its own layout."""
     model = nn.Sequential(Conv2d(3, 4, 3, padding="same", padding_mode="reflect", permute=True), nn.ReLU())
     twin = nn.Sequential(Conv2d(3, 4, 3, padding="same", padding_mode="reflect"), nn.ReLU())
@@ -98,3 +100,33 @@ def test_training_step():
     (actual,), (expected,) = gradients["layers"][:1], expected["layers"][:1]
     assert mx.allclose(actual["weight"].transpose(0, 2, 3, 1), expected["weight"], rtol=1e-4, atol=1e-4)
     assert mx.allclose(actual["bias"], expected["bias"], rtol=1e-4, atol=1e-4)
+
+
+def trained(compile_step):
+    """Losses and parameters of three steps, with the model as an argument of the loss, as in MLX's own examples."""
+    mx.random.seed(12)
+    model = nn.Sequential(
+        Conv2d(3, 4, 3, padding="same", padding_mode="reflect"),
+        nn.ReLU(),
+        ConvTranspose2d(4, 4, 4, 2, "same", groups=2),
+        nn.ReLU(),
+        Conv2d(4, 2, 3, padding=(0, 1, 0, 1), stride=2),
+    )
+    optimizer = optim.SGD(0.05, momentum=0.9)
+    x = mx.random.normal((2, 6, 6, 3))
+
+    def step(x):
+        loss, gradients = nn.value_and_grad(model, lambda model, x: mx.square(model(x) - 1).mean())(model, x)
+        optimizer.update(model, gradients)
+        return loss
+
+    step = compile_step(step)
+    return [step(x).item() for _ in range(3)], dict(tree_flatten(model.parameters()))
+
+
+def test_whole_steps_are_compiled():
+    losses, parameters = trained(lambda step: convjit.compile(step, fallback="error"))
+    expected_losses, expected = trained(lambda step: step)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    for name, value in expected.items():
+        assert mx.allclose(parameters[name], value, rtol=1e-4, atol=1e-5), name
