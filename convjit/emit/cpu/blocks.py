@@ -21,10 +21,10 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
     """
     loops = nest(kernel)
     geometry = kernel.geometry
-    pairs = has_pairs(schedule)
-    copies_all = kernel.dtype != "f32" and not pairs
+    pairs, compact = has_pairs(schedule), is_compact(schedule)
+    copies_all = compact or (kernel.dtype != "f32" and not pairs)
     copies = copies_all or loops.reads_outside
-    copy = _copy(loops, schedule, geometry.in_channels, 2 if pairs else 4)
+    copy = _copy(kernel, schedule)
     return common_variables(kernel, loops) | {
         "lanes": schedule.number("lanes"),
         "tile_rows": schedule.number("tile_rows"),
@@ -46,6 +46,8 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
         "copies": copies,
         "copies_all": copies_all,
         "apart": copy.apart,
+        "compact": compact,
+        "copied_planes": most_taps(loops)[0],
         "copied_rows": copy.rows,
         "copied_row": copy.row,
         "scratch_bytes": copy.bytes if copies else 0,
@@ -55,6 +57,11 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
 def has_pairs(schedule: Schedule) -> bool:
     """Does a kernel multiply pairs of bf16, as they are, rather than floats?"""
     return ("pairs", 1) in schedule.choices
+
+
+def is_compact(schedule: Schedule) -> bool:
+    """Is the input copied group by group?"""
+    return ("compact", 1) in schedule.choices
 
 
 def most_taps(loops: Nest) -> tuple[int, int, int]:
@@ -74,7 +81,7 @@ def _table(phases: tuple[AxisPhase, ...]) -> list[str]:
 
 
 class _Copy(NamedTuple):
-    """The copy of a block's input: are the rows of each tap apart; how many rows has a plane, how many floats a row;
+    """The copy of a block's input: are the rows of each tap apart; how many rows has a plane, how many elements a row;
     bytes in all."""
 
     apart: bool
@@ -83,7 +90,9 @@ class _Copy(NamedTuple):
     bytes: int
 
 
-def _copy(loops: Nest, schedule: Schedule, channels: int, element_bytes: int) -> _Copy:
+def _copy(kernel: Kernel, schedule: Schedule) -> _Copy:
+    loops, geometry = nest(kernel), kernel.geometry
+    copies = geometry.window.groups if is_compact(schedule) else 1
     planes, taps, _ = most_taps(loops)
     row_block = schedule.number("row_block")
     high, wide = (
@@ -92,6 +101,7 @@ def _copy(loops: Nest, schedule: Schedule, channels: int, element_bytes: int) ->
     )
     apart = taps * row_block < high
     rows = taps * row_block if apart else high
-    row = wide * channels
+    row = wide * geometry.in_channels // copies
     row += 16 if row % 1024 == 0 else 0
-    return _Copy(apart, rows, row, ceil(planes * rows * row * element_bytes / 64) * 64)
+    element_bytes = 2 if has_pairs(schedule) else 4
+    return _Copy(apart, rows, row, ceil(copies * planes * rows * row * element_bytes / 64) * 64)

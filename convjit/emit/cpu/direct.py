@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any, NamedTuple
 
-from convjit.emit.cpu.blocks import block_variables, has_pairs, most_taps
+from convjit.emit.cpu.blocks import block_variables, has_pairs, is_compact, most_taps
 from convjit.emit.cpu.packing import Packing, taps_of_phases
 from convjit.emit.cpu.source import Source, name_of
 from convjit.emit.render import render
@@ -33,7 +33,7 @@ def _source(kernel: Kernel, schedule: Schedule, packed: Packing, fold: int) -> S
     groups, lanes, vectors = geometry.window.groups, schedule.number("lanes"), schedule.number("vectors")
     pixels = schedule.number("tile_rows") * schedule.number("tile_columns")
     # the taps of a row lie side by side in memory
-    merged = groups == 1 and all(phase.step == 1 for phase in loops.axes[2])
+    merged = (groups == 1 or is_compact(schedule)) and all(phase.step == 1 for phase in loops.axes[2])
     parts = _parts(
         loops, geometry.in_channels // groups, merged, schedule.number("terms"), 2 if has_pairs(schedule) else 1
     )

@@ -40,6 +40,9 @@ LARGE_OUTPUT, CONTIGUOUS_VECTORS, SCATTERED_CYCLES = 4, 4, 8
 """Outputs of more than so many second-level caches leave the core: vectors of them written by tiles of fewer than so
 many side by side cost so many cycles each."""
 
+COMPACT_INPUTS = 2.5
+"""Pixels that are copied group by group for each output, at most."""
+
 MAX_SCRATCH = 6 << 20
 """Bytes of a thread for the copy of a block's input."""
 
@@ -60,7 +63,8 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule:
     registers; `row_block` x `column_block` outputs whose input is kept at hand; `splits` of the output channels that
     are work by themselves; `terms` summed before the sums are set aside; `shares_sums`: do threads share them;
     `weights_first`: do neighbouring units have their weights in common, or their input; `pairs` of bf16 are multiplied
-    and added up by the CPU's own instruction; `folds`: it is the convolution of `fold.folded`.
+    and added up by the CPU's own instruction; `compact`: the input is copied group by group; `folds`: it is the
+    convolution of `fold.folded`.
     """
     if plain := folded(kernel):
         return _altered(_with_tile(plain, machine, _best_tiles(plain, machine)[0]), folds=1)
@@ -76,6 +80,8 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     found = [best, *(_with_tile(kernel, machine, tile) for tile in best_of_vectors.values())]
     found.append(_altered(best, weights_first=1 - best.number("weights_first")))
     found.append(_altered(best, splits=1))
+    if _can_be_compact(kernel):
+        found.append(_altered(best, compact=1 - best.number("compact")))
     for axis, tile_size in (("row_block", "tile_rows"), ("column_block", "tile_columns")):
         halves = ceil(best.number(axis) / best.number(tile_size) / 2) * best.number(tile_size)
         found.append(_altered(best, **{axis: halves}))
@@ -110,6 +116,9 @@ def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
     }
     if _has_pairs(kernel, machine):
         choices["pairs"] = 1
+    if _can_be_compact(kernel):
+        inputs = _input_bytes(kernel, row_block, column_block) // (4 * geometry.in_channels)
+        choices["compact"] = int(inputs < COMPACT_INPUTS * row_block * column_block)
     return Schedule("cpu/direct.c", tuple(sorted(choices.items())))
 
 
@@ -117,6 +126,11 @@ def _has_pairs(kernel: Kernel, machine: Machine) -> bool:
     """May bf16 be multiplied as it is? The instructions round sums in their own way, and need channels in pairs."""
     even = kernel.geometry.in_channels // kernel.geometry.window.groups % 2 == 0
     return machine.bf16_dot and kernel.dtype == "bf16" and kernel.accuracy != "precise" and even
+
+
+def _can_be_compact(kernel: Kernel) -> bool:
+    """May the input be copied group by group? Pixels of all groups lie far apart, in few sets of a cache."""
+    return kernel.geometry.window.groups > 1 and prod(_most_taps(nest(kernel))) > 1
 
 
 def _rough(extent: int) -> int:
@@ -236,7 +250,7 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
     outputs_per_copy = prod(taps) * geometry.out_channels / geometry.window.groups
     most_input = machine.l2_bytes * 3 // 8
 
-    copies = _copies(loops, tile)
+    copies = _copies(loops, tile) or _can_be_compact(kernel)
     weight_bytes = prod(geometry.weight_shape) * 4
     weights_first = _weights_first(kernel, loops, machine)
     streaming = 0.5 if weight_bytes <= machine.l2_bytes // 2 else 3.2

@@ -154,6 +154,7 @@ enum {
     TILE_ROWS = 1, TILE_COLUMNS = 14, PIXELS = TILE_ROWS * TILE_COLUMNS,
     ROW_BLOCK = 3, COLUMN_BLOCK = 14, /* outputs of a block */
     COPIED_ROW = 1984, COPIED_PLANE = 9 * COPIED_ROW, /* of a copy, in elements */
+    PIXEL_STEP = CHANNELS, GROUP_STEP = GROUP_CHANNELS, /* of what tiles read */
 };
 
 /* Tap t of output q of a phase reads input `offset + q * STRIDE + t * STEP`. */
@@ -241,10 +242,10 @@ INLINE position next_run(const block *b, position tap)
     return (position){tap.d + 1, 0, 0};
 }
 
-/* What the first tap of the output at (row, column) of a block reads, from input channel `channel` on. */
-INLINE const float *input_of(const block *b, int row, int column, int channel)
+/* What the first tap of the output at (row, column) of a block reads, of a group. */
+INLINE const float *input_of(const block *b, int row, int column, int group)
 {
-    return b->x + row * b->row_step + (long)column * (STRIDE_W * CHANNELS) + channel;
+    return b->x + row * b->row_step + (long)column * (STRIDE_W * PIXEL_STEP) + (long)group * GROUP_STEP;
 }
 
 INLINE position position_of(const block *b, int row, int column)
@@ -255,7 +256,7 @@ INLINE position position_of(const block *b, int row, int column)
 /* Where a run begins, counted from `input_of`. */
 INLINE long offset_of(const block *b, position tap)
 {
-    return tap.d * b->plane_step + tap.h * b->tap_row_step + tap.w * (STEP_W * CHANNELS);
+    return tap.d * b->plane_step + tap.h * b->tap_row_step + tap.w * (STEP_W * PIXEL_STEP);
 }
 
 /* Where the output at (row, column) of a block is. */
@@ -294,7 +295,7 @@ static void copy_block(block *b, const float *x, float *scratch)
             float *to = scratch + (long)plane * COPIED_PLANE + (long)row * COPIED_ROW;
             const int h = b->in.h + row;
             if (is_outside(h, 0, b->size.h))
-                memset(to, 0, (long)columns * CHANNELS * sizeof *to);
+                copy_row(to, x, 0, columns, 0);
             else
                 copy_row(to, x + (long)d * PLANE_STEP + (long)h * ROW_STEP, b->in.w, columns, b->size.w);
         }
@@ -458,11 +459,11 @@ INLINE void finish_tile(const block *b, const vec *total, int row, int column, i
 
 /* Sums a part of one tile; after the last part finishes it, before sets it aside. Not inlined: among its caller's values
  * an accumulator would be spilled. */
-static __attribute__((noinline)) void tile(const block *b, const part *p, const float *restrict weights, int channel,
+static __attribute__((noinline)) void tile(const block *b, const part *p, const float *restrict weights, int group,
                                            int row, int column, int o, float *partial)
 {
     enum { TILE_VECTORS = 2, TILE_LANES = 16, SUMS = PIXELS * TILE_VECTORS };
-    const float *const x = input_of(b, row, column, channel);
+    const float *const x = input_of(b, row, column, group);
     const position in = position_of(b, row, column);
     vec sum[SUMS];
     UNROLL for (int n = 0; n < SUMS; n++)
@@ -480,7 +481,7 @@ static __attribute__((noinline)) void tile(const block *b, const part *p, const 
                 __builtin_prefetch(weight + v * LANES + PREFETCH);
             }
             UNROLL for (int pixel = 0; pixel < PIXELS; pixel++) {
-                const float *element = from + (pixel / TILE_COLUMNS * b->row_step + pixel % TILE_COLUMNS * (STRIDE_W * CHANNELS));
+                const float *element = from + (pixel / TILE_COLUMNS * b->row_step + pixel % TILE_COLUMNS * (STRIDE_W * PIXEL_STEP));
                 UNROLL for (int v = 0; v < TILE_VECTORS; v++)
                     sum[pixel * TILE_VECTORS + v] += *element * w[v];
             }
@@ -507,7 +508,7 @@ static void run_tiles(const block *b, const part *p, const float *packed, int nu
         for (int c = 0; c < b->extent.w; c += TILE_COLUMNS, partial += TILE_FLOATS) {
             /* the last tiles overlap those before them */
             const int row = least(r, b->extent.h - TILE_ROWS), column = least(c, b->extent.w - TILE_COLUMNS);
-            tile(b, p, weights, group * GROUP_CHANNELS, row, column, o, partial);
+            tile(b, p, weights, group, row, column, o, partial);
         }
 }
 

@@ -151,6 +151,7 @@ enum {
     TILE_ROWS = 1, TILE_COLUMNS = 9, PIXELS = TILE_ROWS * TILE_COLUMNS,
     ROW_BLOCK = 4, COLUMN_BLOCK = 45, /* outputs of a block */
     COPIED_ROW = 3008, COPIED_PLANE = 6 * COPIED_ROW, /* of a copy, in elements */
+    PIXEL_STEP = CHANNELS, GROUP_STEP = GROUP_CHANNELS, /* of what tiles read */
 };
 
 /* Tap t of output q of a phase reads input `offset + q * STRIDE + t * STEP`. */
@@ -238,10 +239,10 @@ INLINE position next_run(const block *b, position tap)
     return (position){tap.d + 1, 0, 0};
 }
 
-/* What the first tap of the output at (row, column) of a block reads, from input channel `channel` on. */
-INLINE const float *input_of(const block *b, int row, int column, int channel)
+/* What the first tap of the output at (row, column) of a block reads, of a group. */
+INLINE const float *input_of(const block *b, int row, int column, int group)
 {
-    return b->x + row * b->row_step + (long)column * (STRIDE_W * CHANNELS) + channel;
+    return b->x + row * b->row_step + (long)column * (STRIDE_W * PIXEL_STEP) + (long)group * GROUP_STEP;
 }
 
 INLINE position position_of(const block *b, int row, int column)
@@ -252,7 +253,7 @@ INLINE position position_of(const block *b, int row, int column)
 /* Where a run begins, counted from `input_of`. */
 INLINE long offset_of(const block *b, position tap)
 {
-    return tap.d * b->plane_step + tap.h * b->tap_row_step + tap.w * (STEP_W * CHANNELS);
+    return tap.d * b->plane_step + tap.h * b->tap_row_step + tap.w * (STEP_W * PIXEL_STEP);
 }
 
 /* Where the output at (row, column) of a block is. */
@@ -291,7 +292,7 @@ static void copy_block(block *b, const float *x, float *scratch)
             float *to = scratch + (long)plane * COPIED_PLANE + (long)row * COPIED_ROW;
             const int h = b->in.h + row;
             if (is_outside(h, 0, b->size.h))
-                memset(to, 0, (long)columns * CHANNELS * sizeof *to);
+                copy_row(to, x, 0, columns, 0);
             else
                 copy_row(to, x + (long)d * PLANE_STEP + (long)h * ROW_STEP, b->in.w, columns, b->size.w);
         }
