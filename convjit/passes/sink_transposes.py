@@ -11,11 +11,11 @@
     %z = conv.general %a, %v window <...>
 
 Models ported from PyTorch keep activations in NCHW and transpose around every convolution. Elementwise ops,
-concatenations, reductions, padding and slices change places with the transposes of what they read, whatever the
-permutation, so that convolutions and what can be fused into them see NHWC only, and transposes remain where a program
-begins and ends. Operands that are broadcast are reordered while they are narrow, parameters by a transpose that
-`hoist-prepare` takes out of every call; any other operand is transposed only if an epilogue is won by it. Operands keep
-their order, and nothing is computed twice.
+concatenations, reductions, padding, slices and most reshapes change places with the transposes of what they read,
+whatever the permutation, so that convolutions and what can be fused into them see NHWC only, and transposes remain
+where a program begins and ends. Operands that are broadcast are reordered while they are narrow, parameters by a
+transpose that `hoist-prepare` takes out of every call; any other operand is transposed only if an epilogue is won by
+it. Operands keep their order, and nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -73,18 +73,21 @@ class _Sinker:
         count = num_ordered(name, len(op.operands))
         ordered, others = list(op.operands[:count]), op.operands[count:]
         axes = self._axes(ordered)
-        moved = None if axes is None else sunk(name, op.python_arguments, axes)
-        if axes is None or moved is None or not self._pays(name, ordered, axes):
+        if axes is None or not self._pays(name, ordered, axes):
             return None
-        arguments, result_axes = moved
+        shapes = shape_of(ordered[0].type), shape_of(op.results[0].type)
+        form = sunk(name, op.python_arguments, *shapes, axes)
+        if form is None:
+            return None
         operands = [*(self.transposes.reordered(v, inverse(axes), op) for v in ordered), *others]
-        types = [tensor_type(composed(shape_of(r.type), inverse(result_axes)), dtype_of(r.type)) for r in op.results]
-        new = PrimitiveOp(name, operands, types, arguments)
+        back = inverse(form.axes)
+        types = [tensor_type(composed(shape_of(r.type), back), dtype_of(r.type)) for r in op.results]
+        new = PrimitiveOp(form.name, operands, types, form.arguments)
         new.location = op.location
         Rewriter.insert_op(new, InsertPoint.before(op))
         for old, result in zip(op.results, new.results, strict=True):
             result.name_hint = old.name_hint
-            old.replace_all_uses_with(self.transposes.transposed(result, result_axes, op))
+            old.replace_all_uses_with(self.transposes.transposed(result, form.axes, op))
         return new
 
     def _axes(self, operands: Sequence[SSAValue]) -> Axes | None:

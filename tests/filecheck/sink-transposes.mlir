@@ -55,8 +55,37 @@ func.func @forward(%x: tensor<2x7x3xf32>, %w: tensor<4x1x3xf32>) -> tensor<2x8xf
 // CHECK: %c = mlx.primitive "Concatenate"(%y, %e) [2 : i64]
 // CHECK-NEXT: %p = mlx.primitive "Pad"(%c, %zero) [array<i64: 0, 2, 1>, array<i64: 0, 0, 1>, array<i64: 0, 0, 2>] : (tensor<2x7x8xf32>, tensor<f32>) -> tensor<2x10x8xf32>
 // CHECK-NEXT: %m = mlx.primitive "Reduce"(%p) [2 : i64, array<i64: 1>]
-// CHECK-NEXT: %s = mlx.primitive "Squeeze"(%m) [array<i64: 1>]
+// CHECK-NEXT: %s = mlx.primitive "Reshape"(%m) [array<i64: 2, 8>]
 // CHECK-NEXT: return %s
+
+// -----
+
+// Axes may be split and joined: pooling of NCHW by a reshape, and what attention does to pixels.
+func.func @forward(%x: tensor<2x4x6x3xf32>, %w: tensor<5x1x1x3xf32>) -> tensor<2x6x5xf32> {
+  %y = conv.general %x, %w window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 1> : (tensor<2x4x6x3xf32>, tensor<5x1x1x3xf32>) -> tensor<2x4x6x5xf32>
+  %t = mlx.primitive "Transpose"(%y) [array<i64: 0, 3, 1, 2>] : (tensor<2x4x6x5xf32>) -> tensor<2x5x4x6xf32>
+  %r = mlx.primitive "Reshape"(%t) [array<i64: 2, 5, 2, 2, 3, 2>] : (tensor<2x5x4x6xf32>) -> tensor<2x5x2x2x3x2xf32>
+  %m = mlx.primitive "Reduce"(%r) [5 : i64, array<i64: 3, 5>] : (tensor<2x5x2x2x3x2xf32>) -> tensor<2x5x2x1x3x1xf32>
+  %f = mlx.primitive "Reshape"(%m) [array<i64: 2, 5, -1>] : (tensor<2x5x2x1x3x1xf32>) -> tensor<2x5x6xf32>
+  %u = mlx.primitive "Transpose"(%f) [array<i64: 0, 2, 1>] : (tensor<2x5x6xf32>) -> tensor<2x6x5xf32>
+  return %u : tensor<2x6x5xf32>
+}
+// CHECK: %r = mlx.primitive "Reshape"(%y) [array<i64: 2, 2, 2, 3, 2, 5>]
+// CHECK-NEXT: %m = mlx.primitive "Reduce"(%r) [5 : i64, array<i64: 2, 4>]
+// CHECK-NEXT: %f = mlx.primitive "Reshape"(%m) [array<i64: 2, 6, 5>]
+// CHECK-NEXT: return %f
+
+// -----
+
+// Channels that are joined with the pixels behind them are no neighbours of these here.
+func.func @forward(%x: tensor<2x4x6x3xf32>, %w: tensor<8x1x1x3xf32>) -> tensor<2x2x96xf32> {
+  %y = conv.general %x, %w window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 1> : (tensor<2x4x6x3xf32>, tensor<8x1x1x3xf32>) -> tensor<2x4x6x8xf32>
+  %t = mlx.primitive "Transpose"(%y) [array<i64: 0, 3, 1, 2>] : (tensor<2x4x6x8xf32>) -> tensor<2x8x4x6xf32>
+  %r = mlx.primitive "Reshape"(%t) [array<i64: 2, 2, -1>] : (tensor<2x8x4x6xf32>) -> tensor<2x2x96xf32>
+  return %r : tensor<2x2x96xf32>
+}
+// CHECK: %t = mlx.primitive "Transpose"(%y)
+// CHECK-NEXT: %r = mlx.primitive "Reshape"(%t)
 
 // -----
 

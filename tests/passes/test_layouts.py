@@ -144,7 +144,7 @@ class _Random:
         rng, axis = self.rng, int(self.rng.integers(max(y.ndim, 1)))
         if y.ndim == 0:
             return mx.tanh(y)
-        match int(rng.integers(12)):
+        match int(rng.integers(14)):
             case 0:
                 return mx.maximum(0.0, y) + 0.5
             case 1:
@@ -165,8 +165,21 @@ class _Random:
                 return mx.flatten(y, axis, int(rng.integers(axis, y.ndim)))
             case 10:
                 return mx.concatenate(mx.split(y, [1], axis)[::-1], axis) if y.shape[axis] > 1 else y
+            case 11:
+                return y.reshape(self.factors(y.size))
+            case 12:
+                return mx.repeat(y[None], 2, 1 + axis)[0] if y.size < 500 else y
             case _:
                 return y * self.broadcast(y)
+
+    def factors(self, size: int) -> list[int]:
+        """A shape of so many elements."""
+        shape: list[int] = []
+        while size > 1:
+            shape.append(int(self.rng.choice([n for n in range(2, size + 1) if size % n == 0][:5])))
+            size //= shape[-1]
+            shape += [1] * int(self.rng.random() < 0.2)
+        return shape or [1]
 
     def broadcast(self, y: mx.array) -> mx.array:
         """Numbers of a shape that broadcasts to y's: axes of extent 1, and some missing in front."""
