@@ -100,6 +100,7 @@ def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
     depth, height, width = _outputs(loops)
     places = len(loops.phases) * depth * ceil(height / row_block) * ceil(width / column_block)
     weights_first = _weights_first(kernel, loops, machine)
+    units = UNITS if weights_first or len(loops.phases) > 1 else UNITS // 2
     terms = min(MAX_CHAIN, max(1, machine.l2_bytes // 2 // (4 * lanes * tile.vectors)))
     parts = _parts(kernel, tile, places * blocks)
     choices = {
@@ -107,7 +108,7 @@ def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
         "lanes": lanes,
         "row_block": row_block,
         "shares_sums": int(parts > 1),
-        "splits": min(blocks, ceil((UNITS if weights_first else UNITS // 2) / max(places, 1))),
+        "splits": min(blocks, ceil(units / max(places, 1))),
         "terms": min(terms, ceil(_terms(kernel) / parts)),
         "tile_columns": tile.columns,
         "tile_rows": tile.rows,
