@@ -3,16 +3,13 @@
 MLX 0.32 does not survive every bad argument: no channels or no groups end the process with a signal, no output
 channels or an empty kernel end it inside BLAS, a kernel larger than its padded input by less than a stride reads
 beyond the input. While a user's function is captured, its calls of `mx.conv*` are therefore validated first.
-A function that bound a name early, by `from mlx.core import conv2d`, calls MLX directly and is not seen here.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
 import operator
 import sys
-import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +19,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.geometry import Geometry, GeometryError, Window
+from convjit.intercept import convolutions_intercepted
 
 NameOf = Callable[[object], str | None]
 """The path of a module in the user's model, such as "layers.0.conv1", or None for a module it does not know."""
@@ -171,19 +169,6 @@ def _name(dtype: mx.Dtype) -> str:
     return str(dtype).removeprefix("mlx.core.")
 
 
-class _Capture(threading.local):
-    """The captures that run in this thread: the `name_of` of each, outermost first."""
-
-    def __init__(self) -> None:
-        self.names: list[NameOf] = []
-
-
-_capture = _Capture()
-_lock = threading.Lock()
-_depth = 0
-_originals: dict[str, Callable[..., mx.array]] = {}
-
-
 def _layer(name_of: NameOf) -> str:
     """The quoted path of the module that makes the call, with a leading space; empty if no known module does."""
     frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
@@ -198,29 +183,6 @@ def _layer(name_of: NameOf) -> str:
     return ""
 
 
-def _checked(function: str, original: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """`original`, validated in threads that capture, untouched in all others."""
-    form = _FORMS[function]
-
-    @functools.wraps(original)
-    def call(*args: Any, **kwargs: Any) -> mx.array:
-        if not _capture.names:
-            return original(*args, **kwargs)
-        try:
-            bound = form.signature.bind(*args, **kwargs)
-        except TypeError:
-            return original(*args, **kwargs)  # raises, and lists the arguments it takes
-        bound.apply_defaults()
-        try:
-            _check(form, bound.arguments)
-        except (TypeError, GeometryError) as error:
-            kind = TypeError if isinstance(error, TypeError) else GeometryError
-            raise kind(f"{function}{_layer(_capture.names[-1])}: {error}") from None
-        return original(*args, **kwargs)
-
-    return call
-
-
 @contextmanager
 def checked_convolutions(name_of: NameOf) -> Generator[None]:
     """While this is entered, bad arguments of this thread's `mx.conv*` calls raise before MLX sees them.
@@ -233,20 +195,24 @@ def checked_convolutions(name_of: NameOf) -> Generator[None]:
         TypeError: an argument is of a type that MLX does not take.
         GeometryError: the arguments do not make a convolution, or one that MLX gets wrong.
     """
-    global _depth
-    with _lock:
-        if _depth == 0:
-            for function in _FORMS:
-                _originals[function] = getattr(mx, function)
-                setattr(mx, function, _checked(function, _originals[function]))
-        _depth += 1
-    _capture.names.append(name_of)
-    try:
+
+    def checked(
+        name: str, original: Callable[..., mx.array], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> mx.array:
+        form = _FORMS.get(name)
+        if form is None:
+            return original(*args, **kwargs)
+        try:
+            bound = form.signature.bind(*args, **kwargs)
+        except TypeError:
+            return original(*args, **kwargs)  # raises, and lists the arguments it takes
+        bound.apply_defaults()
+        try:
+            _check(form, bound.arguments)
+        except (TypeError, GeometryError) as error:
+            kind = TypeError if isinstance(error, TypeError) else GeometryError
+            raise kind(f"{name}{_layer(name_of)}: {error}") from None
+        return original(*args, **kwargs)
+
+    with convolutions_intercepted(checked):
         yield
-    finally:
-        _capture.names.pop()
-        with _lock:
-            _depth -= 1
-            if _depth == 0:
-                for function, original in _originals.items():
-                    setattr(mx, function, original)

@@ -18,6 +18,7 @@ from convjit.errors import CompileError, FallbackWarning
 from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
 from convjit.kernel import Accuracy
 from convjit.options import Fallback, Options
+from convjit.randomness import random_state
 from convjit.replay import UnknownPrimitive
 from convjit.report import REPRODUCE
 from convjit.state import Walk
@@ -62,8 +63,8 @@ def compile(
 ) -> Any:
     """Compile the convolutions of a function or a module, with what surrounds them fused in.
 
-    The result is called like the original and gives the same results; gradients flow as before (under grad, vmap and
-    mx.compile the original runs). Each new combination of structure, shapes, dtypes, constants and module attributes
+    The result is called like the original and gives the same results; gradients flow as before: under a transformation
+    of MLX the original runs. Each new combination of structure, shapes, dtypes, constants and module attributes
     is captured once, as with `mx.compile`. Weights may change at any time.
 
     Args:
@@ -155,13 +156,15 @@ class Compiled:
             return self._function(*args, **kwargs)
         arguments = read_arguments(args, kwargs)
         if any_tracer(arguments.arrays):
-            return self._function(*args, **kwargs)
+            return self._run_transformed(args, kwargs)
         key = (self._options.backend or _default_backend(), arguments.key)
         entry, tracers = self._find(key)
         if entry is None and not tracers:
-            entry = self._add(key, arguments, args, kwargs)
+            entry, tracers = self._add(key, arguments, args, kwargs)
             if entry is not None and entry.is_doubtful:
                 return self._run_doubtful(key, entry, args, kwargs)
+        if tracers:
+            return self._run_transformed(args, kwargs)
         program = entry.program if entry else None  # once: another thread may give it up
         if entry is None or program is None:
             return self._function(*args, **kwargs)
@@ -191,30 +194,32 @@ class Compiled:
 
     def _add(
         self, key: tuple[Any, ...], arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Entry | None:
-        """Capture and compile a new signature; None if plain MLX is to run this once: there is a tracer, or state
-        that a first call makes."""
+    ) -> tuple[Entry | None, bool]:
+        """Capture and compile a new signature; no entry if plain MLX is to run this once, because of state that a first
+        call makes, or of a tracer that was found on the way, which the second result tells."""
         from convjit import entry as entries
 
         with self._lock:
             entry, tracers = self._find(key)
             if entry is not None or tracers:
-                return entry
+                return entry, tracers
             walk = Walk().follow(self._function)
             _, paths = argument_paths(args, kwargs, parameter_names(self._function))
             for path, module in zip(paths, arguments.modules, strict=True):
                 walk.follow(module, path)
             read = [*(s.get() for s in walk.slots), *(array for _, array in walk.captured)]
-            if any_tracer([*read, *mx.random.state]):  # pyright: ignore[reportGeneralTypeIssues]
-                return None
+            if any_tracer([*read, random_state()]):
+                return None, True
             mx.eval(read)
             call = entries.CallSite(self._name, self._function, args, kwargs, arguments, walk)
             entry = entries.make(call, self._options, key[0], Snapshot(walk))
-            if entry is None or self._may_settle(key, entry):
-                return None
+            if entry is None:
+                return None, True
+            if self._may_settle(key, entry):
+                return None, False
             if not entry.is_doubtful:
                 self._keep(key, entry)
-            return entry
+            return entry, False
 
     def _may_settle(self, key: tuple[Any, ...], entry: Entry) -> bool:
         """Did the function change the structure of its state for the first time? Optimizers do so in their first step:
@@ -235,6 +240,13 @@ class Compiled:
                 self._entries.popitem(last=False)
             self._last = entry
         self._report(entry)
+
+    def _run_transformed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the function itself, under a transformation of MLX."""
+        from convjit.transforms import differentiable_convolutions
+
+        with differentiable_convolutions():
+            return self._function(*args, **kwargs)
 
     def _run_doubtful(self, key: tuple[Any, ...], entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the function itself, with its convolutions checked: most likely it raises the user's own error again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from typing import Any
 
 import mlx.core as mx
 
@@ -51,6 +52,24 @@ def _refuses_evaluation(array: mx.array) -> bool:
 
 any_tracer: Callable[[Iterable[mx.array]], bool] = _Probe()
 """Is there a tracer among these arrays? 1 us an array, without evaluating it."""
+
+_export_only: Any = None
+
+
+def exporting() -> bool:
+    """Is `mx.export_function` at work in this thread? Told by a Metal kernel, which MLX lets nobody else make where
+    there is no Metal; so the answer is no on a Mac."""
+    global _export_only
+    if mx.metal.is_available():
+        return False
+    if _export_only is None:
+        _export_only = mx.fast.metal_kernel("export_only", [], ["y"], "y[0] = 0;")
+    try:
+        _export_only(inputs=[], grid=(1, 1, 1), threadgroup=(1, 1, 1), output_shapes=[(1,)], output_dtypes=[mx.float32])
+    except RuntimeError:
+        return False
+    return True
+
 
 _thread = threading.local()
 
