@@ -15,11 +15,12 @@ from convjit.backends import Backend, BackendError
 from convjit.capture import Capture
 from convjit.emit.region import kernel_of
 from convjit.explain import rows
-from convjit.ir.conv import FusedOp
+from convjit.ir.conv import KernelOp
 from convjit.kernel import Kernel
 from convjit.options import Options
 from convjit.passes import STAGES
 from convjit.passes.raise_conv import named_convolutions
+from convjit.passes.raise_weight_gradient import named_weight_gradients
 from convjit.passes.schedule import Refused
 from convjit.report import PLAIN
 from convjit.schedule import Schedule
@@ -36,7 +37,7 @@ class Lowered:
     Attributes:
         module: `@prepare` and `@forward`.
         constants: the arrays behind traced arguments of kind "constant".
-        fused: its convolutions on kernels, in program order.
+        fused: its kernels, in program order.
         pipeline: the passes that made it.
         refused: layer -> why it is not on a kernel of ours.
         slower: the layers that could be, but MLX's own op was measured to be faster.
@@ -44,13 +45,13 @@ class Lowered:
 
     module: ModuleOp
     constants: list[mx.array]
-    fused: dict[FusedOp, Kernel]
+    fused: dict[KernelOp, Kernel]
     pipeline: str
     refused: dict[str, str]
     slower: frozenset[str]
 
     def kernels(self) -> Iterator[tuple[str, Kernel, Schedule]]:
-        """Layer, kernel and schedule of every convolution on a kernel of ours, in program order."""
+        """Layer, kernel and schedule of every kernel of ours, in program order."""
         for op, kernel in self.fused.items():
             if op.schedule is not None:
                 yield op.layer.data if op.layer else "conv", kernel, op.schedule.data
@@ -96,7 +97,7 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
             refused.update(e.reasons)
             slower |= e.slower
             continue
-        fused = {op: kernel_of(op) for op in module.walk() if isinstance(op, FusedOp)}
+        fused = {op: kernel_of(op) for op in module.walk() if isinstance(op, KernelOp)}
         return Lowered(module, constants, fused, spec, refused, slower)
 
 
@@ -105,6 +106,9 @@ def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[
     for layer, conv in named_convolutions(module):
         if layer in refused:
             conv.attributes["refused"] = StringAttr(refused[layer])
+    for layer, gradient in named_weight_gradients(module):
+        if layer in refused:
+            gradient.root.attributes["refused"] = StringAttr(refused[layer])
     return module, constants
 
 

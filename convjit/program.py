@@ -16,7 +16,7 @@ from convjit import replay
 from convjit.backends import Backend, Call, Stretch
 from convjit.ir.arguments import FunctionArgument, arguments_of
 from convjit.ir.attributes import PackedType
-from convjit.ir.conv import FusedOp, PackOp, StretchOp, YieldOp
+from convjit.ir.conv import FusedOp, KernelOp, PackOp, StretchOp, YieldOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import dtype_of, shape_of
 from convjit.kernel import Kernel
@@ -107,14 +107,14 @@ class Program:
         )
 
 
-def build(module: ModuleOp, backend: Backend, constants: list[mx.array], kernels: dict[FusedOp, Kernel]) -> Program:
+def build(module: ModuleOp, backend: Backend, constants: list[mx.array], kernels: dict[KernelOp, Kernel]) -> Program:
     """A program from a scheduled module, whose kernels are compiled.
 
     Args:
         module: `@prepare` and `@forward`.
         backend: what runs its stretches.
         constants: the arrays behind traced arguments of kind "constant".
-        kernels: the kernel of every fused convolution.
+        kernels: the kernel of every op that is one.
 
     Raises:
         BackendError: if a kernel cannot be compiled.
@@ -129,12 +129,12 @@ def build(module: ModuleOp, backend: Backend, constants: list[mx.array], kernels
     )
 
 
-def _schedule(op: FusedOp) -> Schedule:
+def _schedule(op: KernelOp) -> Schedule:
     assert op.schedule is not None
     return op.schedule.data
 
 
-def _function(op: FuncOp, backend: Backend, kernels: dict[FusedOp, Kernel]) -> Function:
+def _function(op: FuncOp, backend: Backend, kernels: dict[KernelOp, Kernel]) -> Function:
     block = op.body.block
     numbers: dict[SSAValue, int] = {value: n for n, value in enumerate(block.args)}
     initial: list[Any] = [None] * len(numbers)
@@ -172,7 +172,7 @@ def _function(op: FuncOp, backend: Backend, kernels: dict[FusedOp, Kernel]) -> F
     return Function(arguments, initial, steps, results, [n in owned for n in results])
 
 
-def _run(op: Operation, backend: Backend, kernels: dict[FusedOp, Kernel], prepared: set[SSAValue]) -> Run:
+def _run(op: Operation, backend: Backend, kernels: dict[KernelOp, Kernel], prepared: set[SSAValue]) -> Run:
     if isinstance(op, PrimitiveOp):
         return _replayed(op)
     if isinstance(op, PackOp):
@@ -196,7 +196,7 @@ def _replayed(op: PrimitiveOp) -> Run:
     return run
 
 
-def _stretch(op: StretchOp, kernels: dict[FusedOp, Kernel], prepared: set[SSAValue]) -> Stretch:
+def _stretch(op: StretchOp, kernels: dict[KernelOp, Kernel], prepared: set[SSAValue]) -> Stretch:
     block = op.body.block
     numbers: dict[SSAValue, int] = {value: n for n, value in enumerate(block.args)}
     calls: list[Call] = []
@@ -205,15 +205,16 @@ def _stretch(op: StretchOp, kernels: dict[FusedOp, Kernel], prepared: set[SSAVal
         if isinstance(inner, YieldOp):
             outputs = tuple(numbers[v] for v in inner.arguments)
             continue
-        assert isinstance(inner, FusedOp) and isinstance(inner.weight.type, PackedType)
-        for result in inner.outputs:
+        assert isinstance(inner, KernelOp)
+        assert not isinstance(inner, FusedOp) or isinstance(inner.weight.type, PackedType)
+        for result in inner.results:
             numbers[result] = len(numbers)
         calls.append(
             Call(
                 kernels[inner],
                 _schedule(inner),
                 tuple(numbers[v] for v in inner.operands),
-                tuple(numbers[v] for v in inner.outputs),
+                tuple(numbers[v] for v in inner.results),
             )
         )
     ours = frozenset(number for number, value in enumerate(op.inputs) if value in prepared)

@@ -209,7 +209,7 @@ def test_dump(tmp_path, monkeypatch):
     folders = sorted(p.name for p in (tmp_path / "dump").iterdir())
     assert folders == ["001-Block", "002-Block"]
     files = sorted(p.name for p in (tmp_path / "dump" / "001-Block").iterdir())
-    assert files[0] == "00-traced.mlir" and files[1] == "01-raise-conv.mlir"
+    assert files[0] == "00-traced.mlir" and files[1] == "01-raise-weight-gradient.mlir"
     for file in (tmp_path / "dump" / "001-Block").glob("*.mlir"):
         parsed(file.read_text())
     assert sorted(p.name for p in (tmp_path / "dump" / "001-Block" / "sources").iterdir()) == [

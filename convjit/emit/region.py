@@ -1,4 +1,4 @@
-"""`conv.fused` -> `Kernel`: the one place where the IR becomes plain values."""
+"""`conv.fused` and `conv.weight_gradient` -> `Kernel`: the one place where the IR becomes plain values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
 from xdsl.ir import Operation, SSAValue
 
-from convjit.ir.conv import FusedOp, YieldOp
+from convjit.ir.conv import FusedOp, KernelOp, YieldOp
 from convjit.ir.types import element_type, shape_of
-from convjit.kernel import Accuracy, Epilogue, Extra, Instruction, Kernel
+from convjit.kernel import Accuracy, Epilogue, Extra, Instruction, Kernel, identity_epilogue
 
 _PREDICATES = (
     *("false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord"),
@@ -18,20 +18,31 @@ _PREDICATES = (
 )
 
 
-def kernel_of(op: FusedOp) -> Kernel:
-    """The kernel that a fused convolution asks for."""
+def kernel_of(op: KernelOp) -> Kernel:
+    """The kernel that an op asks for."""
+    if isinstance(op, FusedOp):
+        return _convolution(op)
+    dtype = _dtype(op.input)
+    return Kernel(op.geometry, dtype, (), identity_epilogue(dtype), (dtype,), _accuracy(op), "weight_gradient")
+
+
+def _convolution(op: FusedOp) -> Kernel:
     geometry = op.geometry
     rank = len(geometry.out_shape)
     extras = tuple(Extra((1,) * (rank - len(shape_of(e.type))) + shape_of(e.type), _dtype(e)) for e in op.extras)
-    accuracy = op.attributes.get("accuracy")
     return Kernel(
         geometry,
         _dtype(op.input),
         extras,
         _epilogue(op),
         tuple(map(_dtype, op.outputs)),
-        cast(Accuracy, accuracy.data) if isinstance(accuracy, StringAttr) else "fast",
+        _accuracy(op),
     )
+
+
+def _accuracy(op: KernelOp) -> Accuracy:
+    accuracy = op.attributes.get("accuracy")
+    return cast(Accuracy, accuracy.data) if isinstance(accuracy, StringAttr) else "fast"
 
 
 def _dtype(value: SSAValue) -> str:

@@ -7,6 +7,8 @@
   %s = arith.addf %sum, %bias : f32
   conv.yield %s : f32
 } : (tensor<...>, tensor<...>) -> tensor<...>
+
+%dw = conv.weight_gradient %x, %dy window <strides = ...> : (tensor<...>, tensor<...>) -> tensor<...>
 """
 
 from __future__ import annotations
@@ -190,6 +192,62 @@ class FusedOp(IRDLOperation):
 
 
 @irdl_op_definition
+class WeightGradientOp(IRDLOperation):
+    """The gradient of a convolution with respect to its weight, of its input and its output's gradient: one kernel.
+
+    `window` is that of the convolution, neither transposed nor flipped; the result is (O, *kernel, C / groups), and
+    dw[o, k, c] is the sum over images and outputs y of dy[y, o] * x[y * stride - pad + k * dilation, c], channels c
+    counted within the group of o, and x zero outside.
+    """
+
+    name = "conv.weight_gradient"
+
+    input = operand_def(TensorType)
+    output_gradient = operand_def(TensorType)
+    window = prop_def(WindowAttr)
+    layer = opt_prop_def(StringAttr)
+    schedule = opt_prop_def(ScheduleAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+    assembly_format = (
+        "$input `,` $output_gradient `window` $window (`layer` $layer^)? (`schedule` $schedule^)? attr-dict "
+        "`:` `(` type($input) `,` type($output_gradient) `)` `->` type($result)"
+    )
+
+    def __init__(
+        self,
+        input: SSAValue,
+        output_gradient: SSAValue,
+        window: Window,
+        result_type: Attribute,
+        layer: StringAttr | None = None,
+    ):
+        super().__init__(
+            operands=[input, output_gradient],
+            properties={"window": WindowAttr(window), "layer": layer},
+            result_types=[result_type],
+        )
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the convolution whose weight it is."""
+        return checked_geometry(self.input, self.result, self.window.data, [self.output_gradient])
+
+    def verify_(self) -> None:
+        _ = self.geometry
+        if self.window.data.transposed or self.window.data.flip:
+            raise VerifyException("a weight gradient's window is neither transposed nor flipped")
+        read, given = element_type(self.input), element_type(self.output_gradient)
+        if read != given:
+            raise VerifyException(f"the input has elements of type {read}, the gradient of the output of type {given}")
+
+
+KernelOp = FusedOp | WeightGradientOp
+"""The ops that are kernels."""
+
+
+@irdl_op_definition
 class PackOp(IRDLOperation):
     """A weight in the order in which a kernel with this window and schedule reads it."""
 
@@ -242,4 +300,8 @@ class StretchOp(IRDLOperation):
             raise VerifyException("expected a conv.yield of one value for each result")
 
 
-CONV = Dialect("conv", [GeneralOp, FusedOp, PackOp, StretchOp, YieldOp], [WindowAttr, ScheduleAttr, PackedType])
+CONV = Dialect(
+    "conv",
+    [GeneralOp, FusedOp, WeightGradientOp, PackOp, StretchOp, YieldOp],
+    [WindowAttr, ScheduleAttr, PackedType],
+)

@@ -19,7 +19,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from convjit import replay
 from convjit.geometry import Window
 from convjit.ir.arguments import arguments_of
-from convjit.ir.conv import FusedOp, GeneralOp, PackOp, StretchOp, YieldOp
+from convjit.ir.conv import FusedOp, GeneralOp, PackOp, StretchOp, WeightGradientOp, YieldOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of
 
@@ -121,6 +121,8 @@ def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
             return [mx.array(op.python_value, dtype_of(op.output.type))]
         case GeneralOp():
             return [_convolve(operands[0], operands[1], op.window.data)]
+        case WeightGradientOp():
+            return [_weight_gradient(operands[0], operands[1], op)]
         case PackOp():
             return operands
         case StretchOp():
@@ -135,6 +137,13 @@ def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
 
 def _convolve(x: Array, w: Array, window: Window) -> Array:
     return replay.call("Convolution", astuple(window), [x, w], [])[0]
+
+
+def _weight_gradient(x: Array, dy: Array, op: WeightGradientOp) -> Array:
+    x, dy, dtype = x.astype(mx.float32), dy.astype(mx.float32), dtype_of(op.result.type)
+    weight = mx.zeros(shape_of(op.result.type))
+    _, (gradient,) = mx.vjp(lambda w: [_convolve(x, w, op.window.data)], [weight], [dy])
+    return gradient.astype(dtype)
 
 
 def _scalar(op: Operation, operands: list[Any]) -> Array:

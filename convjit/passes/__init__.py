@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
     from xdsl.passes import ModulePass
 
-OPTIMIZE = "raise-conv,sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue"
+OPTIMIZE = "raise-weight-gradient,raise-conv,sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue"
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
 
 LOWER = "schedule{backend=BACKEND},hoist-prepare,form-stretches"
@@ -25,6 +25,7 @@ STAGES = ("traced", "raised", "fused", "scheduled")
 """The stages of the IR that have a name of their own; any pass of the pipeline names the IR behind it, too."""
 
 _CLASSES = {
+    "raise-weight-gradient": "RaiseWeightGradientPass",
     "raise-conv": "RaiseConvPass",
     "sink-transposes": "SinkTransposesPass",
     "merge-groups": "MergeGroupsPass",

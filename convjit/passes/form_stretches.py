@@ -27,7 +27,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 
-from convjit.ir.conv import FusedOp, StretchOp, YieldOp
+from convjit.ir.conv import KernelOp, StretchOp, YieldOp
 
 
 def _partition(block: Block) -> list[Operation | list[Operation]]:
@@ -42,9 +42,9 @@ def _partition(block: Block) -> list[Operation | list[Operation]]:
     for op in block.ops:
         if op is terminator:
             continue
-        is_kernel = isinstance(op, FusedOp)
+        is_kernel = isinstance(op, KernelOp)
         phase[op] = max(
-            (phase[v.owner] + (not is_kernel and isinstance(v.owner, FusedOp)) for v in op.operands), default=0
+            (phase[v.owner] + (not is_kernel and isinstance(v.owner, KernelOp)) for v in op.operands), default=0
         )
         (kernels if is_kernel else plain).setdefault(phase[op], []).append(op)
     order: list[Operation | list[Operation]] = []

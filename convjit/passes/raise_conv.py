@@ -40,11 +40,18 @@ def geometry_of(op: PrimitiveOp) -> Geometry:
 
 
 def named_convolutions(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
-    """Every `Convolution` with its layer's name, unique in the module, in program order."""
+    """Every `Convolution` with its layer's name, unique in the module, in program order.
+
+    A convolution that was given its name by a pass keeps it.
+    """
     counts: dict[str, int] = {}
     for function in forward_of(module):
         for op in function.body.block.ops:
             if isinstance(op, PrimitiveOp) and is_primitive(op, "Convolution"):
+                given = op.attributes.get("layer")
+                if isinstance(given, StringAttr):
+                    yield given.data, op
+                    continue
                 name = _layer(op.operands[1])
                 counts[name] = counts.get(name, 0) + 1
                 yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), op

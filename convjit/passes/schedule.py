@@ -5,7 +5,8 @@
     %p = conv.pack %w window <...> schedule <"cpu/direct.c", ...> : tensor<...> -> !conv.packed<tensor<64x3x3x64xf32>>
     %y = conv.fused %x, %p window <...> schedule <"cpu/direct.c", ...> {...} : (tensor<...>, !conv.packed<...>) -> ...
 
-Two kernels that read one weight in the same order share its packed form. A kernel that the backend refuses raises
+Two kernels that read one weight in the same order share its packed form; a weight gradient reads both of its operands
+as they are, and gets a schedule only. A kernel that the backend refuses raises
 `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
 traced stays in its place. A schedule that failed its proof on this machine is not chosen again (`convjit.proof.trust`);
 the attribute `note` says so. Where candidates were measured on this machine (`convjit.tuning`), the fastest is chosen;
@@ -25,7 +26,7 @@ from xdsl.passes import ModulePass
 from convjit.backends import Backend, registry
 from convjit.emit.region import kernel_of
 from convjit.ir.attributes import ScheduleAttr
-from convjit.ir.conv import FusedOp, PackOp
+from convjit.ir.conv import FusedOp, KernelOp, PackOp
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
@@ -46,7 +47,7 @@ class Refused(Exception):
         self.slower = slower
 
 
-def _decide(ops: list[FusedOp], backend: Backend) -> list[ScheduleAttr]:
+def _decide(ops: list[KernelOp], backend: Backend) -> list[ScheduleAttr]:
     schedules: list[ScheduleAttr] = []
     refused: dict[str, str] = {}
     slower: set[str] = set()
@@ -88,17 +89,19 @@ class SchedulePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
             block = function.body.block
-            fused = [o for o in block.ops if isinstance(o, FusedOp)]
+            kernels = [o for o in block.ops if isinstance(o, KernelOp)]
             if self.accuracy != "fast":
-                for conv in fused:
-                    conv.attributes["accuracy"] = StringAttr(self.accuracy)
+                for kernel in kernels:
+                    kernel.attributes["accuracy"] = StringAttr(self.accuracy)
             packs: dict[tuple[SSAValue, str, str], SSAValue] = {}
-            for conv, schedule in zip(fused, _decide(fused, registry.get(self.backend)), strict=True):
+            for conv, schedule in zip(kernels, _decide(kernels, registry.get(self.backend)), strict=True):
+                conv.properties["schedule"] = schedule
+                if not isinstance(conv, FusedOp):
+                    continue
                 key = (conv.weight, str(conv.window), str(schedule))
                 if key not in packs:
                     pack = PackOp(conv.weight, conv.window, schedule)
                     pack.result.name_hint = conv.weight.name_hint
                     block.insert_op_before(pack, conv)
                     packs[key] = pack.result
-                conv.properties["schedule"] = schedule
                 conv.operands[1] = packs[key]

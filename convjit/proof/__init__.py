@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, prod
 
 import mlx.core as mx
 import numpy as np
@@ -102,7 +103,7 @@ def prove(kernel: Kernel, schedule: Schedule, run: Run, seed: int = SEED) -> Ver
         text = f"{type(e).__name__}: {e}"
         out_of_memory = isinstance(e, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY)
         return Verdict(error=text, is_lasting=not out_of_memory)
-    expected_shape = kernel.geometry.out_shape
+    expected_shape = kernel.result_shape
     if any(r.shape != expected_shape for r in results):
         return Verdict(error=f"results have shapes {[r.shape for r in results]} instead of {expected_shape}")
     outputs = _with_suspects(samples(kernel, schedule, generator), results)
@@ -121,11 +122,10 @@ def prove(kernel: Kernel, schedule: Schedule, run: Run, seed: int = SEED) -> Ver
 
 
 def inputs(kernel: Kernel, generator: np.random.Generator) -> list[mx.array]:
-    """Random input, weight (O, *kernel, C / groups) and extras, so that results are about as large as 1."""
-    geometry = kernel.geometry
-    terms = np.prod(geometry.weight_shape[1:])
-    x = _around_zero(generator, geometry.in_shape)
-    w = _around_zero(generator, geometry.weight_shape) / np.float32(terms**0.5)
+    """Random operands, see `Kernel.operand_shapes`, and extras, so that results are about as large as 1."""
+    first, second = kernel.operand_shapes
+    x = _around_zero(generator, first)
+    w = _around_zero(generator, second) / np.float32(kernel.terms**0.5)
     # Positive, so that no logarithm, root or quotient of theirs is NaN.
     extras = [generator.uniform(0.25, 1.75, e.shape).astype(np.float32) for e in kernel.extras]
     dtypes = [kernel.dtype, kernel.dtype, *(e.dtype for e in kernel.extras)]
@@ -163,8 +163,12 @@ def runner(backend: Backend, kernel: Kernel, schedule: Schedule) -> Run:
 
 
 def for_proof(kernel: Kernel, schedule: Schedule) -> Kernel:
-    """The same kernel for as few images as show every way it treats them: a full tile of images and one more."""
-    tile = dict(schedule.choices).get("images", 1)
-    batch = min(kernel.geometry.batch, int(tile) + 1)
+    """The same kernel for as few images as show every way it treats them: a full tile of images and one more; where it
+    sums over them, two blocks of pixels for each part."""
+    tile = int(dict(schedule.choices).get("images", 1))
+    if kernel.operation == "weight_gradient":
+        pixels = prod(schedule.number(n) for n in ("row_block", "column_block", "segments"))
+        tile = ceil(2 * schedule.number("parts") * pixels / prod(kernel.geometry.out_size))
+    batch = min(kernel.geometry.batch, tile + 1)
     extras = tuple(replace(e, shape=(min(e.shape[0], batch), *e.shape[1:])) for e in kernel.extras)
     return replace(kernel, geometry=replace(kernel.geometry, batch=batch), extras=extras)

@@ -215,6 +215,7 @@ def kernel_of(record: dict[str, Any]) -> Kernel:
         ),
         tuple(record["result_dtypes"]),
         record["accuracy"],
+        record.get("operation", "convolution"),
     )
 
 

@@ -66,13 +66,14 @@ def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs, products:
 
     Args:
         kernel: the convolution and its epilogue.
-        arrays: input, weight (O, *kernel, C / groups), extras.
+        arrays: its operands, see `Kernel.operand_shapes`, and extras.
         outputs: where.
         products: the type of what is summed. Only transforms round it to storage; elsewhere, products of halves are
             exact, and a bound as wide as the rounding of halves would let a whole part of a long sum be missing.
     """
     x, w, *extras = arrays
-    sums, magnitudes = _sums(kernel.geometry, x, w, outputs)
+    definition = _gradients if kernel.operation == "weight_gradient" else _sums
+    sums, magnitudes = definition(kernel.geometry, x, w, outputs)
     reach = TOLERANCE[products] * magnitudes
     picked = [pick(e, outputs) for e in extras]
     found: list[Bounds] = []
@@ -121,6 +122,26 @@ def _sums_of_chunk(geometry: Geometry, x: Stored, w: Stored, outputs: Outputs) -
     patches = x[(n[:, None, None], *(p[:, :, None] for p in positions), channels)] * inside[:, :, None]
     products = patches.astype(np.float64) * weights[channel]
     return products.sum((1, 2)), np.abs(products).sum((1, 2))
+
+
+def _gradients(geometry: Geometry, x: Stored, dy: Stored, outputs: Outputs) -> tuple[Array, Array]:
+    """Elements of the gradient of the weight by its definition, and the sums of absolute products."""
+    window, group_outputs = geometry.window, geometry.out_channels // geometry.window.groups
+    group_inputs = geometry.in_channels // window.groups
+    sums: list[tuple[float, float]] = []
+    for o, *tap, channel in zip(*(axis.tolist() for axis in outputs), strict=True):
+        inside, positions = np.ones(geometry.out_size, bool), [np.arange(geometry.batch)]
+        for axis, k in enumerate(tap):
+            met = np.arange(geometry.out_size[axis]) * window.strides[axis] + k * window.kernel_dilation[axis]
+            met -= window.pad_lo[axis]
+            extent = geometry.in_size[axis]
+            inside &= ((met >= 0) & (met < extent)).reshape([-1, *(1,) * (geometry.rank - axis - 1)])
+            positions.append(np.clip(met, 0, extent - 1))
+        seen = x[np.ix_(*positions, [o // group_outputs * group_inputs + channel])][..., 0]
+        products = np.where(inside, seen, 0).astype(np.float64) * dy[..., o]
+        sums.append((products.sum(), np.abs(products).sum()))
+    totals = np.array(sums)
+    return totals[:, 0], totals[:, 1]
 
 
 def _lanes(function: Callable[[float], float]) -> Callable[[Array], Array]:

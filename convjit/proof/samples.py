@@ -32,6 +32,8 @@ _MAX_PRODUCTS = 32_000_000
 def samples(kernel: Kernel, schedule: Schedule, generator: np.random.Generator) -> Outputs:
     """Indices of the outputs to check: one array an axis (batch, spatial axes, channels)."""
     geometry = kernel.geometry
+    if kernel.operation == "weight_gradient":
+        return _of_weight(kernel, schedule, generator)
     shape = geometry.out_shape
     chosen = np.concatenate(
         [
@@ -43,6 +45,24 @@ def samples(kernel: Kernel, schedule: Schedule, generator: np.random.Generator) 
     )
     most = max(1, _MAX_PRODUCTS // math.prod(geometry.weight_shape[1:]))
     return tuple(generator.permutation(chosen)[:most].T)
+
+
+def _of_weight(kernel: Kernel, schedule: Schedule, generator: np.random.Generator) -> Outputs:
+    """Elements of a weight's gradient: corners, both sides of the ends of tiles, random ones."""
+    shape, tiles = kernel.result_shape, _tiles(schedule)
+    marks = [np.array(sorted({0, n - 1, *_ends(tiles, n)})) for n in shape]
+    count = max(map(len, marks))
+    chosen = np.concatenate(
+        [
+            np.array(list(itertools.product(*({0, n - 1} for n in shape)))),
+            *(
+                np.stack([np.resize(generator.permutation(axis), count) for axis in marks], axis=1)
+                for _ in range(_ROUNDS)
+            ),
+            np.stack([generator.integers(0, n, RANDOM) for n in shape], axis=1),
+        ]
+    )
+    return tuple(generator.permutation(chosen)[: max(1, _MAX_PRODUCTS // kernel.terms)].T)
 
 
 def _marked(geometry: Geometry, schedule: Schedule, generator: np.random.Generator) -> npt.NDArray[np.int64]:

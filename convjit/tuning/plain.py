@@ -17,11 +17,13 @@ Arrays = Sequence[mx.array]
 
 
 def function(kernel: Kernel) -> Callable[[Arrays], list[mx.array]]:
-    """A function of input, weight (O, *kernel, C / groups) and extras that gives the kernel's results.
+    """A function of a kernel's operands (`Kernel.operand_shapes`) and extras that gives its results.
 
     Storage types are the kernel's own: MLX convolves in half where the kernel reads half, and sums in fp32.
     """
     window, epilogue = astuple(kernel.geometry.window), kernel.epilogue
+    if kernel.operation == "weight_gradient":
+        return _weight_gradient(kernel)
 
     def run(arrays: Arrays) -> list[mx.array]:
         x, w, *extras = arrays
@@ -30,6 +32,18 @@ def function(kernel: Kernel) -> Callable[[Arrays], list[mx.array]]:
         for instruction in epilogue.instructions:
             values.append(_value(instruction, [values[o] for o in instruction.operands]))
         return [mx.broadcast_to(values[r], total.shape) for r in epilogue.results]
+
+    return run
+
+
+def _weight_gradient(kernel: Kernel) -> Callable[[Arrays], list[mx.array]]:
+    """As MLX differentiates a convolution; the weight itself does not matter."""
+    window = astuple(kernel.geometry.window)
+    weight = mx.zeros(kernel.result_shape, MLX_DTYPES[kernel.dtype])
+
+    def run(arrays: Arrays) -> list[mx.array]:
+        x, dy = arrays
+        return mx.vjp(lambda w: replay.call("Convolution", window, [x, w], []), [weight], [dy])[1]
 
     return run
 

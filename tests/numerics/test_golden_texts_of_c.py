@@ -7,6 +7,7 @@ import pytest
 from benchmarks.layers.ours import kernel_of
 from convjit.emit.cpu import source
 from convjit.geometry import Geometry, Window
+from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule.cpu import candidates
 from convjit.schedule.cpu.machine import Machine
 
@@ -18,6 +19,12 @@ GEOMETRIES = {
     "dot": Geometry.of_shapes((1, 64, 64, 64), (3, 3, 3, 64), Window(ONE, SAME, SAME, ONE, ONE)),
     "winograd": Geometry.of_shapes((1, 56, 56, 64), (64, 3, 3, 64), Window(ONE, SAME, SAME, ONE, ONE)),
 }
+
+
+def test_text_of_a_weight_gradient(golden) -> None:
+    geometry = Geometry.of_shapes((1, 16, 16, 32), (32, 3, 3, 32), Window(ONE, SAME, SAME, ONE, ONE))
+    kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",), operation="weight_gradient")
+    golden("cpu/weight_gradient.c", source(kernel, candidates(kernel, Machine(16, 32))[0]).text)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

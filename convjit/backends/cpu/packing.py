@@ -18,9 +18,11 @@ from convjit.schedule import Schedule
 def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime) -> mx.array:
     """`weight` (O, *kernel, C / groups), packed: single precision, one axis, or bits of bf16 in pairs.
 
-    Transforms are rounded once.
+    Transforms are rounded once. What a kernel reads as it is stays as it is.
     """
     order = packing(window, weight.shape, schedule)
+    if order is None:
+        return weight
     out_channels, *kernel, group_channels = order.shape or weight.shape
     source, held = borrow(weight.astype(mx.float32))
     target, finished = allocator((order.floats,), "f32")()

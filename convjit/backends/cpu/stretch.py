@@ -65,12 +65,12 @@ class StretchRunner:
         self._made = list(dict.fromkeys(v for v in stretch.outputs if v >= stretch.num_inputs))
         results = {v: (call.kernel, n) for call in stretch.calls for n, v in enumerate(call.results)}
         self._allocators = [
-            allocator(kernel.geometry.out_shape, kernel.result_dtypes[n])
+            allocator(kernel.result_shape, kernel.result_dtypes[n])
             for kernel, n in (results[value] for value in self._made)
         ]
         self._poisoned = stretch.poisoned
         self._made_bytes = [
-            prod(kernel.geometry.out_shape) * DTYPES[kernel.result_dtypes[n]]
+            prod(kernel.result_shape) * DTYPES[kernel.result_dtypes[n]]
             for kernel, n in (results[value] for value in self._made)
         ]
         bases, offsets, self._result_bytes = _lay_out(stretch, self._made)
@@ -152,7 +152,7 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
         for value, dtype in zip(call.results, call.kernel.result_dtypes, strict=True):
             if value not in bases:
                 lifetimes[value] = (number, number)
-                sizes[value] = prod(call.kernel.geometry.out_shape) * DTYPES[dtype]
+                sizes[value] = prod(call.kernel.result_shape) * DTYPES[dtype]
     inner = list(lifetimes)
     offsets, arena_bytes = arena_offsets([lifetimes[v] for v in inner], [sizes[v] for v in inner])
     in_arena = dict(zip(inner, offsets, strict=True))
@@ -163,9 +163,12 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
 def _batch_steps(kernel: Kernel) -> list[int]:
     """Bytes from one image to the next, in each array of a call."""
     geometry = kernel.geometry
-    steps = [prod(geometry.in_shape[1:]) * DTYPES[kernel.dtype], 0]
+    of_input, of_output = (prod(shape[1:]) for shape in (geometry.in_shape, geometry.out_shape))
+    if kernel.operation == "weight_gradient":
+        return [of_input * DTYPES[kernel.dtype], of_output * DTYPES[kernel.dtype], 0]
+    steps = [of_input * DTYPES[kernel.dtype], 0]
     steps += [prod(e.shape[1:]) * DTYPES[e.dtype] if e.shape[0] > 1 else 0 for e in kernel.extras]
-    return steps + [prod(geometry.out_shape[1:]) * DTYPES[dtype] for dtype in kernel.result_dtypes]
+    return steps + [of_output * DTYPES[dtype] for dtype in kernel.result_dtypes]
 
 
 def _input_bytes(stretch: Stretch) -> list[int | None]:
@@ -179,10 +182,11 @@ def _input_bytes(stretch: Stretch) -> list[int | None]:
 
 
 def _read_bytes(call: Call) -> list[int]:
-    kernel, geometry = call.kernel, call.kernel.geometry
-    packed = packing(geometry.window, geometry.weight_shape, call.schedule)
+    kernel = call.kernel
+    first, second = kernel.operand_shapes
+    packed = packing(kernel.geometry.window, second, call.schedule)
     return [
-        prod(geometry.in_shape) * DTYPES[kernel.dtype],
-        packed.floats * 4,
+        prod(first) * DTYPES[kernel.dtype],
+        packed.floats * 4 if packed else prod(second) * DTYPES[kernel.dtype],
         *(prod(e.shape) * DTYPES[e.dtype] for e in kernel.extras),
     ]

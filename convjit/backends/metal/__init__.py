@@ -34,6 +34,8 @@ class MetalBackend:
         return _device()
 
     def schedule(self, kernel: Kernel) -> Schedule | str:
+        if kernel.operation == "weight_gradient":
+            return "there is no Metal kernel for weight gradients"
         buffers = 2 + len(kernel.extras) + len(kernel.result_dtypes)
         if buffers > MAX_BUFFERS:
             return f"needs {buffers} buffers; a Metal kernel has {MAX_BUFFERS}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from convjit.emit.cpu import depthwise, direct, dot, winograd
+from convjit.emit.cpu import depthwise, direct, dot, weight_gradient, winograd
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source
 from convjit.geometry import Window
@@ -15,13 +15,14 @@ from convjit.schedule import Schedule
 
 class _Template(NamedTuple):
     source: Callable[[Kernel, Schedule], Source]
-    packing: Callable[[Window, tuple[int, ...], Schedule], Packing]
+    packing: Callable[[Window, tuple[int, ...], Schedule], Packing] | None
 
 
 _TEMPLATES = {
     "cpu/depthwise.c": _Template(depthwise.source, depthwise.packing),
     "cpu/direct.c": _Template(direct.source, direct.packing),
     "cpu/dot.c": _Template(dot.source, dot.packing),
+    "cpu/weight_gradient.c": _Template(weight_gradient.source, None),
     "cpu/winograd.c": _Template(winograd.source, winograd.packing),
 }
 
@@ -31,6 +32,8 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     return _TEMPLATES[schedule.template].source(kernel.any_batch(), schedule)
 
 
-def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:
-    """How a kernel with this window and schedule reads a weight of shape (O, *kernel, C / groups)."""
-    return _TEMPLATES[schedule.template].packing(window, weight, schedule)
+def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing | None:
+    """How a kernel with this window and schedule reads a weight of shape (O, *kernel, C / groups); None if it reads its
+    second operand as it is."""
+    template = _TEMPLATES[schedule.template]
+    return template.packing and template.packing(window, weight, schedule)

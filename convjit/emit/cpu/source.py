@@ -44,8 +44,8 @@ def common_variables(kernel: Kernel, loops: Nest) -> dict[str, Any]:
         "functions": functions_used(lines),
         "in_size": [1 if axis == loops.outermost else extent for axis, extent in enumerate(loops.in_size)],
         "out_size": [1 if axis == loops.outermost else extent for axis, extent in enumerate(loops.out_size)],
-        "in_extents": _extents(loops.in_size, loops.outermost, "call->in_extent"),
-        "out_extents": _extents(loops.out_size, loops.outermost, "call->out_extent"),
+        "in_extents": extents_in_c(loops.in_size, loops.outermost, "call->in_extent"),
+        "out_extents": extents_in_c(loops.out_size, loops.outermost, "call->out_extent"),
         "in_channels": geometry.in_channels,
         "out_channels": geometry.out_channels,
         "extras": [_extra(number, kernel, loops) for number in range(len(kernel.extras))],
@@ -57,7 +57,7 @@ def common_variables(kernel: Kernel, loops: Nest) -> dict[str, Any]:
     }
 
 
-def _extents(sizes: tuple[int, ...], outermost: int, at_run_time: str) -> list[str]:
+def extents_in_c(sizes: tuple[int, ...], outermost: int, at_run_time: str) -> list[str]:
     """Extents in C: that of the outermost axis is a run-time value, and no address depends on it."""
     return [at_run_time if axis == outermost else str(size) for axis, size in enumerate(sizes)]
 

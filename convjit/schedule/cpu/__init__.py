@@ -6,7 +6,7 @@ from functools import cache
 
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.cpu import depthwise, direct, dot, winograd
+from convjit.schedule.cpu import depthwise, direct, dot, weight_gradient, winograd
 from convjit.schedule.cpu.machine import Machine
 
 
@@ -14,6 +14,8 @@ from convjit.schedule.cpu.machine import Machine
 def choose(kernel: Kernel, machine: Machine) -> Schedule:
     """The schedule that should be the fastest."""
     any_batch = kernel.any_batch()
+    if kernel.operation == "weight_gradient":
+        return weight_gradient.schedule(any_batch, machine)
     return (
         depthwise.schedule(any_batch, machine)
         or dot.schedule(any_batch, machine)
@@ -25,6 +27,8 @@ def choose(kernel: Kernel, machine: Machine) -> Schedule:
 def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     """Schedules worth measuring, that of `choose` first."""
     any_batch = kernel.any_batch()
+    if kernel.operation == "weight_gradient":
+        return weight_gradient.candidates(any_batch, machine)
     if by_channel := depthwise.candidates(any_batch, machine):
         return by_channel  # the others would multiply mostly by zeros
     everything = [
@@ -38,5 +42,7 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
 
 def smaller(kernel: Kernel, schedule: Schedule, machine: Machine) -> Schedule | None:
     """What to run where a schedule fails its proof: sums as defined; None behind that."""
+    if kernel.operation == "weight_gradient":
+        return None
     plain = direct.schedule(kernel, machine)
     return plain if schedule.template != plain.template else None
