@@ -232,7 +232,7 @@ class Walk:
 
     def _function(self, function: types.FunctionType, path: str) -> None:
         if parts := value_and_grad_parts(function):
-            for part in parts:
+            for part in reversed(parts):  # the function first: it may know the model by the user's own name
                 self.follow(part, path)
             return
         for defaults in (function.__defaults__, function.__kwdefaults__):

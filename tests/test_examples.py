@@ -12,7 +12,15 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem not in ("__init__", "demo", "models")]
 
 
-AGREE = {"fused_epilogue": 4, "inspect_ir": 1, "nn_layers": 6, "own_pass": 1, "train_then_infer": 1, "tune": 1}
+AGREE = {
+    "fused_epilogue": 4,
+    "inspect_ir": 1,
+    "nn_layers": 6,
+    "own_pass": 1,
+    "train_step": 2,
+    "train_then_infer": 1,
+    "tune": 1,
+}
 """How often these compare results."""
 
 
