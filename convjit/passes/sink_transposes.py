@@ -33,7 +33,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, shape_of, tensor_type
-from convjit.passes.axes import ELEMENTWISE, Axes, composed, inverse, is_identity, num_ordered, sunk
+from convjit.passes.axes import ELEMENTWISE, Axes, composed, inverse, num_ordered, sunk
 from convjit.passes.transposes import Transposes, source_of_transpose
 from convjit.passes.values import erase_dead_ops, forward_of, static_values
 
@@ -92,10 +92,11 @@ class _Sinker:
 
     def _axes(self, operands: Sequence[SSAValue]) -> Axes | None:
         """How the first of the operands is transposed that is a transpose and depends on a convolution."""
-        sources = (source_of_transpose(v) for v in operands)
-        return next((axes for source, axes in sources if source in self.behind and not is_identity(axes)), None)
+        sources = (source_of_transpose(v) for v in operands if is_primitive(v.owner, "Transpose"))
+        return next((axes for source, axes in sources if source in self.behind), None)
 
     def _pays(self, name: str, operands: Sequence[SSAValue], axes: Axes) -> bool:
+        """Is an epilogue to be won, or does no operand need a transpose of its own?"""
         if name in ELEMENTWISE and any(
             source in self.epilogues and order == axes for source, order in map(source_of_transpose, operands)
         ):
@@ -105,7 +106,11 @@ class _Sinker:
 
 
 def _source(value: SSAValue) -> SSAValue:
-    return source_of_transpose(value)[0]
+    """What `value` is a transpose of; itself, if of nothing."""
+    while is_primitive(value.owner, "Transpose"):
+        assert isinstance(value.owner, PrimitiveOp)
+        value = value.owner.operands[0]
+    return value
 
 
 @dataclass(frozen=True)
