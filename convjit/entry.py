@@ -215,7 +215,7 @@ def _compile(name: str, captured: Capture, options: Options, backend: Backend, s
     if folder is not None:
         dump.write_sources(folder, lowered.sources(backend))
         dump.write_parameters(folder, captured)
-    entry.program = build(lowered.module, backend, lowered.constants, lowered.fused)
+    entry.program = build(lowered.module, backend, lowered.constants, lowered.all_kernels())
     entry.bind(snapshot.arrays, prepare=True)
     return entry
 
@@ -228,6 +228,6 @@ def _trusted(
         with kernel_progress(name) as progress:
             lowered = lower(captured, backend.name, options, folder)
             kernels = list(lowered.kernels())
-            backend.compile([(kernel, schedule) for _, kernel, schedule in kernels], progress)
+            backend.compile([(k, op.schedule.data) for op, k in lowered.all_kernels().items() if op.schedule], progress)
             if not backend.needs_proof or trust.prove(backend, kernels, progress):
                 return lowered, kernels

@@ -9,7 +9,7 @@ from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
 from convjit.geometry import GeometryError
-from convjit.ir.conv import FusedOp, KernelOp, StretchOp, YieldOp
+from convjit.ir.conv import ConvolutionOp, FusedOp, StretchOp, YieldOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import is_elementwise
@@ -20,7 +20,7 @@ from convjit.report import PLAIN, Row
 def rows(module: ModuleOp) -> Iterator[Row]:
     """The convolutions of a scheduled module, in program order: those of `@prepare` first."""
     for op in module.walk():
-        if isinstance(op, KernelOp):
+        if isinstance(op, ConvolutionOp):
             yield _compiled(op)
         elif isinstance(op, PrimitiveOp) and is_primitive(op, "Convolution"):
             yield _plain(op)
@@ -28,7 +28,7 @@ def rows(module: ModuleOp) -> Iterator[Row]:
             yield Row(_text(op, "layer"), _text(op, "convolution"), "", PLAIN, _text(op, "refused"))
 
 
-def _compiled(op: KernelOp) -> Row:
+def _compiled(op: ConvolutionOp) -> Row:
     layer = op.layer.data if op.layer else "conv"
     kernel = PLAIN if op.schedule is None else op.schedule.data.in_words()
     note = "; ".join(filter(None, [_text(op, "note"), _text(op, "tuned"), _end_of_epilogue(op)]))
@@ -51,7 +51,7 @@ def _text(op: Operation, attribute: str) -> str:
     return value.data if isinstance(value, StringAttr) else ""
 
 
-def _end_of_epilogue(op: KernelOp) -> str:
+def _end_of_epilogue(op: ConvolutionOp) -> str:
     """What reads the kernel's results next, where that is a plain MLX op; a weight gradient has no epilogue."""
     if not isinstance(op, FusedOp):
         return ""

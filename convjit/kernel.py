@@ -1,4 +1,4 @@
-"""A kernel to be written: one convolution and its epilogue, as plain frozen values.
+"""A kernel to be written: a convolution and its epilogue, or elementwise ops, as plain frozen values.
 
 This is what passes hand to schedules, templates and backends: hashable, printable, and buildable by hand in a
 test. No IR, no MLX, no text of any language.
@@ -104,6 +104,10 @@ class Kernel:
         return self.geometry.weight_shape if self.operation == "weight_gradient" else self.geometry.out_shape
 
     @property
+    def result_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return (self.result_shape,) * len(self.result_dtypes)
+
+    @property
     def terms(self) -> int:
         """Products that are summed for each result, those with padding among them."""
         geometry = self.geometry
@@ -123,3 +127,82 @@ def identity_epilogue(dtype: str) -> Epilogue:
     if dtype == "f32":
         return Epilogue(("f32",), (), (0,))
     return Epilogue(("f32",), (Instruction("arith.truncf", (0,), dtype),), (1,))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An array that an elementwise kernel writes: all elements, or, for each channel, their sum."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    is_sum: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """Scalar ops on all elements of arrays that broadcast against each other, and sums of what they give.
+
+    Attributes:
+        shape: of the elements; the last axis is that of the channels.
+        operands: what is read, each of the rank of `shape`.
+        body: the scalar ops; its inputs are the matching elements of the operands.
+        results: what is written, one for each result of `body`. Sums are over all axes but the last.
+    """
+
+    shape: tuple[int, ...]
+    operands: tuple[Extra, ...]
+    body: Epilogue
+    results: tuple[Result, ...]
+
+    @property
+    def result_dtypes(self) -> tuple[str, ...]:
+        return tuple(result.dtype for result in self.results)
+
+    @property
+    def result_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(result.shape for result in self.results)
+
+    @property
+    def has_sums(self) -> bool:
+        return any(result.is_sum for result in self.results)
+
+    def collapsed(self) -> Elementwise:
+        """The same on as few axes as it takes: neighbours are one axis if every operand varies along both or neither.
+
+        Where there are sums, the last axis stays what it is, behind at least one other.
+        """
+        last = len(self.shape) - 1
+        groups: list[tuple[tuple[bool, ...], list[int]]] = []
+        for axis, extent in enumerate(self.shape):
+            varying = tuple(operand.shape[axis] > 1 for operand in self.operands)
+            by_itself = self.has_sums and axis == last
+            if extent == 1 and not by_itself:
+                continue
+            if groups and groups[-1][0] == varying and not by_itself:
+                groups[-1][1].append(axis)
+            else:
+                groups.append((varying, [axis]))
+        axes = [axes for _, axes in groups]
+        if len(axes) < 1 + self.has_sums:
+            axes.insert(0, [])
+
+        def merged(shape: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(prod(shape[axis] for axis in group) for group in axes)
+
+        operands = tuple(replace(operand, shape=merged(operand.shape)) for operand in self.operands)
+        return replace(self, shape=merged(self.shape), operands=operands)
+
+    def any_batch(self) -> Elementwise:
+        """The same kernel, collapsed, for any extent of the outermost axis, which is a run-time value: the key its text
+        is cached by. Extents above 1 along that axis have the mark 2."""
+        same = self.collapsed()
+        return replace(
+            same,
+            shape=(2, *same.shape[1:]),
+            operands=tuple(replace(o, shape=(min(o.shape[0], 2), *o.shape[1:])) for o in same.operands),
+            results=tuple(replace(r, shape=()) for r in same.results),
+        )
+
+
+AnyKernel = Kernel | Elementwise
+"""Whatever a step of a stretch runs."""

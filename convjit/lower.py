@@ -13,10 +13,10 @@ from xdsl.passes import ModulePass
 from convjit import dump, passes
 from convjit.backends import Backend, BackendError
 from convjit.capture import Capture
-from convjit.emit.region import kernel_of
+from convjit.emit.region import elementwise_of, kernel_of
 from convjit.explain import rows
-from convjit.ir.conv import KernelOp
-from convjit.kernel import Kernel
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp
+from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.options import Options
 from convjit.passes import STAGES
 from convjit.passes.raise_conv import named_convolutions
@@ -37,7 +37,8 @@ class Lowered:
     Attributes:
         module: `@prepare` and `@forward`.
         constants: the arrays behind traced arguments of kind "constant".
-        fused: its kernels, in program order.
+        fused: its convolutions on kernels, in program order.
+        elementwise: its other kernels, in program order.
         pipeline: the passes that made it.
         refused: layer -> why it is not on a kernel of ours.
         slower: the layers that could be, but MLX's own op was measured to be faster.
@@ -45,16 +46,21 @@ class Lowered:
 
     module: ModuleOp
     constants: list[mx.array]
-    fused: dict[KernelOp, Kernel]
+    fused: dict[ConvolutionOp, Kernel]
+    elementwise: dict[ElementwiseOp, Elementwise]
     pipeline: str
     refused: dict[str, str]
     slower: frozenset[str]
 
     def kernels(self) -> Iterator[tuple[str, Kernel, Schedule]]:
-        """Layer, kernel and schedule of every kernel of ours, in program order."""
+        """Layer, kernel and schedule of every convolution on a kernel of ours, in program order."""
         for op, kernel in self.fused.items():
             if op.schedule is not None:
                 yield op.layer.data if op.layer else "conv", kernel, op.schedule.data
+
+    def all_kernels(self) -> dict[KernelOp, AnyKernel]:
+        """The kernel of every op that is one."""
+        return {**self.fused, **self.elementwise}
 
     def sources(self, backend: Backend) -> dict[str, str]:
         """The kernel texts by layer."""
@@ -97,8 +103,9 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
             refused.update(e.reasons)
             slower |= e.slower
             continue
-        fused = {op: kernel_of(op) for op in module.walk() if isinstance(op, KernelOp)}
-        return Lowered(module, constants, fused, spec, refused, slower)
+        fused = {op: kernel_of(op) for op in module.walk() if isinstance(op, ConvolutionOp)}
+        elementwise = {op: elementwise_of(op) for op in module.walk() if isinstance(op, ElementwiseOp)}
+        return Lowered(module, constants, fused, elementwise, spec, refused, slower)
 
 
 def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:

@@ -19,7 +19,7 @@ from convjit.ir.attributes import PackedType
 from convjit.ir.conv import FusedOp, KernelOp, PackOp, StretchOp, YieldOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import dtype_of, shape_of
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
 
 Run = Callable[[list[mx.array]], Sequence[mx.array]]
@@ -107,7 +107,7 @@ class Program:
         )
 
 
-def build(module: ModuleOp, backend: Backend, constants: list[mx.array], kernels: dict[KernelOp, Kernel]) -> Program:
+def build(module: ModuleOp, backend: Backend, constants: list[mx.array], kernels: dict[KernelOp, AnyKernel]) -> Program:
     """A program from a scheduled module, whose kernels are compiled.
 
     Args:
@@ -134,7 +134,7 @@ def _schedule(op: KernelOp) -> Schedule:
     return op.schedule.data
 
 
-def _function(op: FuncOp, backend: Backend, kernels: dict[KernelOp, Kernel]) -> Function:
+def _function(op: FuncOp, backend: Backend, kernels: dict[KernelOp, AnyKernel]) -> Function:
     block = op.body.block
     numbers: dict[SSAValue, int] = {value: n for n, value in enumerate(block.args)}
     initial: list[Any] = [None] * len(numbers)
@@ -172,7 +172,7 @@ def _function(op: FuncOp, backend: Backend, kernels: dict[KernelOp, Kernel]) -> 
     return Function(arguments, initial, steps, results, [n in owned for n in results])
 
 
-def _run(op: Operation, backend: Backend, kernels: dict[KernelOp, Kernel], prepared: set[SSAValue]) -> Run:
+def _run(op: Operation, backend: Backend, kernels: dict[KernelOp, AnyKernel], prepared: set[SSAValue]) -> Run:
     if isinstance(op, PrimitiveOp):
         return _replayed(op)
     if isinstance(op, PackOp):
@@ -196,7 +196,7 @@ def _replayed(op: PrimitiveOp) -> Run:
     return run
 
 
-def _stretch(op: StretchOp, kernels: dict[KernelOp, Kernel], prepared: set[SSAValue]) -> Stretch:
+def _stretch(op: StretchOp, kernels: dict[KernelOp, AnyKernel], prepared: set[SSAValue]) -> Stretch:
     block = op.body.block
     numbers: dict[SSAValue, int] = {value: n for n, value in enumerate(block.args)}
     calls: list[Call] = []

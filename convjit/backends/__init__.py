@@ -9,7 +9,7 @@ from typing import Protocol
 import mlx.core as mx
 
 from convjit.geometry import Window
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel, Kernel
 from convjit.schedule import Schedule
 
 MLX_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
@@ -20,10 +20,10 @@ MLX_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 class Call:
     """One kernel inside a stretch, between values numbered: the stretch's inputs first, then the calls' results."""
 
-    kernel: Kernel
+    kernel: AnyKernel
     schedule: Schedule
     inputs: tuple[int, ...]
-    """Values read: the convolution's input, its packed weight, then the extras."""
+    """Values read: the convolution's input, its packed weight, then the extras; or what elementwise ops read."""
     results: tuple[int, ...]
     """Values written, one for each of the kernel's results."""
 
@@ -60,7 +60,7 @@ class Backend(Protocol):
         """What compiled artefacts depend on beyond their text: compiler, flags, CPU or device, versions."""
         ...
 
-    def schedule(self, kernel: Kernel) -> Schedule | str:
+    def schedule(self, kernel: AnyKernel) -> Schedule | str:
         """How to run `kernel`, or, in a few words, why this backend cannot take it."""
         ...
 
@@ -87,7 +87,7 @@ class Backend(Protocol):
         """The text of the kernel: Metal or C."""
         ...
 
-    def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
+    def compile(self, work: Sequence[tuple[AnyKernel, Schedule]], progress: Callable[[int, int], None]) -> None:
         """Compile kernels in parallel, so that `load` is quick; `progress(done, total)` is called as it goes.
 
         Raises:

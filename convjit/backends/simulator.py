@@ -10,7 +10,7 @@ import mlx.core as mx
 from convjit import simulator
 from convjit.backends import BackendError, Runner, Stretch
 from convjit.backends.metal import MetalBackend, at_least_1d
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel, Kernel
 from convjit.schedule import Schedule
 from convjit.simulator.compiler import runtime
 
@@ -39,7 +39,7 @@ class SimulatorBackend(MetalBackend):
     def fingerprint(self) -> str:
         return f"simulated {super().fingerprint()}"
 
-    def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
+    def compile(self, work: Sequence[tuple[AnyKernel, Schedule]], progress: Callable[[int, int], None]) -> None:
         """Make sure of a C++ compiler; kernels are compiled when they run for the first time.
 
         Raises:

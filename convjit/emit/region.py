@@ -1,4 +1,4 @@
-"""`conv.fused` and `conv.weight_gradient` -> `Kernel`: the one place where the IR becomes plain values."""
+"""`conv.fused`, `conv.weight_gradient` and `conv.elementwise` -> `Kernel`, `Elementwise`: IR becomes plain values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
 from xdsl.ir import Operation, SSAValue
 
-from convjit.ir.conv import FusedOp, KernelOp, YieldOp
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, YieldOp
 from convjit.ir.types import element_type, shape_of
-from convjit.kernel import Accuracy, Epilogue, Extra, Instruction, Kernel, identity_epilogue
+from convjit.kernel import Accuracy, Elementwise, Epilogue, Extra, Instruction, Kernel, Result, identity_epilogue
 
 _PREDICATES = (
     *("false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord"),
@@ -18,7 +18,7 @@ _PREDICATES = (
 )
 
 
-def kernel_of(op: KernelOp) -> Kernel:
+def kernel_of(op: ConvolutionOp) -> Kernel:
     """The kernel that an op asks for."""
     if isinstance(op, FusedOp):
         return _convolution(op)
@@ -26,21 +26,32 @@ def kernel_of(op: KernelOp) -> Kernel:
     return Kernel(op.geometry, dtype, (), identity_epilogue(dtype), (dtype,), _accuracy(op), "weight_gradient")
 
 
+def elementwise_of(op: ElementwiseOp) -> Elementwise:
+    """The kernel of elementwise ops that an op asks for."""
+    extents = op.extents
+    results = tuple(Result(shape_of(v.type), _dtype(v), n in op.summed) for n, v in enumerate(op.outputs))
+    return Elementwise(extents, tuple(_extra(v, len(extents)) for v in op.inputs), _epilogue(op), results)
+
+
+def _extra(value: SSAValue, rank: int) -> Extra:
+    shape = shape_of(value.type)[-rank:]
+    return Extra((1,) * (rank - len(shape)) + shape, _dtype(value))
+
+
 def _convolution(op: FusedOp) -> Kernel:
     geometry = op.geometry
     rank = len(geometry.out_shape)
-    extras = tuple(Extra((1,) * (rank - len(shape_of(e.type))) + shape_of(e.type), _dtype(e)) for e in op.extras)
     return Kernel(
         geometry,
         _dtype(op.input),
-        extras,
+        tuple(_extra(e, rank) for e in op.extras),
         _epilogue(op),
         tuple(map(_dtype, op.outputs)),
         _accuracy(op),
     )
 
 
-def _accuracy(op: KernelOp) -> Accuracy:
+def _accuracy(op: ConvolutionOp) -> Accuracy:
     accuracy = op.attributes.get("accuracy")
     return cast(Accuracy, accuracy.data) if isinstance(accuracy, StringAttr) else "fast"
 
@@ -49,7 +60,7 @@ def _dtype(value: SSAValue) -> str:
     return str(element_type(value))
 
 
-def _epilogue(op: FusedOp) -> Epilogue:
+def _epilogue(op: FusedOp | ElementwiseOp) -> Epilogue:
     block = op.body.block
     numbers: dict[SSAValue, int] = {argument: n for n, argument in enumerate(block.args)}
     instructions: list[Instruction] = []

@@ -98,6 +98,26 @@ class ScheduleAttr(Data[Schedule]):
 
 
 @irdl_attr_definition
+class NumbersAttr(Data[tuple[int, ...]]):
+    """`#conv.numbers<[8, 32, 32, 16]>`"""
+
+    name = "conv.numbers"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> tuple[int, ...]:
+        with parser.in_angle_brackets():
+            return tuple(
+                parser.parse_comma_separated_list(
+                    parser.Delimiter.SQUARE, lambda: parser.parse_integer(allow_boolean=False)
+                )
+            )
+
+    def print_parameter(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_string(str(list(self.data)))
+
+
+@irdl_attr_definition
 class PackedType(ParametrizedAttribute, TypeAttribute):
     """`!conv.packed<tensor<64x3x3x64xf32>>`: a weight in the order in which its kernel reads it."""
 

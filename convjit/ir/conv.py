@@ -9,6 +9,12 @@
 } : (tensor<...>, tensor<...>) -> tensor<...>
 
 %dw = conv.weight_gradient %x, %dy window <strides = ...> : (tensor<...>, tensor<...>) -> tensor<...>
+
+%z, %total = conv.elementwise over <[8, 32, 32, 16]> sums <[1]> (%y, %b) {
+^bb0(%y1: f32, %b1: f32):
+  %s = arith.addf %y1, %b1 : f32
+  conv.yield %s, %s : f32, f32
+} : (tensor<8x32x32x16xf32>, tensor<16xf32>) -> tensor<8x32x32x16xf32>, tensor<16xf32>
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ from xdsl.traits import HasParent, IsolatedFromAbove, IsTerminator, Pure
 from xdsl.utils.exceptions import VerifyException
 
 from convjit.geometry import Geometry, GeometryError, Window
-from convjit.ir.attributes import PackedType, ScheduleAttr, WindowAttr
+from convjit.ir.attributes import NumbersAttr, PackedType, ScheduleAttr, WindowAttr
 from convjit.ir.types import element_type, shape_of
 
 
@@ -114,11 +120,11 @@ class GeneralOp(IRDLOperation):
 
 @irdl_op_definition
 class YieldOp(AbstractYieldOperation[Attribute]):
-    """What an epilogue or a stretch hands back."""
+    """What an epilogue, the body of an elementwise kernel or a stretch hands back."""
 
     name = "conv.yield"
 
-    traits = lazy_traits_def(lambda: (IsTerminator(), HasParent(FusedOp, StretchOp)))
+    traits = lazy_traits_def(lambda: (IsTerminator(), HasParent(FusedOp, ElementwiseOp, StretchOp)))
 
 
 @irdl_op_definition
@@ -243,7 +249,90 @@ class WeightGradientOp(IRDLOperation):
             raise VerifyException(f"the input has elements of type {read}, the gradient of the output of type {given}")
 
 
-KernelOp = FusedOp | WeightGradientOp
+@irdl_op_definition
+class ElementwiseOp(IRDLOperation):
+    """Scalar ops on all elements of arrays that broadcast against each other, and sums over channels: one kernel.
+
+    The region runs once for each element of an array of `shape`. Its arguments are the matching elements of the inputs,
+    which broadcast to `shape` as in NumPy; it yields one element a result. The results whose numbers are in `sums` are
+    sums of what is yielded, over all axes but the last; the others hold all elements. Extents of 1 in front of the
+    shapes of inputs and results do not count.
+    """
+
+    name = "conv.elementwise"
+
+    inputs = var_operand_def(TensorType)
+    shape = prop_def(NumbersAttr)
+    sums = opt_prop_def(NumbersAttr)
+    schedule = opt_prop_def(ScheduleAttr)
+    body = region_def("single_block")
+    outputs = var_result_def(TensorType)
+
+    traits = traits_def(Pure(), IsolatedFromAbove())
+    assembly_format = (
+        "`over` $shape (`sums` $sums^)? (`schedule` $schedule^)? `(` $inputs `)` $body attr-dict "
+        "`:` functional-type($inputs, $outputs)"
+    )
+
+    def __init__(
+        self,
+        inputs: Sequence[SSAValue],
+        shape: Sequence[int],
+        sums: Sequence[int],
+        body: Region,
+        result_types: Sequence[Attribute],
+    ):
+        super().__init__(
+            operands=[inputs],
+            properties={
+                "shape": NumbersAttr(tuple(shape)),
+                "sums": NumbersAttr(tuple(sums)) if sums else None,
+            },
+            regions=[body],
+            result_types=[result_types],
+        )
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """What the region runs over."""
+        return self.shape.data
+
+    @property
+    def summed(self) -> frozenset[int]:
+        """The numbers of the results that are sums."""
+        return frozenset(self.sums.data if self.sums else ())
+
+    def verify_(self) -> None:
+        extents, block = self.extents, self.body.block
+        if not extents or 0 in extents:
+            raise VerifyException(f"there is nothing to do for shape {list(extents)}")
+        if [arg.type for arg in block.args] != [element_type(v) for v in self.inputs]:
+            raise VerifyException("expected one block argument for each input, of the type of its elements")
+        for value in self.inputs:
+            shape = without_leading_ones(shape_of(value.type))
+            out = extents[len(extents) - len(shape) :]
+            if len(shape) > len(extents) or any(s not in (1, o) for s, o in zip(shape, out, strict=True)):
+                raise VerifyException(f"an input of shape {list(shape)} does not broadcast to {list(extents)}")
+        for number, result in enumerate(self.outputs):
+            expected = extents[-1:] if number in self.summed else extents
+            if without_leading_ones(shape_of(result.type)) != without_leading_ones(expected):
+                raise VerifyException(f"result {number} has shape {list(shape_of(result.type))}, not {list(expected)}")
+        terminator = block.last_op
+        elements = [element_type(r) for r in self.outputs]
+        if not isinstance(terminator, YieldOp) or [v.type for v in terminator.arguments] != elements:
+            raise VerifyException("expected a conv.yield of one element for each result")
+
+
+def without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` from its first extent that is not 1 on."""
+    first = next((axis for axis, extent in enumerate(shape) if extent != 1), len(shape))
+    return shape[first:]
+
+
+ConvolutionOp = FusedOp | WeightGradientOp
+"""The kernels that stand for a convolution of the user's program."""
+
+KernelOp = ConvolutionOp | ElementwiseOp
 """The ops that are kernels."""
 
 
@@ -302,6 +391,6 @@ class StretchOp(IRDLOperation):
 
 CONV = Dialect(
     "conv",
-    [GeneralOp, FusedOp, WeightGradientOp, PackOp, StretchOp, YieldOp],
-    [WindowAttr, ScheduleAttr, PackedType],
+    [GeneralOp, FusedOp, WeightGradientOp, ElementwiseOp, PackOp, StretchOp, YieldOp],
+    [WindowAttr, NumbersAttr, ScheduleAttr, PackedType],
 )

@@ -19,7 +19,16 @@ from xdsl.ir import Block, Operation, SSAValue
 from convjit import replay
 from convjit.geometry import Window
 from convjit.ir.arguments import arguments_of
-from convjit.ir.conv import FusedOp, GeneralOp, PackOp, StretchOp, WeightGradientOp, YieldOp
+from convjit.ir.conv import (
+    ElementwiseOp,
+    FusedOp,
+    GeneralOp,
+    PackOp,
+    StretchOp,
+    WeightGradientOp,
+    YieldOp,
+    without_leading_ones,
+)
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of
 
@@ -131,8 +140,21 @@ def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
             x, w, *extras = operands
             total = _convolve(x.astype(mx.float32), w.astype(mx.float32), op.window.data)
             return [mx.broadcast_to(r, total.shape) for r in _block(op.body.block, [total, *extras])]
+        case ElementwiseOp():
+            return _elementwise(op, operands)
         case _:
             return [_scalar(op, operands)]
+
+
+def _elementwise(op: ElementwiseOp, operands: list[Array]) -> list[Array]:
+    narrow = [v.reshape(without_leading_ones(v.shape)) for v in operands]
+    results: list[Array] = []
+    for number, (result, value) in enumerate(zip(_block(op.body.block, narrow), op.outputs, strict=True)):
+        full = mx.broadcast_to(result, op.extents)
+        if number in op.summed:
+            full = full.astype(mx.float32).reshape(-1, op.extents[-1]).sum(axis=0).astype(result.dtype)
+        results.append(full.reshape(shape_of(value.type)))
+    return results
 
 
 def _convolve(x: Array, w: Array, window: Window) -> Array:

@@ -14,6 +14,9 @@ from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import BFloat16Type, Float16Type, Float32Type, FloatAttr, IntegerAttr, IntegerType, f32, i1
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
+from convjit.ir.mlx import PrimitiveOp
+from convjit.ir.types import element_type
+
 HALF_TYPES = (Float16Type(), BFloat16Type())
 FLOAT_TYPES = (Float32Type(), *HALF_TYPES)
 
@@ -68,6 +71,10 @@ class Scalars:
         """`x` rounded to a half type, as f32 again."""
         narrow = self.add_op(arith.TruncFOp(x, half))  # pyright: ignore[reportArgumentType]
         return self.add_op(arith.ExtFOp(narrow, f32))
+
+    def stored(self, x: SSAValue, type_: Attribute) -> SSAValue:
+        """An f32 as an array of this element type holds it."""
+        return x if type_ == f32 else self.add_op(arith.TruncFOp(x, type_))  # pyright: ignore[reportArgumentType]
 
 
 Arguments = Sequence[Any]
@@ -190,7 +197,7 @@ LOWERINGS: dict[str, Lowering] = {
     "Tan": _unary(math.TanOp),
     "Tanh": _unary(math.TanhOp),
 }
-"""How each primitive is written; "AsType" is the fusion's own, because only it knows the types."""
+"""How each primitive is written; "AsType" is none of them, because it depends on the types."""
 
 _BOOLEAN_OPERANDS = {"LogicalAnd": (0, 1), "LogicalNot": (0,), "LogicalOr": (0, 1), "Select": (0,)}
 
@@ -207,3 +214,18 @@ def is_elementwise(name: str, arguments: Arguments, operands: Sequence[Attribute
     return all(
         isinstance(t, IntegerType) and t == i1 if n in boolean else t in FLOAT_TYPES for n, t in enumerate(operands)
     )
+
+
+def scalar_of(scalars: Scalars, op: PrimitiveOp, operands: Sequence[SSAValue]) -> SSAValue:
+    """An elementwise primitive as scalar ops; returns the last one's result."""
+    if op.primitive.data == "AsType":
+        return _cast(scalars, operands[0], element_type(op.results[0]))
+    return LOWERINGS[op.primitive.data](scalars, operands, op.python_arguments)
+
+
+def _cast(scalars: Scalars, value: SSAValue, target: Attribute) -> SSAValue:
+    if value.type == i1:
+        return value if target == i1 else scalars.to_float(value)
+    if target == i1:
+        return scalars.compare("une", value, scalars.constant(0.0))
+    return scalars.rounded(value, target) if target in HALF_TYPES else value

@@ -23,15 +23,15 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import ModuleOp, StringAttr, f32, i1
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.dialects.builtin import ModuleOp, StringAttr, f32
+from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
-from convjit.ir.conv import FusedOp, GeneralOp, YieldOp
+from convjit.ir.conv import FusedOp, GeneralOp, WeightGradientOp, YieldOp
 from convjit.ir.types import element_type
 from convjit.passes.dag import Dag, maximal_dag
-from convjit.passes.elementwise import HALF_TYPES, LOWERINGS, Scalars
+from convjit.passes.elementwise import Scalars, scalar_of
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of, source_of_broadcast
 
 
@@ -51,27 +51,10 @@ def _region(dag: Dag, results: list[SSAValue]) -> Region:
         return known[source_of_broadcast(value)] if number is None else scalars.constant(number)
 
     for op in dag.ops:
-        operands = [scalar(v) for v in op.operands]
-        if op.primitive.data == "AsType":
-            result = _cast(scalars, operands[0], element_type(op.results[0]))
-        else:
-            result = LOWERINGS[op.primitive.data](scalars, operands, op.python_arguments)
-        known[op.results[0]] = result
-    yielded = [
-        known[r] if element_type(r) == f32 else scalars.add_op(arith.TruncFOp(known[r], element_type(r)))  # pyright: ignore
-        for r in results
-    ]
-    block.add_op(YieldOp(*yielded))
+        known[op.results[0]] = scalar_of(scalars, op, [scalar(v) for v in op.operands])
+    block.add_op(YieldOp(*(scalars.stored(known[r], element_type(r)) for r in results)))
     erase_dead_ops(block)
     return Region(block)
-
-
-def _cast(scalars: Scalars, value: SSAValue, target: Attribute) -> SSAValue:
-    if value.type == i1:
-        return value if target == i1 else scalars.to_float(value)
-    if target == i1:
-        return scalars.compare("une", value, scalars.constant(0.0))
-    return scalars.rounded(value, target) if target in HALF_TYPES else value
 
 
 def _fuse(dag: Dag) -> None:
@@ -108,6 +91,9 @@ def _fuse(dag: Dag) -> None:
 class FuseEpiloguePass(ModulePass):
     """See the module's docstring. Metal takes 31 buffers, hence the bounds.
 
+    Beside weight gradients a kernel has one result: what a backward pass makes of it is mostly summed over all pixels
+    right away, and never stored if `fuse-elementwise` takes it.
+
     Attributes:
         max_extras: arrays that one epilogue may read.
         max_results: arrays that one kernel may write.
@@ -121,6 +107,7 @@ class FuseEpiloguePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
             erase_dead_ops(function.body.block)
+            is_training = any(isinstance(o, WeightGradientOp) for o in function.body.block.ops)
             for conv in [o for o in function.body.block.ops if isinstance(o, GeneralOp)]:
-                _fuse(maximal_dag(conv, self.max_extras, self.max_results))
+                _fuse(maximal_dag(conv, self.max_extras, 1 if is_training else self.max_results))
             erase_dead_ops(function.body.block)

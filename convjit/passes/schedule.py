@@ -6,7 +6,7 @@
     %y = conv.fused %x, %p window <...> schedule <"cpu/direct.c", ...> {...} : (tensor<...>, !conv.packed<...>) -> ...
 
 Two kernels that read one weight in the same order share its packed form; a weight gradient reads both of its operands
-as they are, and gets a schedule only. A kernel that the backend refuses raises
+as they are, and gets a schedule only; so do elementwise ops. A kernel that the backend refuses raises
 `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
 traced stays in its place. A schedule that failed its proof on this machine is not chosen again (`convjit.proof.trust`);
 the attribute `note` says so. Where candidates were measured on this machine (`convjit.tuning`), the fastest is chosen;
@@ -24,9 +24,10 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from convjit.backends import Backend, registry
-from convjit.emit.region import kernel_of
+from convjit.emit.region import elementwise_of, kernel_of
+from convjit.errors import PipelineError
 from convjit.ir.attributes import ScheduleAttr
-from convjit.ir.conv import FusedOp, KernelOp, PackOp
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, PackOp
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
@@ -47,7 +48,7 @@ class Refused(Exception):
         self.slower = slower
 
 
-def _decide(ops: list[KernelOp], backend: Backend) -> list[ScheduleAttr]:
+def _decide(ops: list[ConvolutionOp], backend: Backend) -> list[ScheduleAttr]:
     schedules: list[ScheduleAttr] = []
     refused: dict[str, str] = {}
     slower: set[str] = set()
@@ -72,6 +73,13 @@ def _decide(ops: list[KernelOp], backend: Backend) -> list[ScheduleAttr]:
     return schedules
 
 
+def _of_elementwise(op: ElementwiseOp, backend: Backend) -> ScheduleAttr:
+    schedule = backend.schedule(elementwise_of(op))
+    if isinstance(schedule, str):
+        raise PipelineError(f"the pipeline makes conv.elementwise, but {schedule}")
+    return ScheduleAttr(schedule)
+
+
 @dataclass(frozen=True)
 class SchedulePass(ModulePass):
     """See the module's docstring.
@@ -89,7 +97,9 @@ class SchedulePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
             block = function.body.block
-            kernels = [o for o in block.ops if isinstance(o, KernelOp)]
+            kernels = [o for o in block.ops if isinstance(o, ConvolutionOp)]
+            for elementwise in [o for o in block.ops if isinstance(o, ElementwiseOp)]:
+                elementwise.properties["schedule"] = _of_elementwise(elementwise, registry.get(self.backend))
             if self.accuracy != "fast":
                 for kernel in kernels:
                     kernel.attributes["accuracy"] = StringAttr(self.accuracy)

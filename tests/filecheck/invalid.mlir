@@ -213,7 +213,7 @@ func.func @forward(%x: tensor<1x8x8x4xf32>) {
 func.func @forward(%x: tensor<1x8x8x4xf32>) {
   conv.yield %x : tensor<1x8x8x4xf32>
 }
-// CHECK: 'conv.yield' expects parent op to be one of 'conv.fused', 'conv.stretch'
+// CHECK: 'conv.yield' expects parent op to be one of 'conv.fused', 'conv.elementwise', 'conv.stretch'
 
 // -----
 

@@ -21,7 +21,7 @@ from convjit.emit.cpu.language import C
 from convjit.emit.cpu.source import Source
 from convjit.emit.epilogue import unsupported
 from convjit.geometry import Window
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule import cpu as schedules
 
@@ -52,7 +52,9 @@ class CpuBackend:
     def fingerprint(self) -> str:
         return self._toolchain.fingerprint()
 
-    def schedule(self, kernel: Kernel) -> Schedule | str:
+    def schedule(self, kernel: AnyKernel) -> Schedule | str:
+        if isinstance(kernel, Elementwise):
+            return schedules.choose(kernel, self._toolchain.machine)
         if op := unsupported(kernel.epilogue, C):
             return f"its epilogue has {op}, which the CPU kernels cannot do"
         geometry = kernel.geometry
@@ -73,13 +75,13 @@ class CpuBackend:
     def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
         return schedules.smaller(kernel.any_batch(), schedule, self._toolchain.machine)
 
-    def identity(self, kernel: Kernel, schedule: Schedule) -> str:
+    def identity(self, kernel: AnyKernel, schedule: Schedule) -> str:
         return self._source(kernel, schedule).text
 
-    def source(self, kernel: Kernel, schedule: Schedule) -> str:
+    def source(self, kernel: AnyKernel, schedule: Schedule) -> str:
         return self._source(kernel, schedule).text
 
-    def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
+    def compile(self, work: Sequence[tuple[AnyKernel, Schedule]], progress: Callable[[int, int], None]) -> None:
         _ = self._runtime
         kernels = {_key(kernel, schedule): (kernel, schedule) for kernel, schedule in work}.values()
         with ThreadPoolExecutor(self._runtime.threads) as pool:
@@ -98,7 +100,7 @@ class CpuBackend:
     def _code_of(self, call: Call) -> int:
         return self._load(call.kernel, call.schedule)
 
-    def _load(self, kernel: Kernel, schedule: Schedule) -> int:
+    def _load(self, kernel: AnyKernel, schedule: Schedule) -> int:
         """The address of the loaded `cj_kernel`, compiled unless it already was. Two threads may do the same work."""
         key = _key(kernel, schedule)
         if found := self._code.get(key):
@@ -113,13 +115,13 @@ class CpuBackend:
             self._libraries.append(library)
             return self._code.setdefault(key, address)
 
-    def _source(self, kernel: Kernel, schedule: Schedule) -> Source:
+    def _source(self, kernel: AnyKernel, schedule: Schedule) -> Source:
         key = _key(kernel, schedule)
         if key not in self._sources:
             self._sources[key] = emit.source(kernel, schedule)
         return self._sources[key]
 
 
-def _key(kernel: Kernel, schedule: Schedule) -> str:
+def _key(kernel: AnyKernel, schedule: Schedule) -> str:
     """What a kernel's text depends on. As text: kernels whose constants are 0.0 and -0.0 compare equal."""
     return repr((kernel.any_batch(), schedule))

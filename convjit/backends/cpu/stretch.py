@@ -14,7 +14,8 @@ from convjit.backends import Call, Stretch
 from convjit.backends.cpu.memory import allocator, borrow
 from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
-from convjit.kernel import DTYPES, Kernel
+from convjit.kernel import DTYPES, AnyKernel, Elementwise
+from convjit.schedule.cpu.elementwise import useful_threads
 from convjit.schedule.nest import nest
 
 _ALIGNMENT = 64
@@ -65,12 +66,12 @@ class StretchRunner:
         self._made = list(dict.fromkeys(v for v in stretch.outputs if v >= stretch.num_inputs))
         results = {v: (call.kernel, n) for call in stretch.calls for n, v in enumerate(call.results)}
         self._allocators = [
-            allocator(kernel.result_shape, kernel.result_dtypes[n])
+            allocator(kernel.result_shapes[n], kernel.result_dtypes[n])
             for kernel, n in (results[value] for value in self._made)
         ]
         self._poisoned = stretch.poisoned
         self._made_bytes = [
-            prod(kernel.result_shape) * DTYPES[kernel.result_dtypes[n]]
+            prod(kernel.result_shapes[n]) * DTYPES[kernel.result_dtypes[n]]
             for kernel, n in (results[value] for value in self._made)
         ]
         bases, offsets, self._result_bytes = _lay_out(stretch, self._made)
@@ -83,13 +84,11 @@ class StretchRunner:
                 *((bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call.kernel), strict=True))
             )
             self._tables.append(table)
-            threads = max(1, min(runtime.threads, call.kernel.geometry.flops // FLOPS_PER_THREAD))
-            if threads > 1:
-                self._threads = runtime.threads
             step.kernel, step.places, step.num_places = code(call), table, len(table)
-            step.threads, step.batch = threads, call.kernel.geometry.batch
-            loops = nest(call.kernel)
-            step.in_extent, step.out_extent = loops.in_size[loops.outermost], loops.out_size[loops.outermost]
+            step.threads = min(runtime.threads, _useful_threads(call.kernel))
+            if step.threads > 1:
+                self._threads = runtime.threads
+            step.batch, step.in_extent, step.out_extent = _extents(call.kernel)
         self._kept: _Kept | None = None
 
     def __call__(self, inputs: Sequence[mx.array]) -> list[mx.array]:
@@ -149,10 +148,11 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
     for number, call in enumerate(stretch.calls):
         for value in (v for v in call.inputs if v in lifetimes):
             lifetimes[value] = (lifetimes[value][0], number)
-        for value, dtype in zip(call.results, call.kernel.result_dtypes, strict=True):
+        kernel = call.kernel
+        for value, shape, dtype in zip(call.results, kernel.result_shapes, kernel.result_dtypes, strict=True):
             if value not in bases:
                 lifetimes[value] = (number, number)
-                sizes[value] = prod(call.kernel.result_shape) * DTYPES[dtype]
+                sizes[value] = prod(shape) * DTYPES[dtype]
     inner = list(lifetimes)
     offsets, arena_bytes = arena_offsets([lifetimes[v] for v in inner], [sizes[v] for v in inner])
     in_arena = dict(zip(inner, offsets, strict=True))
@@ -160,8 +160,25 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
     return {v: bases.get(v, 0) for v in values}, {v: in_arena.get(v, 0) for v in values}, arena_bytes
 
 
-def _batch_steps(kernel: Kernel) -> list[int]:
-    """Bytes from one image to the next, in each array of a call."""
+def _useful_threads(kernel: AnyKernel) -> int:
+    if isinstance(kernel, Elementwise):
+        return useful_threads(kernel)
+    return max(1, kernel.geometry.flops // FLOPS_PER_THREAD)
+
+
+def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
+    """Of a call: the batch, the outermost extent of the input and that of the output."""
+    if isinstance(kernel, Elementwise):
+        extent = kernel.collapsed().shape[0]
+        return 1, extent, extent
+    loops = nest(kernel)
+    return kernel.geometry.batch, loops.in_size[loops.outermost], loops.out_size[loops.outermost]
+
+
+def _batch_steps(kernel: AnyKernel) -> list[int]:
+    """Bytes from one image to the next, in each array of a call; elementwise ops are of one image."""
+    if isinstance(kernel, Elementwise):
+        return [0] * (len(kernel.operands) + len(kernel.results))
     geometry = kernel.geometry
     of_input, of_output = (prod(shape[1:]) for shape in (geometry.in_shape, geometry.out_shape))
     if kernel.operation == "weight_gradient":
@@ -183,6 +200,8 @@ def _input_bytes(stretch: Stretch) -> list[int | None]:
 
 def _read_bytes(call: Call) -> list[int]:
     kernel = call.kernel
+    if isinstance(kernel, Elementwise):
+        return [prod(o.shape) * DTYPES[o.dtype] for o in kernel.operands]
     first, second = kernel.operand_shapes
     packed = packing(kernel.geometry.window, second, call.schedule)
     return [

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from convjit import simulator
-from convjit.backends import MLX_DTYPES, Runner, Stretch
+from convjit.backends import MLX_DTYPES, Call, Runner, Stretch
 from convjit.backends.metal import packing
 from convjit.emit import metal as emit
 from convjit.emit.epilogue import unsupported
@@ -17,7 +17,7 @@ from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.emit.metal.language import METAL
 from convjit.environment import macos_version, mlx_version, os_build
 from convjit.geometry import Window
-from convjit.kernel import DTYPES, Kernel
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, smaller
 from convjit.schedule.metal.chip import this_chip
@@ -33,7 +33,9 @@ class MetalBackend:
     def fingerprint(self) -> str:
         return _device()
 
-    def schedule(self, kernel: Kernel) -> Schedule | str:
+    def schedule(self, kernel: AnyKernel) -> Schedule | str:
+        if isinstance(kernel, Elementwise):
+            return "there is no Metal kernel for elementwise ops"
         if kernel.operation == "weight_gradient":
             return "there is no Metal kernel for weight gradients"
         buffers = 2 + len(kernel.extras) + len(kernel.result_dtypes)
@@ -78,15 +80,16 @@ class MetalBackend:
         steps = self.dispatches(kernel.any_batch(), schedule)
         return repr([(one.text, one.inputs, one.threadgroup) for one in steps])
 
-    def compile(self, work: Sequence[tuple[Kernel, Schedule]], progress: Callable[[int, int], None]) -> None:
+    def compile(self, work: Sequence[tuple[AnyKernel, Schedule]], progress: Callable[[int, int], None]) -> None:
         """Nothing to do: MLX compiles a kernel when its result is evaluated for the first time."""
         progress(len(work), len(work))
 
     def load(self, stretch: Stretch) -> Runner:
         """Issue the kernels of `stretch`; nothing is evaluated."""
-        steps = [
-            (call, launcher(self.dispatches(call.kernel, call.schedule), stretch.poisoned)) for call in stretch.calls
-        ]
+        steps: list[tuple[Call, Callable[[Sequence[mx.array]], list[mx.array]]]] = []
+        for call in stretch.calls:
+            assert isinstance(call.kernel, Kernel)
+            steps.append((call, launcher(self.dispatches(call.kernel, call.schedule), stretch.poisoned)))
 
         def run(inputs: Sequence[mx.array]) -> list[mx.array]:
             values = dict(enumerate(inputs))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from convjit.emit.cpu import depthwise, direct, dot, weight_gradient, winograd
+from convjit.emit.cpu import depthwise, direct, dot, elementwise, weight_gradient, winograd
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source
 from convjit.geometry import Window
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
 
 
@@ -27,8 +27,10 @@ _TEMPLATES = {
 }
 
 
-def source(kernel: Kernel, schedule: Schedule) -> Source:
+def source(kernel: AnyKernel, schedule: Schedule) -> Source:
     """The C text of a kernel. Batch is a run-time value, so kernels that differ in it share their text."""
+    if isinstance(kernel, Elementwise):
+        return elementwise.source(kernel.any_batch(), schedule)
     return _TEMPLATES[schedule.template].source(kernel.any_batch(), schedule)
 
 

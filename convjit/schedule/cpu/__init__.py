@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import cache
 
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.cpu import depthwise, direct, dot, weight_gradient, winograd
+from convjit.schedule.cpu import depthwise, direct, dot, elementwise, weight_gradient, winograd
 from convjit.schedule.cpu.machine import Machine
 
 
 @cache
-def choose(kernel: Kernel, machine: Machine) -> Schedule:
+def choose(kernel: AnyKernel, machine: Machine) -> Schedule:
     """The schedule that should be the fastest."""
+    if isinstance(kernel, Elementwise):
+        return elementwise.schedule(kernel, machine)
     any_batch = kernel.any_batch()
     if kernel.operation == "weight_gradient":
         return weight_gradient.schedule(any_batch, machine)

@@ -1,0 +1,95 @@
+"""Kernel and schedule -> the text of "cpu/elementwise.c"."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from convjit.emit.cpu.language import C, functions_used
+from convjit.emit.cpu.simplify import simplify
+from convjit.emit.cpu.source import C_TYPES, Source
+from convjit.emit.epilogue import statements
+from convjit.emit.render import render
+from convjit.kernel import Elementwise, Epilogue, Extra
+from convjit.schedule import Schedule
+
+
+def source(kernel: Elementwise, schedule: Schedule) -> Source:
+    """The C text of elementwise ops and sums of channels; `kernel` is one of `Elementwise.any_batch`."""
+    *rows, columns = kernel.shape
+    body = simplify(kernel.body)
+    lines, values = statements(body, [f"e{n}" for n in range(len(kernel.operands))], C)
+    numbers = [n for n, instruction in enumerate(body.instructions) if instruction.op != "arith.constant"]
+    fixed = _fixed_values(kernel, body)
+    types = {instruction.type for instruction in body.instructions}
+    name = f"{'sums' if kernel.has_sums else 'elementwise'}_{'x'.join(map(str, ('n', *kernel.shape[1:])))}"
+    variables = {
+        "name": name,
+        "title": _title(kernel),
+        "lanes": schedule.number("lanes"),
+        "row_block": schedule.number("row_block"),
+        "column_block": schedule.number("column_block"),
+        "is_flat": not rows,
+        "columns": columns,
+        "row_extents": rows,
+        "inner_rows": prod(rows[1:]),
+        "dtypes": {*(o.dtype for o in kernel.operands), *kernel.result_dtypes, *types},
+        "functions": functions_used(lines),
+        "operands": [_operand(n, operand, kernel) for n, operand in enumerate(kernel.operands)],
+        "results": [
+            {"dtype": r.dtype, "c_type": C_TYPES[r.dtype], "value": value, "is_sum": r.is_sum, "index": n}
+            for n, (r, value) in enumerate(zip(kernel.results, values, strict=True))
+        ],
+        "fixed": [
+            {"name": f"v{n}", "type": C.types[body.instructions[n].type].removeprefix("const "), "line": line}
+            for n, line in zip(numbers, lines, strict=True)
+            if len(body.inputs) + n in fixed
+        ],
+        "statements": [line for n, line in zip(numbers, lines, strict=True) if len(body.inputs) + n not in fixed],
+    }
+    return Source(render("cpu/elementwise.c", **variables), name)
+
+
+def _fixed_values(kernel: Elementwise, body: Epilogue) -> set[int]:
+    """The values that are the same in every row."""
+    fixed = {n for n, operand in enumerate(kernel.operands) if _is_fixed(operand)}
+    for number, instruction in enumerate(body.instructions, len(body.inputs)):
+        if fixed.issuperset(instruction.operands):
+            fixed.add(number)
+    return fixed
+
+
+def _is_fixed(operand: Extra) -> bool:
+    """Where there is one long row, its elements are what differs."""
+    rows = operand.shape if len(operand.shape) == 1 else operand.shape[:-1]
+    return max(rows) == 1
+
+
+def _operand(number: int, operand: Extra, kernel: Elementwise) -> dict[str, Any]:
+    *rows, columns = operand.shape
+    steps = [prod(operand.shape[axis + 1 :]) if extent > 1 else 0 for axis, extent in enumerate(rows)]
+    return {
+        "index": number,
+        "c_type": C_TYPES[operand.dtype],
+        "dtype": operand.dtype,
+        "fixed": _is_fixed(operand),
+        "varies": columns > 1,
+        "offset": _offset(steps, columns if all(e > 1 for e in rows) else 0) if rows else "row",
+    }
+
+
+def _offset(steps: list[int], row_step: int) -> str:
+    """Elements from the first row to the one at hand."""
+    if row_step:
+        return f"row * {row_step}"
+    return " + ".join(f"i{axis} * {step}" for axis, step in enumerate(steps) if step) or "0"
+
+
+def _title(kernel: Elementwise) -> str:
+    results = ["sums over all rows" if r.is_sum else "all elements" for r in kernel.results]
+    shape = "x".join(map(str, ("n", *kernel.shape[1:])))
+    operands = ", ".join(
+        f"{'x'.join('n' if e > 1 and a == 0 else str(e) for a, e in enumerate(o.shape))} of {o.dtype}"
+        for o in kernel.operands
+    )
+    return f"Elementwise ops on {shape}: reads {operands}; gives {', '.join(results)}."

@@ -1,0 +1,164 @@
+"""`fuse-elementwise`: elementwise ops and sums of channels that no convolution took become kernels, too.
+
+    %m = mlx.primitive "Broadcast"(%mean) [array<i64: 8, 32, 32, 16>]
+    %c = mlx.primitive "Subtract"(%y, %m)
+    %q = mlx.primitive "Square"(%c)
+    %v = mlx.primitive "Reduce"(%q) [2 : i64, array<i64: 0, 1, 2>]       // a sum over all axes but the last
+->
+    %c, %v = conv.elementwise over <[8, 32, 32, 16]> sums <[1]> (%y, %mean) {
+    ^bb0(%y1: f32, %mean1: f32):
+      %d = arith.subf %y1, %mean1 : f32
+      %q = arith.mulf %d, %d : f32
+      conv.yield %d, %q : f32, f32
+    } : (tensor<8x32x32x16xf32>, tensor<16xf32>) -> tensor<8x32x32x16xf32>, tensor<1x1x1x16xf32>
+
+Normalisation, residuals, masks and updates of weights between convolutions run in one stretch with them; that is what
+makes a train step one call of C. Clusters are maximal and convex, see `convjit.passes.clusters`. Only those beside a
+kernel, another cluster beside one among them, are taken: what is far from any convolution stays as it is.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import ModuleOp, f32, i1
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+
+from convjit.ir.conv import ElementwiseOp, KernelOp, YieldOp
+from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.types import element_type
+from convjit.passes.clusters import Clusters, is_sum_of_channels, shapes_of_candidates, source_of, sources
+from convjit.passes.elementwise import Scalars, scalar_of
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, users
+
+
+def _separate_predicates(block: Block) -> None:
+    """Give every reader of a predicate, or of a mask made from one, its own: predicates are not stored."""
+    for op in reversed(list(block.ops)):
+        is_mask = is_primitive(op, "AsType") and element_type(op.operands[0]) == i1
+        if not isinstance(op, PrimitiveOp) or not (is_mask or element_type(op.results[0]) == i1):
+            continue
+        for use in list(op.results[0].uses)[1:]:
+            copy = op.clone()
+            Rewriter.insert_op(copy, InsertPoint.before(op))
+            use.operation.operands[use.index] = copy.results[0]
+
+
+def _read_maxima(block: Block) -> None:
+    """x > c becomes max(x, c) > c, where that was computed: a ReLU's result is stored anyway, its input is not."""
+    maxima: dict[tuple[SSAValue, float], SSAValue] = {}
+    for op in block.ops:
+        if not is_primitive(op, "Maximum", "Greater") or (bound := constant_of(op.operands[1])) is None:
+            continue
+        if is_primitive(op, "Maximum"):
+            maxima[op.operands[0], bound] = op.results[0]
+        else:
+            op.operands[0] = maxima.get((op.operands[0], bound), op.operands[0])
+
+
+def _beside_kernels(clusters: list[list[Operation]]) -> list[list[Operation]]:
+    """The clusters that read what a kernel writes, or write what one reads; so do those beside them."""
+    waiting, kept = clusters, list[list[Operation]]()
+    inside: set[Operation] = set()
+
+    def is_near(op: Operation) -> bool:
+        ahead = {user for result in op.results for user in users(result)}
+        return any(isinstance(o, KernelOp) or o in inside for o in ahead | {v.owner for v in sources(op)})
+
+    while near := [cluster for cluster in waiting if any(map(is_near, cluster))]:
+        kept += near
+        inside.update(op for cluster in near for op in cluster)
+        waiting = [cluster for cluster in waiting if cluster not in near]
+    return kept
+
+
+def _fused(ops: list[Operation], shape: tuple[int, ...], sums: set[Operation]) -> ElementwiseOp:
+    """One op for a cluster, whose ops read their sources."""
+    inside = set(ops)
+    made = {op.results[0] for op in ops}
+    read = dict.fromkeys(v for op in ops for v in op.operands)
+    inputs = [v for v in read if v not in made and constant_of(v) is None]
+    outputs = [op.results[0] for op in ops if any(user not in inside for user in users(op.results[0]))]
+    block = Block(arg_types=[element_type(v) for v in inputs])
+    scalars = Scalars(block)
+    known: dict[SSAValue, SSAValue] = {}
+    for value, argument in zip(inputs, block.args, strict=True):
+        argument.name_hint = value.name_hint
+        known[value] = argument if argument.type == f32 else scalars.add_op(arith.ExtFOp(argument, f32))
+    for op in ops:
+        assert isinstance(op, PrimitiveOp)
+        numbers = [constant_of(v) for v in op.operands]
+        operands = [known[v] if n is None else scalars.constant(n) for v, n in zip(op.operands, numbers, strict=True)]
+        known[op.results[0]] = operands[0] if op in sums else scalar_of(scalars, op, operands)
+    block.add_op(YieldOp(*(scalars.stored(known[v], element_type(v)) for v in outputs)))
+    erase_dead_ops(block)
+    summed = [n for n, v in enumerate(outputs) if v.owner in sums]
+    return ElementwiseOp(inputs, shape, summed, Region(block), [v.type for v in outputs])
+
+
+def _replace(block: Block, clusters: list[list[Operation]], shapes: dict[Operation, tuple[int, ...]]) -> None:
+    sums = {op for op in shapes if is_sum_of_channels(op)}
+    position: dict[Operation, int] = {op: n for n, op in enumerate(block.ops)}
+    for op in (op for cluster in clusters for op in cluster if op not in sums):
+        for index, value in enumerate(op.operands):
+            if constant_of(value) is None:
+                op.operands[index] = source_of(value)
+    erase_dead_ops(block)
+    made: list[ElementwiseOp] = []
+    for cluster in clusters:
+        new = _fused(cluster, shapes[cluster[0]], sums)
+        position[new] = position[cluster[-1]]
+        made.append(new)
+    for cluster, new in zip(clusters, made, strict=True):
+        inside = set(cluster)
+        outputs = [op.results[0] for op in cluster if any(user not in inside for user in users(op.results[0]))]
+        for old, result in zip(outputs, new.outputs, strict=True):
+            result.name_hint = old.name_hint
+            old.replace_uses_with_if(result, lambda use, inside=inside: use.operation not in inside)
+    for cluster in clusters:
+        for op in reversed(cluster):
+            Rewriter.erase_op(op)
+    _sort(block, made, position)
+
+
+def _sort(block: Block, made: list[ElementwiseOp], position: dict[Operation, int]) -> None:
+    """Put `made` where their last ops were, and whatever they read before them."""
+    ops: list[Operation] = [*block.ops, *made]
+    waits = {op: {v.owner for v in op.operands if isinstance(v.owner, Operation)} for op in ops}
+    readers: dict[Operation | Block, list[Operation]] = {}
+    for op, makers in waits.items():
+        for maker in makers:
+            readers.setdefault(maker, []).append(op)
+    ready = [(position[op], op) for op in ops if not waits[op]]
+    heapq.heapify(ready)
+    for op in list(block.ops):
+        op.detach()
+    while ready:
+        _, op = heapq.heappop(ready)
+        block.add_op(op)
+        for reader in readers.get(op, []):
+            waits[reader].discard(op)
+            if not waits[reader]:
+                heapq.heappush(ready, (position[reader], reader))
+
+
+@dataclass(frozen=True)
+class FuseElementwisePass(ModulePass):
+    """See the module's docstring."""
+
+    name = "fuse-elementwise"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for function in forward_of(op):
+            block = function.body.block
+            if not any(isinstance(o, KernelOp) for o in block.ops):
+                continue
+            _separate_predicates(block)
+            _read_maxima(block)
+            shapes = shapes_of_candidates(block)
+            _replace(block, _beside_kernels(Clusters(block, shapes).found()), shapes)

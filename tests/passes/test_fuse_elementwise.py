@@ -1,0 +1,142 @@
+"""`fuse-elementwise` against the reference: random DAGs around convolutions, and the gradients of networks."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from graphs import traced
+
+from convjit import passes
+from convjit.ir import reference
+from convjit.ir.conv import ElementwiseOp, StretchOp
+from convjit.ir.mlx import PrimitiveOp
+from convjit.trace import Argument
+
+PIPELINE = f"{passes.OPTIMIZE},fuse-elementwise"
+UNARY = (mx.tanh, mx.square, mx.negative, mx.sigmoid, lambda v: mx.maximum(v, 0.0), lambda v: v * 0.5)
+BINARY = (mx.add, mx.subtract, mx.multiply, mx.maximum, lambda a, b: mx.where(a > b, a, b))
+
+
+def random_function(seed: int):
+    """Elementwise ops, sums of several kinds, broadcasts and convolutions, in any order."""
+    rng = np.random.default_rng(seed)
+    channels = int(rng.choice([1, 3, 4]))
+    steps = [(float(rng.random()), int(rng.integers(0, 1000)), int(rng.integers(0, 1000))) for _ in range(24)]
+    outputs = rng.integers(0, 1000, 3)
+
+    def function(x: mx.array, w: mx.array, scale: mx.array) -> list[mx.array]:
+        values = [x, mx.conv2d(x, w, padding=1), scale]
+        for kind, first, second in steps:
+            a, b = values[first % len(values)], values[second % len(values)]
+            if kind < 0.15:
+                values.append(mx.sum(a, axis=tuple(range(a.ndim - 1)), keepdims=first % 2 == 0) * 0.01)
+            elif kind < 0.2:
+                values.append(mx.mean(a, axis=-1, keepdims=True))
+            elif kind < 0.3 and a.shape == x.shape:
+                values.append(mx.tanh(mx.conv2d(a, w, padding=1)))
+            elif kind < 0.5:
+                values.append(UNARY[second % len(UNARY)](a))
+            else:
+                values.append(mx.tanh(BINARY[(first + second) % len(BINARY)](a, b)))
+        return [values[-1], *(values[o % len(values)] for o in outputs)]
+
+    numbers = [rng.standard_normal(s) for s in ((2, 3, 5, channels), (channels, 3, 3, channels), (channels,))]
+    return function, [mx.array(n.astype(np.float32)) for n in numbers]
+
+
+def check(
+    function, arrays: list[mx.array], dtype: mx.Dtype = mx.float32, tolerance: float = 2e-5
+) -> list[ElementwiseOp]:
+    """Compares the meaning of the module behind the pass, and behind those that follow, with the function's."""
+    arrays = [a.astype(dtype) for a in arrays]
+    module = traced(function, arrays, [Argument(f"x{n}", "input") for n in range(len(arrays))])
+    want = function(*arrays)
+
+    def compare(pass_, module) -> None:
+        if pass_.name not in ("fuse-elementwise", "form-stretches"):
+            return
+        module.verify()
+        for got, expected in zip(reference.run(module, arrays), want, strict=True):
+            got, expected = (np.array(v.astype(mx.float32)) for v in (got, expected))
+            assert got.shape == expected.shape
+            np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * (1 + np.abs(expected).max()))
+
+    passes.run(module, f"{PIPELINE},form-stretches", compare)
+    return [op for op in module.walk() if isinstance(op, ElementwiseOp)]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_dags_keep_their_meaning(seed: int):
+    check(*random_function(seed))
+
+
+def test_random_dags_are_fused():
+    assert sum(len(check(*random_function(seed))) for seed in range(10)) > 10
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_half_precision(dtype: mx.Dtype):
+    for seed in range(3):
+        check(*random_function(seed), dtype, 0.03 if dtype == mx.float16 else 0.25)
+
+
+def batch_norm_block(x: mx.array, w: mx.array, gamma: mx.array, beta: mx.array) -> mx.array:
+    y = mx.conv2d(x, w, padding=1)
+    mean, variance = mx.mean(y, axis=(0, 1, 2)), mx.var(y, axis=(0, 1, 2))
+    return nn.relu((y - mean) * mx.rsqrt(variance + 1e-5) * gamma + beta) + x
+
+
+def arrays_of_block() -> list[mx.array]:
+    keys = mx.random.split(mx.random.key(4), 4)
+    shapes = ((2, 6, 5, 4), (4, 3, 3, 4), (4,), (4,))
+    return [mx.random.normal(s, key=k) for s, k in zip(shapes, keys, strict=True)]
+
+
+def gradients(x: mx.array, w: mx.array, gamma: mx.array, beta: mx.array) -> list[mx.array]:
+    def loss(w: mx.array, gamma: mx.array, beta: mx.array) -> mx.array:
+        inner = batch_norm_block(x, w, gamma, beta)
+        return mx.sum(mx.square(batch_norm_block(inner, w, gamma, beta)))
+
+    return list(mx.grad(loss, argnums=[0, 1, 2])(w, gamma, beta))
+
+
+def test_batch_normalisation_and_its_gradient():
+    kernels = check(gradients, arrays_of_block(), tolerance=1e-4)
+    assert any(len(op.summed) > 1 for op in kernels), "sums that read the same values share a kernel"
+
+
+def test_a_train_step_is_two_stretches():
+    """Only the loss is MLX's own; before it and behind it is a stretch."""
+    module = traced(gradients, arrays_of_block(), [Argument(n, "input") for n in ("x", "w", "gamma", "beta")])
+    passes.run(module, f"{PIPELINE},form-stretches")
+    assert sum(isinstance(op, StretchOp) for op in module.walk()) <= 2
+    plain = {op.primitive.data for op in module.walk() if isinstance(op, PrimitiveOp)}
+    assert plain <= {"Broadcast", "Transpose", "Squeeze", "ExpandDims", "Multiply", "Reduce"}, plain
+
+
+def test_more_ops_than_a_kernel_takes():
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        y = mx.conv2d(x, w, padding=1)
+        total = mx.sum(y, axis=(0, 1, 2))
+        for n in range(200):
+            y = mx.tanh(y + total * (n / 100))
+        return [y]
+
+    assert len(check(function, arrays_of_block()[:2])) > 3
+
+
+def test_infinities_and_nan_pass_through_masks_and_sums():
+    x, w, *_ = arrays_of_block()
+    x[0, 0, 0, 1], x[1, 2, 3, 2] = float("nan"), float("inf")
+
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        y = mx.conv2d(x, w, padding=1)
+        z = nn.relu(x * 2.0) * mx.sum(x, axis=(0, 1, 2))
+        return [nn.relu(y + z), mx.sum(nn.relu(x), axis=(0, 1, 2))]
+
+    module = traced(function, [x, w], [Argument("x", "input"), Argument("w", "input")])
+    passes.run(module, PIPELINE)
+    for got, want in zip(reference.run(module, [x, w]), function(x, w), strict=True):
+        np.testing.assert_allclose(np.array(got), np.array(want), rtol=1e-4)
