@@ -7,7 +7,7 @@ packed weight means the same weight; a stretch is its kernels in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
 
 import mlx.core as mx
@@ -158,6 +158,9 @@ def _elementwise(op: ElementwiseOp, operands: list[Array]) -> list[Array]:
 
 
 def _convolve(x: Array, w: Array, window: Window) -> Array:
+    if window.rank == 3 and window.groups > 1:  # which MLX does not have
+        parts = zip(mx.split(x, window.groups, -1), mx.split(w, window.groups), strict=True)
+        return mx.concatenate([_convolve(*part, replace(window, groups=1)) for part in parts], -1)
     return replay.call("Convolution", astuple(window), [x, w], [])[0]
 
 

@@ -220,6 +220,7 @@ def test_groups_written_out_are_one_convolution(rank, groups):
 
     module = traced(function, [x, w], [Argument("x", "input"), Argument("w", "parameter")])
     passes.run(module, passes.OPTIMIZE)
+    assert_close(reference.run(module, [x, w])[0], function(x, w), 1e-5, "merged")
     (op,) = (o for o in module.walk() if isinstance(o, FusedOp))
     assert op.window.data.groups == groups and fused(module) == {"w": "Add Maximum"}
     fast = convjit.compile(function, fallback="error")
