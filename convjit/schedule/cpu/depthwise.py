@@ -55,10 +55,9 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     loops = nest(kernel)
     tiles = _tiles(loops, machine.registers)
     in_place = [tile for tile in tiles if _unrolls(loops, tile)]
-    converts = kernel.dtype != "f32" and prod(kernel.geometry.kernel) > 2
     found = [_schedule(kernel, machine, lanes, tile, copies=False) for tile in in_place]
     copying = [_schedule(kernel, machine, lanes, tile, copies=True) for tile in tiles]
-    return copying + found if converts or not found else found + copying[:1]
+    return found + copying[:1] if found else copying
 
 
 def _lanes(geometry: Geometry, most: int) -> int | None:
