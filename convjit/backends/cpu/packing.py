@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -20,17 +22,39 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
 
     Transforms are rounded once. What a kernel reads as it is stays as it is.
     """
-    order = packing(window, weight.shape, schedule)
-    if order is None:
+    tables = _tables(window, schedule, weight.shape)
+    if tables is None:
         return weight
-    out_channels, *kernel, group_channels = order.shape or weight.shape
     source, held = borrow(weight.astype(mx.float32))
-    target, finished = allocator((order.floats,), "f32")()
+    target, finished = allocator((tables.floats,), "f32")()
+    arguments = PackingOrder.from_buffer_copy(tables.arguments)
+    arguments.weight, arguments.packed = source, target
+    runtime.pack(ctypes.byref(arguments), runtime.threads)
+    del held
+    return finished()
+
+
+class _Tables(NamedTuple):
+    """What packing needs to know besides the weight; a train step packs its weights in every call.
+
+    Attributes:
+        floats: of the packed weight.
+        arguments: all but the weight and what it is packed into; keeps alive what it points to.
+    """
+
+    floats: int
+    arguments: PackingOrder
+
+
+@lru_cache(maxsize=1024)
+def _tables(window: Window, schedule: Schedule, shape: tuple[int, ...]) -> _Tables | None:
+    order = packing(window, shape, schedule)
+    if order is None:
+        return None
+    out_channels, *kernel, group_channels = order.shape or shape
     terms = [_terms(tap, tuple(kernel), order.transforms) for taps in order.taps for tap in taps]
     flat = [term for of_tap in terms for term in of_tap]
     arguments = PackingOrder(
-        weight=source,
-        packed=target,
         terms=(Term * len(flat))(*flat),
         tap_terms=(ctypes.c_int * len(terms))(*map(len, terms)),
         phase_taps=(ctypes.c_int * len(order.taps))(*map(len, order.taps)),
@@ -43,9 +67,7 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
         last_width=order.last_width,
         pairs=order.pairs,
     )
-    runtime.pack(ctypes.byref(arguments), runtime.threads)
-    del held
-    return finished()
+    return _Tables(order.floats, arguments)
 
 
 def _terms(tap: int, kernel: tuple[int, ...], transforms: tuple[tuple[int, Matrix], ...]) -> list[tuple[int, float]]:
