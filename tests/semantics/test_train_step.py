@@ -133,6 +133,34 @@ def test_a_whole_step(form, optimizer):
     assert num_kernels(compiled[0]) >= 3  # two forward, one gradient of an input; and those of the weights
 
 
+RARER_OPTIMIZERS = {
+    "adafactor": optim.Adafactor,
+    "lion": lambda: optim.Lion(0.01),
+    "muon": lambda: optim.Muon(0.01),
+    "two": lambda: optim.MultiOptimizer([optim.Adagrad(0.1), optim.AdamW(0.01)], [lambda path, _: "layers" in path]),
+}
+
+
+@pytest.mark.parametrize("name", RARER_OPTIMIZERS)
+def test_rarer_optimizers(name):
+    (model, twin), make = twins(Tiny), RARER_OPTIMIZERS[name]
+    ours, theirs = make(), make()
+    step = closed_over(model, ours, fast_of)
+    actual = train(step, model, ours, batches())
+    assert_close(actual, train(closed_over(twin, theirs, plainly), twin, theirs, batches()), rtol=1e-4)
+    assert num_kernels(step) >= 3
+
+
+def test_half_precision():
+    model, twin = twins(Tiny)
+    model.set_dtype(mx.bfloat16), twin.set_dtype(mx.bfloat16)
+    ours, theirs = (optim.SGD(0.05, momentum=0.9) for _ in range(2))
+    step, images = closed_over(model, ours, fast_of), [x.astype(mx.bfloat16) for x in batches()]
+    actual = train(step, model, ours, images)
+    assert_close(actual, train(closed_over(twin, theirs, plainly), twin, theirs, images), rtol=3e-2)
+    assert num_kernels(step) >= 3
+
+
 def test_the_first_step_makes_the_optimizers_state_and_later_ones_are_compiled():
     model, optimizer = Tiny(), optim.Adam(0.01)
     step = closed_over(model, optimizer, fast_of)
