@@ -34,6 +34,7 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type
 from convjit.passes.clusters import Clusters, is_sum_of_channels, shapes_of_candidates, source_of, sources
 from convjit.passes.elementwise import Scalars, scalar_of
+from convjit.passes.recompute import Recomputation
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of, users
 
 
@@ -103,12 +104,13 @@ def _fused(ops: list[Operation], shape: tuple[int, ...], sums: set[Operation]) -
 
 def _replace(block: Block, clusters: list[list[Operation]], shapes: dict[Operation, tuple[int, ...]]) -> None:
     sums = {op for op in shapes if is_sum_of_channels(op)}
-    position: dict[Operation, int] = {op: n for n, op in enumerate(block.ops)}
     for op in (op for cluster in clusters for op in cluster if op not in sums):
         for index, value in enumerate(op.operands):
             if constant_of(value) is None:
                 op.operands[index] = source_of(value)
     erase_dead_ops(block)
+    clusters = Recomputation(block, clusters, shapes).run()
+    position: dict[Operation, int] = {op: n for n, op in enumerate(block.ops)}
     made: list[ElementwiseOp] = []
     for cluster in clusters:
         new = _fused(cluster, shapes[cluster[0]], sums)

@@ -140,3 +140,24 @@ def test_infinities_and_nan_pass_through_masks_and_sums():
     passes.run(module, PIPELINE)
     for got, want in zip(reference.run(module, [x, w]), function(x, w), strict=True):
         np.testing.assert_allclose(np.array(got), np.array(want), rtol=1e-4)
+
+
+def large_gradients(x: mx.array, w: mx.array, gamma: mx.array, beta: mx.array) -> list[mx.array]:
+    return gradients(mx.tile(x, (8, 3, 3, 1)), w, gamma, beta)
+
+
+def test_what_a_backward_pass_reads_is_computed_again():
+    """Of all that normalisation makes, only what a convolution or the next block reads is stored."""
+    kernels = check(large_gradients, arrays_of_block(), tolerance=1e-4)
+    stored = [len(op.outputs) - len(op.summed) for op in kernels if len(op.extents) == 4]
+    assert max(stored) <= 2 and sum(n > 1 for n in stored) <= 1, stored
+
+
+def test_kernels_are_the_same_in_every_run():
+    """Equal programs have equal texts, which are compiled once."""
+    texts: set[str] = set()
+    for _ in range(3):
+        module = traced(large_gradients, arrays_of_block(), [Argument(f"x{n}", "input") for n in range(4)])
+        passes.run(module, PIPELINE)
+        texts.add(str(module))
+    assert len(texts) == 1
