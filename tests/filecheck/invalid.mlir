@@ -259,3 +259,19 @@ func.func @forward(%w: tensor<6x3x3x4xf32>) {
   return
 }
 // CHECK: a packed tensor<6x3x3x4xf32> is not a !conv.packed<tensor<6x3x3x3xf32>>
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>, %dy: tensor<1x6x6x6xf16>) {
+  %dw = conv.weight_gradient %x, %dy window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 1> : (tensor<1x8x8x4xf32>, tensor<1x6x6x6xf16>) -> tensor<6x3x3x4xf32>
+  return
+}
+// CHECK: the input has elements of type f32, the gradient of the output of type f16
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>, %dy: tensor<1x17x17x6xf32>) {
+  %dw = conv.weight_gradient %x, %dy window <strides = [1, 1], pad = [2, 2] : [2, 2], dilation = [1, 1], input_dilation = [2, 2], groups = 1> : (tensor<1x8x8x4xf32>, tensor<1x17x17x6xf32>) -> tensor<6x3x3x4xf32>
+  return
+}
+// CHECK: a weight gradient's window is neither transposed nor flipped
