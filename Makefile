@@ -24,10 +24,10 @@ lint: $(VENV)/.with-test ## Check format, style and types
 	@echo "== pyright"
 	@$(PY) -m pyright
 
-fuzz: $(VENV)/.with-test ## Random convolutions and networks: FUZZ_COUNT=300 of each, from FUZZ_SEED=now
-	@seed=$${FUZZ_SEED:-$$(date +%s)}; count=$${FUZZ_COUNT:-300}; \
+fuzz: $(VENV)/.with-test ## Random programs against float64: FUZZ_COUNT=1000, FUZZ_SEED=now, FUZZ_FIRST=0
+	@seed=$${FUZZ_SEED:-$$(date +%s)}; count=$${FUZZ_COUNT:-1000}; \
 	echo "== FUZZ_SEED=$$seed FUZZ_COUNT=$$count CONVJIT_NUM_THREADS=$${CONVJIT_NUM_THREADS:-all}"; \
-	FUZZ_SEED=$$seed FUZZ_COUNT=$$count $(PY) -m pytest tests/fuzz
+	FUZZ_SEED=$$seed FUZZ_COUNT=$$count $(PY) tests/fuzz
 
 cpu-fuzz: $(VENV)/.with-test ## Random layers by any CPU schedule, on any vectors: CPU_FUZZ_COUNT=2000, CPU_FUZZ_SEED=now
 	@seed=$${CPU_FUZZ_SEED:-$$(date +%s)}; count=$${CPU_FUZZ_COUNT:-2000}; \
@@ -49,6 +49,7 @@ bench: $(VENV)/.with-bench ## Measure against plain MLX and other engines; resul
 	@$(PY) -m benchmarks.layers --save --isa avx2
 	@$(PY) -m benchmarks.layers --save --dtype bf16
 	@$(PY) -m benchmarks.resnet50
+	@$(PY) -m benchmarks.train_step
 	@$(PY) -m benchmarks.metal_text
 	@$(PY) -m benchmarks.metal_counters
 

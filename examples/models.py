@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from math import prod
 from typing import TypeVar
@@ -97,15 +98,34 @@ class ResNet50(nn.Module):
 
 
 class Residual(nn.Module):
-    """ResNet's basic block: two 3x3 convolutions around a shortcut."""
+    """ResNet's basic block: two 3x3 convolutions, the first of which strides, around a shortcut."""
 
-    def __init__(self, channels: int):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1):
         super().__init__()
-        self.conv1 = ConvNorm(channels, channels, 3)
-        self.conv2 = ConvNorm(channels, channels, 3, activation=None)
+        self.conv1 = ConvNorm(inputs, outputs, 3, stride)
+        self.conv2 = ConvNorm(outputs, outputs, 3, activation=None)
+        self.shortcut = ConvNorm(inputs, outputs, 1, stride, activation=None) if inputs != outputs else None
 
     def __call__(self, x: mx.array) -> mx.array:
-        return nn.relu(self.conv2(self.conv1(x)) + x)
+        y = self.conv2(self.conv1(x))
+        return nn.relu(y + (self.shortcut(x) if self.shortcut else x))
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 of (N, 32, 32, 3) to (N, classes), as He et al. (2015) train it on CIFAR-10: 21 convolutions."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.stem = ConvNorm(3, 16, 3)
+        widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+        self.layers = [Residual(i, o, 1 if i == o else 2) for i, o in itertools.pairwise(widths)]
+        self.head = nn.Linear(64, classes)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.stem(x)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x.mean((1, 2)))
 
 
 class Digits(nn.Module):
@@ -114,9 +134,9 @@ class Digits(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = ConvNorm(1, 16, 3)
-        self.block1 = Residual(16)
+        self.block1 = Residual(16, 16)
         self.down = ConvNorm(16, 32, 3, 2)
-        self.block2 = Residual(32)
+        self.block2 = Residual(32, 32)
         self.head = nn.Linear(32, 10)
 
     def __call__(self, x: mx.array) -> mx.array:
