@@ -1,6 +1,7 @@
-"""Random convolutions and random networks: a small fixed sample of them here, as many as wanted by `make fuzz`.
+"""Random programs, and networks that change between calls: a fixed sample here, as many as wanted by `make fuzz`.
 
-A failing test names its seed and number: FUZZ_SEED=<seed> python -m pytest tests/fuzz -k <name>-<seed>-<number>.
+A failing test names its seed and number: `FUZZ_SEED=<seed> FUZZ_FIRST=<number> FUZZ_COUNT=1 pytest tests/fuzz` runs it
+again.
 """
 
 import gc
@@ -9,53 +10,33 @@ import os
 import mlx.core as mx
 import numpy as np
 import pytest
+from judge import complaints
 from mlx.utils import tree_flatten
-from random_convolutions import random_case
 from random_networks import CHANGES, batch_norms, random_network
+from random_programs import random_program
 
 import convjit
-from convjit.backends.cpu import stretch
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
+FIRST = int(os.environ.get("FUZZ_FIRST", "0"))
 COUNT = int(os.environ.get("FUZZ_COUNT", "0"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def all_threads(tmp_path_factory):
-    """Kernels run on all threads, however small they are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONVJIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(stretch, "FLOPS_PER_THREAD", 1)
-        yield
-
-
-def numbered(small: int):
-    """Runs a test for the numbers of its random cases: `small` of them, or FUZZ_COUNT."""
-    numbers = range(COUNT or small)
+def numbered(small: int, every: int = 1):
+    """Runs a test for `small` numbers, or for every so many-th of FUZZ_COUNT."""
+    numbers = [n for n in range(FIRST, FIRST + COUNT) if n % every == 0] if COUNT else range(small)
     return pytest.mark.parametrize("number", numbers, ids=[f"{SEED}-{n}" for n in numbers])
 
 
-def to_float64(array):
-    return np.array(array.astype(mx.float32)).astype(np.float64)
+@numbered(40)
+def test_program(number, guard_memory):
+    program = random_program(np.random.default_rng([SEED, number]))
+    guard_memory(at_end=number % 2 == 0)
+    if found := complaints(program):
+        pytest.fail("\n".join([f"{program}", *found]))
 
 
-@numbered(20)
-def test_convolution(number):
-    case = random_case(np.random.default_rng([SEED, number]))
-    fast = convjit.compile(case.call, backend="cpu", fallback="error")
-    for actual, (expected, tolerance) in zip(fast(*case.arrays()), case.expected(), strict=True):
-        assert actual.shape == expected.shape, case
-        y = to_float64(actual)
-        with np.errstate(invalid="ignore"):
-            right = (y == expected) | (np.isnan(y) & np.isnan(expected)) | (np.abs(y - expected) <= tolerance)
-        right |= np.isinf(tolerance)
-        wrong = np.argwhere(~right)
-        if len(wrong):
-            at = tuple(wrong[0])
-            pytest.fail(f"{case}: {len(wrong)} of {y.size} are wrong; at {at} {y[at]}, not {expected[at]}")
-
-
-@numbered(5)
+@numbered(4, every=25)
 def test_network(number):
     """Calls of several signatures with changes between them, each compared with plain MLX, written state too."""
     rng = np.random.default_rng([SEED, number])
@@ -80,6 +61,10 @@ def test_network(number):
             history.append(change.__name__)
         if rng.random() < 0.3:
             gc.collect()
+
+
+def to_float64(array):
+    return np.array(array.astype(mx.float32)).astype(np.float64)
 
 
 def assert_same(actual, expected, history):
