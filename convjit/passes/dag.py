@@ -10,6 +10,7 @@ from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
+from convjit.passes.masks import mask_of
 from convjit.passes.values import constant_of, source_of_broadcast, users
 
 
@@ -36,7 +37,10 @@ class Dag:
 
 
 def maximal_dag(conv: GeneralOp, max_extras: int, max_results: int) -> Dag:
-    """The largest DAG that reads at most `max_extras` values and whose results are floats, at most `max_results`."""
+    """The largest DAG that reads at most `max_extras` values and whose results are floats, at most `max_results`.
+
+    Masks that only it reads are part of it: it reads what they are made from.
+    """
     blocked: set[Operation] = set()
     while True:
         dag = _grow(conv, max_extras, blocked)
@@ -68,6 +72,7 @@ def _grow(conv: GeneralOp, max_extras: int, blocked: set[Operation]) -> Dag:
                 pending.append(op)
             else:
                 assert isinstance(op, PrimitiveOp)
+                dag.ops += [made for v in op.operands if (mask := mask_of(v)) and v not in inside for made in mask.ops]
                 dag.ops.append(op)
                 dag.extras += extras
                 inside.add(op.results[0])
@@ -93,7 +98,8 @@ def _extras_if_it_joins(
     for operand in op.operands:
         if operand in inside or constant_of(operand) is not None:
             continue
-        source = source_of_broadcast(operand)
+        mask = mask_of(operand)
+        source = mask.source if mask else source_of_broadcast(operand)
         if element_type(source) not in FLOAT_TYPES:
             return None
         if source not in dag.extras and source not in extras:

@@ -24,42 +24,19 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import ModuleOp, f32, i1
+from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.rewriter import Rewriter
 
 from convjit.ir.conv import ElementwiseOp, KernelOp, YieldOp
-from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.mlx import PrimitiveOp
 from convjit.ir.types import element_type
 from convjit.passes.clusters import Clusters, is_sum_of_channels, shapes_of_candidates, source_of, sources
 from convjit.passes.elementwise import Scalars, scalar_of
+from convjit.passes.masks import read_maxima, separate_masks
 from convjit.passes.recompute import Recomputation
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of, users
-
-
-def _separate_predicates(block: Block) -> None:
-    """Give every reader of a predicate, or of a mask made from one, its own: predicates are not stored."""
-    for op in reversed(list(block.ops)):
-        is_mask = is_primitive(op, "AsType") and element_type(op.operands[0]) == i1
-        if not isinstance(op, PrimitiveOp) or not (is_mask or element_type(op.results[0]) == i1):
-            continue
-        for use in list(op.results[0].uses)[1:]:
-            copy = op.clone()
-            Rewriter.insert_op(copy, InsertPoint.before(op))
-            use.operation.operands[use.index] = copy.results[0]
-
-
-def _read_maxima(block: Block) -> None:
-    """x > c becomes max(x, c) > c, where that was computed: a ReLU's result is stored anyway, its input is not."""
-    maxima: dict[tuple[SSAValue, float], SSAValue] = {}
-    for op in block.ops:
-        if not is_primitive(op, "Maximum", "Greater") or (bound := constant_of(op.operands[1])) is None:
-            continue
-        if is_primitive(op, "Maximum"):
-            maxima[op.operands[0], bound] = op.results[0]
-        else:
-            op.operands[0] = maxima.get((op.operands[0], bound), op.operands[0])
 
 
 def _beside_kernels(clusters: list[list[Operation]]) -> list[list[Operation]]:
@@ -160,7 +137,7 @@ class FuseElementwisePass(ModulePass):
             block = function.body.block
             if not any(isinstance(o, KernelOp) for o in block.ops):
                 continue
-            _separate_predicates(block)
-            _read_maxima(block)
+            separate_masks(block)
+            read_maxima(block)
             shapes = shapes_of_candidates(block)
             _replace(block, _beside_kernels(Clusters(block, shapes).found()), shapes)

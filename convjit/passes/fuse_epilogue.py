@@ -32,6 +32,7 @@ from convjit.ir.conv import FusedOp, GeneralOp, WeightGradientOp, YieldOp
 from convjit.ir.types import element_type
 from convjit.passes.dag import Dag, maximal_dag
 from convjit.passes.elementwise import Scalars, scalar_of
+from convjit.passes.masks import read_maxima, separate_masks
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of, source_of_broadcast
 
 
@@ -107,6 +108,8 @@ class FuseEpiloguePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
             erase_dead_ops(function.body.block)
+            separate_masks(function.body.block)
+            read_maxima(function.body.block)
             is_training = any(isinstance(o, WeightGradientOp) for o in function.body.block.ops)
             for conv in [o for o in function.body.block.ops if isinstance(o, GeneralOp)]:
                 _fuse(maximal_dag(conv, self.max_extras, 1 if is_training else self.max_results))

@@ -310,3 +310,31 @@ func.func @cast_constant(%x: tensor<1x4x8xf32>, %w: tensor<8x1x8xf32>) -> tensor
 }
 // CHECK-LABEL: @cast_constant
 // CHECK:        arith.constant 0.0999755859 : f32
+
+// -----
+
+// A mask that only the epilogue reads is made in it, from a ReLU's result rather than its input. Beside a weight gradient
+// a kernel has one result.
+func.func @forward(%x: tensor<1x4x2xf32>, %dy: tensor<1x4x2xf32>, %w: tensor<2x1x2xf32>) -> (tensor<1x4x2xf32>, tensor<1x4x2xf32>, tensor<1x4x2xf32>, tensor<2x1x2xf32>) {
+  %0 = mlx.constant 0.000000e+00 : f64 : tensor<f32>
+  %zeros = mlx.primitive "Broadcast"(%0) [array<i64: 1, 4, 2>] : (tensor<f32>) -> tensor<1x4x2xf32>
+  %relu = mlx.primitive "Maximum"(%x, %zeros) [] : (tensor<1x4x2xf32>, tensor<1x4x2xf32>) -> tensor<1x4x2xf32>
+  %greater = mlx.primitive "Greater"(%x, %zeros) [] : (tensor<1x4x2xf32>, tensor<1x4x2xf32>) -> tensor<1x4x2xi1>
+  %mask = mlx.primitive "AsType"(%greater) [f32] : (tensor<1x4x2xi1>) -> tensor<1x4x2xf32>
+  %y = conv.general %dy, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x2xf32>, tensor<2x1x2xf32>) -> tensor<1x4x2xf32>
+  %masked = mlx.primitive "Multiply"(%y, %mask) [] : (tensor<1x4x2xf32>, tensor<1x4x2xf32>) -> tensor<1x4x2xf32>
+  %negative = mlx.primitive "Negative"(%masked) [] : (tensor<1x4x2xf32>) -> tensor<1x4x2xf32>
+  %dw = conv.weight_gradient %relu, %dy window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x2xf32>, tensor<1x4x2xf32>) -> tensor<2x1x2xf32>
+  return %relu, %masked, %negative, %dw : tensor<1x4x2xf32>, tensor<1x4x2xf32>, tensor<1x4x2xf32>, tensor<2x1x2xf32>
+}
+// CHECK-LABEL: func.func @forward
+// CHECK:         %relu = mlx.primitive "Maximum"
+// CHECK-NEXT:    %masked = conv.fused %dy, %w window {{.*}} extras(%relu : tensor<1x4x2xf32>) {
+// CHECK-NEXT:    ^{{.*}}(%sum: f32, [[RELU:%[^:]+]]: f32):
+// CHECK-NEXT:      [[ZERO:%[^ ]+]] = arith.constant 0.000000e+00 : f32
+// CHECK-NEXT:      [[GREATER:%[^ ]+]] = arith.cmpf ogt, [[RELU]], [[ZERO]] : f32
+// CHECK-NEXT:      [[MASK:%[^ ]+]] = arith.uitofp [[GREATER]] : i1 to f32
+// CHECK-NEXT:      [[MASKED:%[^ ]+]] = arith.mulf %sum, [[MASK]] : f32
+// CHECK-NEXT:      conv.yield [[MASKED]] : f32
+// CHECK-NEXT:    } {fused = "Greater AsType Multiply"}
+// CHECK-NEXT:    %negative = mlx.primitive "Negative"(%masked)
