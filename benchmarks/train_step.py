@@ -31,13 +31,14 @@ from examples.models import ResNet20
 BATCH, SIZE, CLASSES = 32, 32, 10
 RATE, MOMENTUM = 0.05, 0.9
 
-CHECKED_STEPS = 4
-"""After so many steps of each, the losses are compared: more, and rounding takes them apart."""
+CHECKED_STEPS = 2
+"""Of each, whose losses are compared. More, and they drift apart: rounding decides on which side of zero a ReLU's input is,
+and a single one of these moved a gradient by 7% (plain MLX against float64; convjit's moved by 0.5%)."""
 
 BARS = {
     "over_mlx": (20.0, "at least", "x over plain MLX"),
     "over_pytorch": (1.0, "at least", "x over PyTorch, eager, the better of its two layouts"),
-    "loss_difference": (1e-3, "at most", f"between losses and plain MLX's in {CHECKED_STEPS} steps"),
+    "loss_difference": (1e-4, "at most", f"between losses and plain MLX's in {CHECKED_STEPS} steps"),
 }
 
 Step = Callable[[], float]
