@@ -32,8 +32,8 @@ BATCH, SIZE, CLASSES = 32, 32, 10
 RATE, MOMENTUM = 0.05, 0.9
 
 CHECKED_STEPS = 2
-"""Of each, whose losses are compared. More, and they drift apart: rounding decides on which side of zero a ReLU's input is,
-and a single one of these moved a gradient by 7% (plain MLX against float64; convjit's moved by 0.5%)."""
+"""Of each, whose losses are compared. More, and they drift apart: rounding decides on which side of zero a ReLU's input
+is, and a single one of these moved a gradient by 7% (plain MLX against float64; convjit's moved by 0.5%)."""
 
 BARS = {
     "over_mlx": (20.0, "at least", "x over plain MLX"),
