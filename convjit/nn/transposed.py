@@ -32,6 +32,17 @@ def cut(entry: str | tuple[int, int], kernel: int, stride: int, dilation: int) -
             raise AssertionError(entry)
 
 
+def _within_reach(x: mx.array, kernel: tuple[int, ...], window: Window) -> tuple[mx.array, Window]:
+    """The same convolution with no more padding behind than the kernel reaches: MLX 0.32 gives gradients of another
+    shape where there is more. Inputs that are zeros stand for it; the pass `fold-pad` makes padding of them again."""
+    axes = zip(window.pad_hi, kernel, window.kernel_dilation, window.input_dilation, strict=True)
+    zeros = tuple(max(-((d * (k - 1) - hi) // stride), 0) for hi, k, d, stride in axes)
+    if not any(zeros):
+        return x, window
+    hi = tuple(p - n * stride for p, n, stride in zip(window.pad_hi, zeros, window.input_dilation, strict=True))
+    return mx.pad(x, [(0, 0), *((0, n) for n in zeros), (0, 0)]), replace(window, pad_hi=hi)
+
+
 class _ConvTranspose(ConvolutionLayer):
     """`ConvTranspose1d`, `ConvTranspose2d` and `ConvTranspose3d`, but for the rank."""
 
@@ -89,6 +100,7 @@ class _ConvTranspose(ConvolutionLayer):
         size = window.out_size(x.shape[1:-1], weight.shape[1:-1])
         if min(size) < 1:
             raise GeometryError(f"padding {self.padding} leaves an output of {size}: use less")
+        x, window = _within_reach(x, weight.shape[1:-1], window)
         # MLX 0.32 takes padding below zero off the input before it spreads it; so the output is cut instead.
         lo, hi = (tuple(max(p, 0) for p in side) for side in (window.pad_lo, window.pad_hi))
         y = convolve(x, weight, replace(window, pad_lo=lo, pad_hi=hi))

@@ -49,6 +49,11 @@ CASES = {
         define((3, 3), stride=2, transposed=True),
         (1, 6, 2),
     ),
+    "transposed, output padding": (
+        lambda: ConvTranspose2d(2, 3, (3, 1), (2, 3), output_padding=(1, 2)),
+        define((0, -1), (0, -2), stride=(2, 3), transposed=True),
+        (1, 3, 2, 2),
+    ),
     "transposed 3d, groups": (
         lambda: ConvTranspose3d(4, 2, 2, (1, 2, 1), groups=2),
         define((0, 0), (0, 0), (0, 0), stride=(1, 2, 1), groups=2, transposed=True),
