@@ -18,8 +18,8 @@ typedef struct {
 
 enum { TRANSPOSED_AT_ONCE = 16 };
 
-static void sum_terms(float *sums, const cj_packing *p, const float *from, const cj_term *terms, int num_terms,
-                      int count)
+static inline __attribute__((always_inline)) void sum_terms(float *sums, const cj_packing *p, const float *from,
+                                                            const cj_term *terms, int num_terms, int count)
 {
     double exact[TRANSPOSED_AT_ONCE] = {0};
     for (int t = 0; t < num_terms; t++)
@@ -62,7 +62,10 @@ static void pack_tap(const cj_packing *p, const float *from, const cj_term *term
         const int left = p->channels - first, count = left < TRANSPOSED_AT_ONCE ? left : TRANSPOSED_AT_ONCE;
         for (int o = 0; o < outputs; o++) {
             float sums[TRANSPOSED_AT_ONCE];
-            sum_terms(sums, p, from + o * output_step + first, terms, num_terms, count);
+            if (count == TRANSPOSED_AT_ONCE) /* a loop of a known length, which the compiler turns into vectors */
+                sum_terms(sums, p, from + o * output_step + first, terms, num_terms, TRANSPOSED_AT_ONCE);
+            else
+                sum_terms(sums, p, from + o * output_step + first, terms, num_terms, count);
             for (int c = 0; c < count; c++)
                 put(p, to, first + c, o, width, sums[c]);
         }
