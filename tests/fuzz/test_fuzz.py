@@ -36,7 +36,7 @@ def test_program(number, guard_memory):
         pytest.fail("\n".join([f"{program}", *found]))
 
 
-@numbered(4, every=25)
+@numbered(4, every=50)
 def test_network(number):
     """Calls of several signatures with changes between them, each compared with plain MLX, written state too."""
     rng = np.random.default_rng([SEED, number])
