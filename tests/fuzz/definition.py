@@ -67,8 +67,15 @@ def convolve(x: mx.array, w: mx.array, window: Window) -> mx.array:
             _with_errors(cotangent[..., 0].size, lambda x, c: _weight_gradient(geometry, x, c), x, cotangent),
         )
 
+    def tangent(primals: list[mx.array], tangents: list[mx.array | None]) -> mx.array:
+        (x, w), (dx, dw) = primals, tangents
+        if dx is None or dw is None:
+            return custom(x if dx is None else dx, w if dw is None else dw)
+        return custom(dx, w) + custom(x, dw)
+
     custom = mx.custom_function(forward)
     custom.vjp(adjoints)
+    custom.jvp(tangent)
     return custom(x, w)
 
 

@@ -46,12 +46,40 @@ COMBINATIONS: dict[str, Callable[[mx.array, mx.array], mx.array]] = {
 }
 
 
+def _halves(y: mx.array) -> mx.array:
+    """The second half of the channels, and the first one gated by it."""
+    half = -(-y.shape[-1] // 2)
+    a, b = mx.split(y, [half], axis=-1)
+    return mx.concatenate([b, a * mx.sigmoid(y[..., -1:])], axis=-1)
+
+
+def _in_rows(y: mx.array) -> mx.array:
+    """As attention has it: (N, axis 1, the others) and back."""
+    rows = mx.swapaxes(mx.flatten(y, 1, -2), 1, 2)
+    return mx.swapaxes(nn.relu(rows * 0.5 + 0.1), 1, 2).reshape(y.shape)
+
+
+REARRANGED: dict[str, Callable[[mx.array], mx.array]] = {
+    "roll": lambda y: mx.concatenate([y[:, 1:], y[:, :1]], axis=1),
+    "shift": lambda y: mx.pad(y[..., :-1], [*([(0, 0)] * (y.ndim - 1)), (1, 0)]),
+    "shift rows": lambda y: mx.pad(y[:, 1:], [(0, 0), (0, 1), *([(0, 0)] * (y.ndim - 2))]),
+    "reverse": lambda y: y[:, ::-1],
+    "every second": lambda y: mx.repeat(y[..., ::2], 2, axis=-1)[..., : y.shape[-1]],
+    "softmax": lambda y: mx.softmax(y, axis=-1),
+    "softmax of rows": lambda y: mx.softmax(y, axis=1),
+    "turned": lambda y: mx.transpose(nn.silu(mx.transpose(y))),
+    "in rows": _in_rows,
+    "halves": _halves,
+}
+"""Of arrays to arrays of the same shape, in either layout."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One operation on the values so far: 0 is the convolution, 1 what the first step made, and so on.
 
     Attributes:
-        name: of an activation, of a combination, "batch norm", "gate", "minus mean", "sum" or "cast".
+        name: of an activation, a combination or a rearrangement, "batch norm", "gate", "minus mean" or "sum".
         operand: the value that it takes.
         other: the second operand of a combination: "input", the number of an extra, or minus the number of a value.
     """
@@ -94,6 +122,8 @@ class Epilogue:
         y = values[step.operand]
         if step.name in ACTIVATIONS:
             return ACTIVATIONS[step.name](y)
+        if step.name in REARRANGED:
+            return REARRANGED[step.name](y)
         pixels = tuple(range(2, y.ndim)) if self.channels_first else tuple(range(1, y.ndim - 1))
         match step.name:
             case "batch norm":
@@ -132,7 +162,9 @@ def random_epilogue(
         shapes.append((y[1], *(1,) * (len(y) - 2)) if channels_first else (y[-1],))
     for _ in range(int(rng.integers(0, 5))):
         operand = len(steps) if rng.random() < 0.7 else int(rng.integers(0, len(steps) + 1))
-        match rng.choice(["activation", "activation", "extra", "extra", "value", "input", "norm", "reduction"]):
+        match rng.choice(
+            ["activation", "activation", "extra", "extra", "value", "input", "norm", "reduction", "order"]
+        ):
             case "extra":
                 steps.append(Step(str(rng.choice([*COMBINATIONS])), operand, len(shapes)))
                 shapes.append(_extra_shape(rng, y))
@@ -143,6 +175,8 @@ def random_epilogue(
                 steps.append(Step("add", operand, "input"))
             case "norm" if not any(step.name == "batch norm" for step in steps):
                 steps.append(Step("batch norm", operand))
+            case "order":
+                steps.append(Step(str(rng.choice([*REARRANGED])), operand))
             case "reduction":
                 steps.append(Step(str(rng.choice(["gate", "minus mean"])), operand))
             case _:

@@ -21,7 +21,12 @@ DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 EPSILONS = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}
 """Half the distance from 1 to the next number."""
 
-FORMS = ("module", "arguments", "gradients of the module", "gradients by arguments", "of the compiled", "outside")
+CALLS = ("module", "arguments", "batched")
+"""How a program is called; "batched" is `mx.vmap` of the compiled function, over inputs."""
+GRADIENTS = (
+    *("gradients of the module", "gradients by arguments"),  # compiled with the gradient inside
+    *("gradients of the compiled module", "gradients of the compiled function", "tangents of the compiled function"),
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Program:
     Attributes:
         blocks: the layers.
         dtype: of all arrays.
-        form: how the chain is called, one of `FORMS`; see `run`.
+        form: how the chain is called, one of `CALLS` or `GRADIENTS`.
         training: of the modules.
         x: the input, in the layout of the first block.
         arrays: the parameters by their path in the module, and BatchNorm's statistics.
@@ -131,7 +136,7 @@ class Program:
 
     @property
     def has_gradients(self) -> bool:
-        return self.form not in FORMS[:2]
+        return self.form in GRADIENTS
 
     @property
     def has_reductions(self) -> bool:
@@ -174,21 +179,30 @@ class Program:
                 results: Any = compiled(chain)(x)
             case "arguments":
                 results = compiled(by_arrays)(x, trained)
+            case "batched":
+                both = mx.stack([x, x * 0.5])
+                if dtype == mx.float64:
+                    results = [mx.stack(r) for r in zip(*(by_arrays(one, trained) for one in both), strict=True)]
+                else:
+                    results = mx.vmap(compiled(by_arrays), in_axes=(0, None))(both, trained)
             case "gradients of the module":
-                step = nn.value_and_grad(chain, lambda x: loss(chain(x)))
-                results = compiled(step)(x)
+                results = compiled(nn.value_and_grad(chain, lambda x: loss(chain(x))))(x)
             case "gradients by arguments":
 
                 def gradients(x: mx.array, arrays: dict[str, mx.array]) -> Any:
                     return mx.value_and_grad(lambda x, a: loss(by_arrays(x, a)), argnums=(0, 1))(x, arrays)
 
                 results = compiled(gradients)(x, trained)
-            case "of the compiled":
+            case "gradients of the compiled module":
+                fast = compiled(chain)
+                results = nn.value_and_grad(chain, lambda x: loss(fast(x)))(x)
+            case "gradients of the compiled function":
                 fast = compiled(by_arrays)
                 results = mx.value_and_grad(lambda x, a: loss(fast(x, a)), argnums=(0, 1))(x, trained)
             case _:
-                fast = compiled(chain)
-                results = nn.value_and_grad(chain, lambda x: loss(fast(x)))(x)
+                fast, arrays = compiled(by_arrays), list(trained.values())
+                tangents = [mx.cos(3 * a) for a in (x, *arrays)]
+                results = mx.jvp(lambda x, *a: fast(x, dict(zip(names, a, strict=True))), [x, *arrays], tangents)
         statistics = [a for name, a in tree_flatten(chain.parameters()) if name not in names]
         return [_numbers(a) for _, a in tree_flatten([results, statistics])]
 
@@ -204,11 +218,11 @@ def _numbers(array: mx.array) -> Array:
 def random_program(rng: np.random.Generator) -> Program:
     """One in five a network, one in five with gradients."""
     rank = int(rng.choice([1, 2, 2, 2, 3]))
-    form = str(rng.choice(FORMS[2:])) if rng.random() < 0.2 else str(rng.choice(FORMS[:2]))
+    has_gradients = bool(rng.random() < 0.2)
+    form = str(rng.choice(GRADIENTS) if has_gradients else rng.choice(CALLS, p=(0.46, 0.46, 0.08)))
     length = int(rng.integers(2, 5)) if rng.random() < 0.2 else 1
     dtype = str(rng.choice(["f32", "f32", "f32", "f16", "bf16"]))
-    has_gradients = form not in FORMS[:2]
-    products = 300_000 if has_gradients else 3_000_000 // length
+    products = 3_000_000 // length if form in CALLS[:2] else 300_000  # the others run MLX's own, which are slow
     blocks: list[Block] = []
     shape: tuple[int, ...] | None = None
     for number in range(length):
@@ -218,7 +232,7 @@ def random_program(rng: np.random.Generator) -> Program:
         x, y = (_first(s) if first else s for s in (layer.in_shape, shape))
         blocks.append(Block(layer, first, random_epilogue(rng, x, y, first, chained=number < length - 1)))
     program = _with_numbers(rng, tuple(blocks), dtype, form)
-    if length == 1 and not has_gradients and rng.random() < 0.2:
+    if length == 1 and form in CALLS[:2] and rng.random() < 0.2:
         for special in (np.nan, np.inf, -np.inf, 1e-40, -0.0):
             program.x.reshape(-1)[rng.integers(program.x.size)] = special
     return program
