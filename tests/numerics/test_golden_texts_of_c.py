@@ -7,8 +7,8 @@ import pytest
 from benchmarks.layers.ours import kernel_of
 from convjit.emit.cpu import source
 from convjit.geometry import Geometry, Window
-from convjit.kernel import Kernel, identity_epilogue
-from convjit.schedule.cpu import candidates
+from convjit.kernel import Elementwise, Epilogue, Extra, Instruction, Kernel, Result, identity_epilogue
+from convjit.schedule.cpu import candidates, choose
 from convjit.schedule.cpu.machine import Machine
 
 ONE, SAME = (1, 1), (1, 1)
@@ -25,6 +25,22 @@ def test_text_of_a_weight_gradient(golden) -> None:
     geometry = Geometry.of_shapes((1, 16, 16, 32), (32, 3, 3, 32), Window(ONE, SAME, SAME, ONE, ONE))
     kernel = Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",), operation="weight_gradient")
     golden("cpu/weight_gradient.c", source(kernel, candidates(kernel, Machine(16, 32))[0]).text)
+
+
+def test_text_of_elementwise_ops(golden) -> None:
+    """The square of what is centered, and its sum: a variance."""
+    operands = (Extra((8, 16, 16, 20), "f32"), Extra((1, 1, 1, 20), "f32"), Extra((1, 1, 1, 20), "f32"))
+    body = Epilogue(
+        ("f32", "f32", "f32"),
+        (
+            Instruction("arith.mulf", (1, 2), "f32"),
+            Instruction("arith.subf", (0, 3), "f32"),
+            Instruction("arith.mulf", (4, 4), "f32"),
+        ),
+        (4, 5),
+    )
+    kernel = Elementwise((8, 16, 16, 20), operands, body, (Result((8, 16, 16, 20), "f32"), Result((20,), "f32", True)))
+    golden("cpu/elementwise.c", source(kernel, choose(kernel, Machine(16, 32))).text)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
