@@ -13,6 +13,9 @@ UNIT = 8192
 
 MOST_COLUMNS = 1024
 
+LEAST_ROWS = 32
+"""Of a unit: the sums of all units take a part of memory that is so many times smaller than an operand."""
+
 ELEMENTS_PER_THREAD = 16 << 10
 """A thread that does fewer is not worth waking."""
 
@@ -25,7 +28,8 @@ def schedule(kernel: Elementwise, machine: Machine) -> Schedule:
     """
     shape = kernel.any_batch().shape
     columns = UNIT if len(shape) == 1 else min(MOST_COLUMNS, -(-shape[-1] // machine.lanes) * machine.lanes)
-    choices = {"column_block": columns, "lanes": machine.lanes, "row_block": UNIT // columns}
+    rows = 1 if len(shape) == 1 else max(LEAST_ROWS, UNIT // columns)
+    choices = {"column_block": columns, "lanes": machine.lanes, "row_block": rows}
     return Schedule("cpu/elementwise.c", tuple(choices.items()))
 
 
