@@ -48,7 +48,8 @@ def _excused(y: Array, wanted: Array, tolerance: Array, plain: Array, dtype: str
     if plain.shape != wanted.shape:
         return np.zeros(wanted.shape, np.bool_)
     finite = np.isfinite(wanted) & np.isfinite(plain)
-    error = np.max(np.abs(plain - wanted), where=finite, initial=0.0)
+    with np.errstate(invalid="ignore"):
+        error = np.max(np.abs(plain - wanted), where=finite, initial=0.0)
     largest = np.max(np.abs(wanted), where=finite, initial=0.0)
     limit = 1e-3 * (1 + largest) if dtype == "f32" else np.inf
     return _right(y, wanted, tolerance + 2 * min(error, limit)) | (~np.isfinite(plain) & (dtype != "f32"))

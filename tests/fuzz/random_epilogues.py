@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -173,7 +174,9 @@ def random_epilogue(
                 steps.append(Step(str(rng.choice([*COMBINATIONS])), operand, other))
             case "input" if x == y:
                 steps.append(Step("add", operand, "input"))
-            case "norm" if not any(step.name == "batch norm" for step in steps):
+            case "norm" if prod(y) > y[1 if channels_first else -1] and not any(
+                step.name == "batch norm" for step in steps
+            ):
                 steps.append(Step("batch norm", operand))
             case "order":
                 steps.append(Step(str(rng.choice([*REARRANGED])), operand))

@@ -177,19 +177,17 @@ def _callable_groups(shape: Shape) -> int:
 
 def _conv(rng: np.random.Generator, shape: Shape) -> Layer:
     padding = shape.ints(rng, 0, 2)
-    function = getattr(mx, f"conv{shape.rank}d")
+    name = f"conv{shape.rank}d"
     arguments = [*map(shape.by_axis, (shape.stride, padding, shape.dilation)), _callable_groups(shape)]
     window = Window(shape.stride, padding, padding, shape.dilation, (1,) * shape.rank, shape.groups)
-    return _functional(shape, f"mx.conv{shape.rank}d {arguments}", lambda x, w: function(x, w, *arguments), window)
+    return _functional(shape, f"mx.{name} {arguments}", lambda x, w: getattr(mx, name)(x, w, *arguments), window)
 
 
 def _conv_transpose(rng: np.random.Generator, shape: Shape) -> Layer:
     padding, more, window = _transposed_window(rng, shape)
-    function = getattr(mx, f"conv_transpose{shape.rank}d")
+    name = f"conv_transpose{shape.rank}d"
     arguments = [*map(shape.by_axis, (shape.stride, padding, shape.dilation, more)), _callable_groups(shape)]
-    return _functional(
-        shape, f"mx.conv_transpose{shape.rank}d {arguments}", lambda x, w: function(x, w, *arguments), window
-    )
+    return _functional(shape, f"mx.{name} {arguments}", lambda x, w: getattr(mx, name)(x, w, *arguments), window)
 
 
 def _transposed_window(rng: np.random.Generator, shape: Shape) -> tuple[Ints, Ints, Window]:
