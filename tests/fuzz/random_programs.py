@@ -16,6 +16,7 @@ from random_layers import Function, Layer, random_layer
 from reference import Array, round_to
 
 import convjit
+from convjit.transforms import differentiable_convolutions
 
 DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 EPSILONS = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}
@@ -146,9 +147,12 @@ class Program:
 
     def run(self, *, plain: bool = False) -> list[Array]:
         """The results and, in a form with gradients, those; then what BatchNorm wrote. Compiled unless `plain`."""
-        chain = self._chain(exact=False, dtype=DTYPES[self.dtype])
-        compiled = (lambda f: f) if plain else (lambda f: convjit.compile(f, backend="cpu", fallback="error"))
-        return self._results(chain, compiled, DTYPES[self.dtype])
+        dtype = DTYPES[self.dtype]
+        chain = self._chain(exact=False, dtype=dtype)
+        if not plain:
+            return self._results(chain, lambda f: convjit.compile(f, backend="cpu", fallback="error"), dtype)
+        with differentiable_convolutions():  # MLX's have no tangents
+            return self._results(chain, lambda f: f, dtype)
 
     def exact(self, noise: Noise | None = None) -> list[Array]:
         """The same from the definition, in float64, with errors as kernels make them if there is noise."""
