@@ -67,11 +67,15 @@ def is_sum_of_channels(op: Operation) -> bool:
     )
 
 
-def shapes_of_candidates(block: Block) -> dict[Operation, Shape]:
-    """The ops that a kernel can take, and what each runs over. Predicates are only taken with what reads them."""
+def shapes_of_candidates(block: Block, static: set[SSAValue]) -> dict[Operation, Shape]:
+    """The ops that a kernel can take, and what each runs over. Predicates are only taken with what reads them.
+
+    Args:
+        static: values whose ops are left out.
+    """
     found: dict[Operation, Shape] = {}
     for op in block.ops:
-        if (shape := _shape_of(op)) is not None:
+        if static.isdisjoint(op.results) and (shape := _shape_of(op)) is not None:
             found[op] = shape
     while lost := [op for op, shape in found.items() if not _keeps_predicates_inside(op, shape, found)]:
         for op in lost:

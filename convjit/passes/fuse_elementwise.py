@@ -14,7 +14,8 @@
 
 Normalisation, residuals, masks and updates of weights between convolutions run in one stretch with them; that is what
 makes a train step one call of C. Clusters are maximal and convex, see `convjit.passes.clusters`. Only those beside a
-kernel, another cluster beside one among them, are taken: what is far from any convolution stays as it is.
+kernel, another cluster beside one among them, are taken: what is far from any convolution stays as it is. So does what
+depends on parameters only, which runs once, in `@prepare`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from convjit.passes.clusters import Clusters, is_sum_of_channels, shapes_of_cand
 from convjit.passes.elementwise import Scalars, scalar_of
 from convjit.passes.masks import read_maxima, separate_masks
 from convjit.passes.recompute import Recomputation
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of, users
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, static_values, users
 
 
 def _beside_kernels(clusters: list[list[Operation]]) -> list[list[Operation]]:
@@ -139,5 +140,5 @@ class FuseElementwisePass(ModulePass):
                 continue
             separate_masks(block)
             read_maxima(block)
-            shapes = shapes_of_candidates(block)
+            shapes = shapes_of_candidates(block, static_values(function))
             _replace(block, _beside_kernels(Clusters(block, shapes).found()), shapes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from math import ceil, prod
 
@@ -213,6 +214,7 @@ def _tiles_along(loops: Nest, axis: int, size: int) -> float:
     return sum(_tiles_of_phase(phase, loops.in_size[axis], loops.out_size[axis], size) for phase in loops.axes[axis])
 
 
+@cache
 def _tiles_of_phase(phase: AxisPhase, extent: int, out: int, size: int) -> float:
     met = sum(start + reach >= 0 and start < extent for start, reach in _reads(phase, out, size))
     return met / max(1, len(phase.taps))
