@@ -15,29 +15,41 @@
 Normalisation, residuals, masks and updates of weights between convolutions run in one stretch with them; that is what
 makes a train step one call of C. Clusters are maximal and convex, see `convjit.passes.clusters`. Only those beside a
 kernel, another cluster beside one among them, are taken: what is far from any convolution stays as it is. So does what
-depends on parameters only, which runs once, in `@prepare`.
+`hoist-prepare` moves, since it runs only once.
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import ModuleOp, f32
+from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from convjit.ir.conv import ElementwiseOp, KernelOp, YieldOp
 from convjit.ir.mlx import PrimitiveOp
-from convjit.ir.types import element_type
+from convjit.ir.types import element_type, shape_of
 from convjit.passes.clusters import Clusters, is_sum_of_channels, shapes_of_candidates, source_of, sources
 from convjit.passes.elementwise import Scalars, scalar_of
 from convjit.passes.masks import read_maxima, separate_masks
 from convjit.passes.recompute import Recomputation
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of, static_values, users
+
+
+def _prepared(function: FuncOp) -> set[SSAValue]:
+    """What `hoist-prepare` moves: of parameters and constants only, and no larger than the largest of them."""
+    static, block = static_values(function), function.body.block
+    sources: dict[SSAValue, int] = {value: prod(shape_of(value.type)) for value in block.args if value in static}
+    for op in block.ops:
+        if op.results and static.issuperset(op.results):
+            sources.update(dict.fromkeys(op.results, max((sources[v] for v in op.operands), default=1)))
+    return {value for value, size in sources.items() if prod(shape_of(value.type)) <= size}
 
 
 def _beside_kernels(clusters: list[list[Operation]]) -> list[list[Operation]]:
@@ -140,5 +152,5 @@ class FuseElementwisePass(ModulePass):
                 continue
             separate_masks(block)
             read_maxima(block)
-            shapes = shapes_of_candidates(block, static_values(function))
+            shapes = shapes_of_candidates(block, _prepared(function))
             _replace(block, _beside_kernels(Clusters(block, shapes).found()), shapes)
