@@ -14,7 +14,7 @@ demo: $(VENV)/.with-demo ## Train, compile, compare: a tour in three minutes
 
 test: lint ## Check format, style and types, then run the tests
 	@echo "== pytest"
-	@$(PY) -m pytest -W error::DeprecationWarning
+	@$(PY) -m pytest -n auto --dist loadfile -W error::DeprecationWarning
 
 lint: $(VENV)/.with-test ## Check format, style and types
 	@echo "== ruff format"
