@@ -14,7 +14,7 @@ from convjit.backends import MLX_DTYPES
 from convjit.backends.cpu import CpuBackend, packing, stretch, toolchain
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def strict(tmp_path_factory: pytest.TempPathFactory):
     """Kernels run on all threads, however small they are, and without the proof that would replace wrong ones. They are
     compiled with FUZZ_OPTIMIZE, such as -Og, which is three times as quick; by default as always."""
