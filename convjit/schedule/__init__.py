@@ -24,6 +24,10 @@ class Schedule:
         """A choice that is a number."""
         return int(self[name])
 
+    def is_set(self, name: str) -> bool:
+        """Is a choice 1? One that the template does not have, or that this schedule leaves out, is not."""
+        return (name, 1) in self.choices
+
     def in_words(self) -> str:
         """As `explain` and reports show it: `metal/direct.metal channels=4 lanes=32 pixels=4`."""
         return " ".join([self.template, *(f"{name}={value}" for name, value in self.choices)])

@@ -21,7 +21,7 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
     """
     loops = nest(kernel)
     geometry = kernel.geometry
-    pairs, compact = has_pairs(schedule), is_compact(schedule)
+    pairs, compact = schedule.is_set("pairs"), schedule.is_set("compact")
     copies_all = compact or (kernel.dtype != "f32" and not pairs)
     copies = copies_all or loops.reads_outside
     copy = _copy(kernel, schedule)
@@ -54,16 +54,6 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
     }
 
 
-def has_pairs(schedule: Schedule) -> bool:
-    """Does a kernel multiply pairs of bf16, as they are, rather than floats?"""
-    return ("pairs", 1) in schedule.choices
-
-
-def is_compact(schedule: Schedule) -> bool:
-    """Is the input copied group by group?"""
-    return ("compact", 1) in schedule.choices
-
-
 def most_taps(loops: Nest) -> tuple[int, int, int]:
     """Taps along each axis, in the phase that has most of them."""
     depth, height, width = (max(len(phase.taps) for phase in phases) for phases in loops.axes)
@@ -92,7 +82,7 @@ class _Copy(NamedTuple):
 
 def _copy(kernel: Kernel, schedule: Schedule) -> _Copy:
     loops, geometry = nest(kernel), kernel.geometry
-    copies = geometry.window.groups if is_compact(schedule) else 1
+    copies = geometry.window.groups if schedule.is_set("compact") else 1
     planes, taps, _ = most_taps(loops)
     row_block = schedule.number("row_block")
     high, wide = (
@@ -103,5 +93,5 @@ def _copy(kernel: Kernel, schedule: Schedule) -> _Copy:
     rows = taps * row_block if apart else high
     row = wide * geometry.in_channels // copies
     row += 16 if row % 1024 == 0 else 0
-    element_bytes = 2 if has_pairs(schedule) else 4
+    element_bytes = 2 if schedule.is_set("pairs") else 4
     return _Copy(apart, rows, row, ceil(copies * planes * rows * row * element_bytes / 64) * 64)

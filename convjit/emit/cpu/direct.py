@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any, NamedTuple
 
-from convjit.emit.cpu.blocks import block_variables, has_pairs, is_compact, most_taps
+from convjit.emit.cpu.blocks import block_variables, most_taps
 from convjit.emit.cpu.packing import Packing, taps_of_phases
 from convjit.emit.cpu.source import Source, name_of
 from convjit.emit.render import render
@@ -21,7 +21,7 @@ SHORT = 250
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
     """The C text of a direct convolution."""
-    if _folds(schedule) and (plain := folded(kernel)):
+    if schedule.is_set("folds") and (plain := folded(kernel)):
         stride = kernel.geometry.window.input_dilation[-1]
         return _source(plain, schedule, packing(kernel.geometry.window, kernel.geometry.weight_shape, schedule), stride)
     return _source(kernel, schedule, packing(kernel.geometry.window, kernel.geometry.weight_shape, schedule), 1)
@@ -33,10 +33,9 @@ def _source(kernel: Kernel, schedule: Schedule, packed: Packing, fold: int) -> S
     groups, lanes, vectors = geometry.window.groups, schedule.number("lanes"), schedule.number("vectors")
     pixels = schedule.number("tile_rows") * schedule.number("tile_columns")
     # the taps of a row lie side by side in memory
-    merged = (groups == 1 or is_compact(schedule)) and all(phase.step == 1 for phase in loops.axes[2])
-    parts = _parts(
-        loops, geometry.in_channels // groups, merged, schedule.number("terms"), 2 if has_pairs(schedule) else 1
-    )
+    merged = (groups == 1 or schedule.is_set("compact")) and all(phase.step == 1 for phase in loops.axes[2])
+    step = 2 if schedule.is_set("pairs") else 1
+    parts = _parts(loops, geometry.in_channels // groups, merged, schedule.number("terms"), step)
     threads_share = parts.number > 1 and schedule.number("shares_sums") == 1
     sums = schedule.number("row_block") * schedule.number("column_block") * vectors * lanes
     sums_bytes = sums * 4 if parts.number > 1 and not threads_share else 0
@@ -65,20 +64,15 @@ def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Pack
     """How "cpu/direct.c" reads a weight of shape (O, *kernel, C / groups)."""
     out_channels, *kernel, group_channels = weight
     taps, shape = taps_of_phases(window, tuple(kernel)), None
-    if _folds(schedule):
+    if schedule.is_set("folds"):
         out_channels = window.input_dilation[-1]
         taps, shape = taps[::out_channels], (out_channels, 1, group_channels)
     lanes, vectors = schedule.number("lanes"), schedule.number("vectors")
     needed = ceil(out_channels / window.groups / lanes)
     last = (needed - 1) % vectors + 1
-    pairs = has_pairs(schedule)
+    pairs = schedule.is_set("pairs")
     floats = sum(map(len, taps)) * window.groups * needed * lanes * group_channels // (2 if pairs else 1)
     return Packing(taps, window.groups, vectors * lanes, last * lanes, needed * lanes, floats, shape=shape, pairs=pairs)
-
-
-def _folds(schedule: Schedule) -> bool:
-    """Are phases of the last axis output channels?"""
-    return ("folds", 1) in schedule.choices
 
 
 class _Parts(NamedTuple):
