@@ -47,6 +47,18 @@ class Nest:
         return tuple(axis.outputs(out) for axis, out in zip(phase, self.out_size, strict=True))
 
     @property
+    def most_taps(self) -> tuple[int, int, int]:
+        """Taps along each axis, in the phase that has most of them, at least one."""
+        depth, height, width = (max(1, *(len(phase.taps) for phase in phases)) for phases in self.axes)
+        return depth, height, width
+
+    def inputs_of_block(self, rows: int, columns: int) -> tuple[int, int, int]:
+        """Planes, rows and columns of the input that a block of outputs of any phase reaches over."""
+        extents = zip((1, rows, columns), self.axes, strict=True)
+        planes, high, wide = ((n - 1) * axes[0].stride + max(1, *(axis.span for axis in axes)) for n, axes in extents)
+        return planes, high, wide
+
+    @property
     def least_outputs(self) -> tuple[int, ...]:
         """The least extents of the outputs of a phase, of those that have outputs."""
         extents = [self.outputs(phase) for phase in self.phases]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from convjit.emit.cpu.source import C_TYPES, common_variables
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.nest import Nest, nest
+from convjit.schedule.nest import nest
 from convjit.schedule.phases import AxisPhase
 
 
@@ -47,17 +47,16 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
         "copies_all": copies_all,
         "apart": copy.apart,
         "compact": compact,
-        "copied_planes": most_taps(loops)[0],
+        "copied_planes": loops.most_taps[0],
         "copied_rows": copy.rows,
         "copied_row": copy.row,
         "scratch_bytes": copy.bytes if copies else 0,
     }
 
 
-def most_taps(loops: Nest) -> tuple[int, int, int]:
-    """Taps along each axis, in the phase that has most of them."""
-    depth, height, width = (max(len(phase.taps) for phase in phases) for phases in loops.axes)
-    return depth, height, width
+def copied_row(elements: int) -> int:
+    """From one row of a copy to the next: rows a multiple of 4 KB apart would lie in few sets of a cache."""
+    return elements + (16 if elements % 1024 == 0 else 0)
 
 
 def _table(phases: tuple[AxisPhase, ...]) -> list[str]:
@@ -83,15 +82,11 @@ class _Copy(NamedTuple):
 def _copy(kernel: Kernel, schedule: Schedule) -> _Copy:
     loops, geometry = nest(kernel), kernel.geometry
     copies = geometry.window.groups if schedule.is_set("compact") else 1
-    planes, taps, _ = most_taps(loops)
+    planes, taps, _ = loops.most_taps
     row_block = schedule.number("row_block")
-    high, wide = (
-        (block - 1) * loops.axes[axis][0].stride + max(1, *(phase.span for phase in loops.axes[axis]))
-        for axis, block in ((1, row_block), (2, schedule.number("column_block")))
-    )
+    _, high, wide = loops.inputs_of_block(row_block, schedule.number("column_block"))
     apart = taps * row_block < high
     rows = taps * row_block if apart else high
-    row = wide * geometry.in_channels // copies
-    row += 16 if row % 1024 == 0 else 0
+    row = copied_row(wide * geometry.in_channels // copies)
     element_bytes = 2 if schedule.is_set("pairs") else 4
     return _Copy(apart, rows, row, ceil(copies * planes * rows * row * element_bytes / 64) * 64)

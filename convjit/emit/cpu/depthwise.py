@@ -10,7 +10,7 @@ from convjit.emit.render import render
 from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.cpu.depthwise import copy_size, edges, used_lanes, windows
+from convjit.schedule.cpu.depthwise import edges, used_lanes, windows
 from convjit.schedule.nest import nest
 
 _CACHE_LINE = 16
@@ -38,7 +38,7 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         stride=[axes[0].stride for axes in loops.axes],
         step=[max(axis.step for axis in axes) for axes in loops.axes],
         period=[axes[0].period for axes in loops.axes],
-        most_taps=[max(len(axis.taps) for axis in axes) for axes in loops.axes],
+        most_taps=loops.most_taps,
         deep=any(
             axis.span != 1 or axis.offset < 0 or axis.last_read(loops.out_size[0]) >= loops.in_size[0]
             for axis in loops.axes[0]
@@ -47,7 +47,7 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         group_outputs=geometry.out_channels // window.groups,
         used_lanes=used_lanes(geometry, lanes),
         weight_width=packed.block_width,
-        copy_size=copy_size(loops, schedule.number("row_block"), schedule.number("column_block")),
+        copy_size=loops.inputs_of_block(schedule.number("row_block"), schedule.number("column_block")),
         patterns=patterns if patterns != [tuple(range(lanes))] else [],
         pattern_of=[patterns.index(lanes_of_groups) for lanes_of_groups in windows(geometry, lanes)],
         phases=[

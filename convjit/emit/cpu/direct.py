@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any, NamedTuple
 
-from convjit.emit.cpu.blocks import block_variables, most_taps
+from convjit.emit.cpu.blocks import block_variables
 from convjit.emit.cpu.packing import Packing, taps_of_phases
 from convjit.emit.cpu.source import Source, name_of
 from convjit.emit.render import render
@@ -13,6 +13,7 @@ from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.fold import folded
+from convjit.schedule.cpu.tiles import equal_size
 from convjit.schedule.nest import Nest, nest
 
 SHORT = 250
@@ -46,7 +47,7 @@ def _source(kernel: Kernel, schedule: Schedule, packed: Packing, fold: int) -> S
         "vectors": vectors,
         "splits": schedule.number("splits"),
         "weights_first": schedule.number("weights_first"),
-        "streams": most_taps(loops) == (1, 1, 1),
+        "streams": loops.most_taps == (1, 1, 1),
         "is_short": len(variables["statements"]) * pixels * vectors <= SHORT,
         "tiles": _tiles(geometry.out_channels // groups, packed, lanes),
         "runs_at_once": parts.runs,
@@ -84,13 +85,11 @@ class _Parts(NamedTuple):
 
 
 def _parts(loops: Nest, channels: int, merged: bool, at_once: int, step: int) -> _Parts:
-    taps_d, taps_h, taps_w = most_taps(loops)
+    taps_d, taps_h, taps_w = loops.most_taps
     length = channels * taps_w if merged else channels
     runs = taps_d * taps_h if merged else taps_d * taps_h * taps_w
-    if runs * length == 0:
-        return _Parts(1, 1, 1)
-    terms = ceil(length / ceil(length / at_once) / step) * step
-    runs_at_once = ceil(runs / ceil(runs / max(1, at_once // length)))
+    terms = ceil(equal_size(length, at_once) / step) * step
+    runs_at_once = equal_size(runs, max(1, at_once // length))
     return _Parts(ceil(runs / runs_at_once) * ceil(length / terms), runs_at_once, terms)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from math import ceil, prod
 from typing import Any, cast
 
+from convjit.emit.cpu.blocks import copied_row
 from convjit.emit.cpu.source import C_TYPES, Source, extents_in_c, name_of, title_of
 from convjit.emit.render import render
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.cpu.weight_gradient import Along, Tile, is_merged, matrix, taps
+from convjit.schedule.cpu.weight_gradient import Along, Tile, is_merged, matrix
 from convjit.schedule.nest import Nest, nest
 
 
@@ -31,7 +32,7 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         "out_channels": geometry.out_channels,
         "in_extents": extents_in_c(loops.in_size, loops.outermost, "call->in_extent"),
         "out_extents": extents_in_c(loops.out_size, loops.outermost, "call->out_extent"),
-        "taps": taps(loops),
+        "taps": loops.most_taps,
         "stride": [phases[0].stride for phases in loops.axes],
         "step": [phases[0].step for phases in loops.axes],
         "offset": [phases[0].offset for phases in loops.axes],
@@ -83,12 +84,8 @@ def _block_variables(kernel: Kernel, loops: Nest, schedule: Schedule, tile: Tile
     """Blocks of pixels and the copies that they read, if they do."""
     geometry = kernel.geometry
     rows, columns, segments = (schedule.number(name) for name in ("row_block", "column_block", "segments"))
-    copied_rows, wide = (
-        (pixels - 1) * loops.axes[axis][0].stride + loops.axes[axis][0].span
-        for axis, pixels in ((1, rows), (2, columns))
-    )
-    copied_row = wide * geometry.in_channels
-    copied_row += 16 if copied_row % 1024 == 0 else 0
+    _, copied_rows, wide = loops.inputs_of_block(rows, columns)
+    row = copied_row(wide * geometry.in_channels)
     along, is_half = tile.matrix.along, kernel.dtype != "f32"
     copies_dy = is_half or along != "inputs"
     copies = is_half or along != "outputs" or loops.reads_outside
@@ -97,7 +94,7 @@ def _block_variables(kernel: Kernel, loops: Nest, schedule: Schedule, tile: Tile
         groups = 1 if along == "channels" else geometry.window.groups
         of_pixel = groups * tile.blocks(schedule.number("lanes")) * tile.vectors * schedule.number("lanes")
     dy_floats = ceil(segments * rows * columns * of_pixel / 16) * 16 if copies_dy else 0
-    input_floats = segments * taps(loops)[0] * copied_rows * copied_row if copies else 0
+    input_floats = segments * loops.most_taps[0] * copied_rows * row if copies else 0
     return {
         "row_block": rows,
         "column_block": columns,
@@ -106,7 +103,7 @@ def _block_variables(kernel: Kernel, loops: Nest, schedule: Schedule, tile: Tile
         "copies_dy": copies_dy,
         "pads": loops.reads_outside,
         "copied_rows": copied_rows,
-        "copied_row": copied_row,
+        "copied_row": row,
         "dy_floats": dy_floats,
         "scratch_bytes": (dy_floats + input_floats) * 4,
     }

@@ -42,9 +42,9 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     return list(dict.fromkeys(everything))
 
 
-def smaller(kernel: Kernel, schedule: Schedule, machine: Machine) -> Schedule | None:
+def smaller(kernel: AnyKernel, schedule: Schedule, machine: Machine) -> Schedule | None:
     """What to run where a schedule fails its proof: sums as defined; None behind that."""
-    if kernel.operation == "weight_gradient":
+    if isinstance(kernel, Elementwise) or kernel.operation == "weight_gradient":
         return None
     plain = direct.schedule(kernel, machine)
     return plain if schedule.template != plain.template else None

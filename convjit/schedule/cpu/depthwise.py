@@ -10,6 +10,7 @@ from convjit.geometry import Geometry
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
+from convjit.schedule.cpu.tiles import equal_size
 from convjit.schedule.nest import Nest, nest
 
 MAX_EDGES = 6
@@ -94,24 +95,19 @@ def _tiles(loops: Nest, registers: int) -> list[Tile]:
     """Tiles that fit into the registers: sums, weights, an input vector, and one to spare; the best one first."""
     _, height_axes, width_axes = loops.axes
     _, height, width = loops.least_outputs
-    longest = max(len(axis.taps) for axis in width_axes)
-    taps = ceil(longest / ceil(longest / MAX_TAPS)) if longest else 1
+    longest = loops.most_taps[2]
+    taps = equal_size(longest, MAX_TAPS)
     stride = width_axes[0].stride
     tiles = [
-        Tile(1, _even(width, min(columns, registers - 2 - taps)), taps)
+        Tile(1, equal_size(width, min(columns, registers - 2 - taps)), taps)
         for columns in ((14, 7) if stride == 1 else (7, 14))
     ]
     taps_h = {len(axis.taps) for axis in height_axes}
     columns = min(8, (registers - 2 - 2 * taps) // 2)
     shares_rows = len(taps_h) == 1 and height_axes[0].stride == 1 and max(axis.step for axis in height_axes) == 1
     if shares_rows and 1 < min(taps_h) <= 3 >= longest and height > 1 and columns >= 6:
-        tiles.insert(0, Tile(2, _even(width, columns), taps))
+        tiles.insert(0, Tile(2, equal_size(width, columns), taps))
     return list(dict.fromkeys(tiles))
-
-
-def _even(extent: int, most: int) -> int:
-    """The size of equal pieces of at most so many."""
-    return ceil(extent / ceil(extent / most))
 
 
 def _unrolls(loops: Nest, tile: Tile) -> bool:
@@ -152,7 +148,7 @@ def _block(kernel: Kernel, machine: Machine, lanes: int, tile: Tile, copies: boo
     columns = _tiled(width, tile.columns, width if height > 1 else max(tile.columns, width // (2 * UNITS)))
 
     def copy_bytes(rows: int, columns: int) -> int:
-        return 4 * lanes * prod(copy_size(loops, rows, columns))
+        return 4 * lanes * prod(loops.inputs_of_block(rows, columns))
 
     if copies:
         room = (
@@ -182,14 +178,7 @@ def _block(kernel: Kernel, machine: Machine, lanes: int, tile: Tile, copies: boo
 def _tiled(extent: int, tile: int, most: int) -> int:
     """The size of equal blocks of whole tiles, of at most so many outputs unless a tile has more."""
     tiles = ceil(extent / tile)
-    return _even(tiles, tiles if most >= extent else max(1, most // tile)) * tile
-
-
-def copy_size(loops: Nest, rows: int, columns: int) -> tuple[int, int, int]:
-    """Planes, rows and columns of the input of a block of outputs of any phase."""
-    extents = zip((1, rows, columns), loops.axes, strict=True)
-    planes, high, wide = ((n - 1) * axes[0].stride + max(1, *(axis.span for axis in axes)) for n, axes in extents)
-    return planes, high, wide
+    return equal_size(tiles, tiles if most >= extent else max(1, most // tile)) * tile
 
 
 def edges(loops: Nest, tile_columns: int, copies: bool) -> list[tuple[int, int, int]]:

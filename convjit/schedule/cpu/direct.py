@@ -12,6 +12,7 @@ from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.fold import folded
 from convjit.schedule.cpu.machine import Machine
+from convjit.schedule.cpu.tiles import term_cycles
 from convjit.schedule.nest import Nest, nest
 from convjit.schedule.phases import AxisPhase
 
@@ -132,7 +133,7 @@ def _has_pairs(kernel: Kernel, machine: Machine) -> bool:
 
 def _can_be_compact(kernel: Kernel) -> bool:
     """May the input be copied group by group? Pixels of all groups lie far apart, in few sets of a cache."""
-    return kernel.geometry.window.groups > 1 and prod(_most_taps(nest(kernel))) > 1
+    return kernel.geometry.window.groups > 1 and prod(nest(kernel).most_taps) > 1
 
 
 def _rough(extent: int) -> int:
@@ -188,7 +189,11 @@ def _best_tiles(kernel: Kernel, machine: Machine) -> list[Tile]:
         rows, columns = _tiles_along(loops, 1, tile.rows), _tiles_along(loops, 2, tile.columns)
         full, last = divmod(needed, tile.vectors)
         pixels = tile.rows * tile.columns
-        of_channels = full * _tile_cycles(pixels, tile.vectors) + (_tile_cycles(pixels, last) if last else 0)
+
+        def of_term(vectors: int) -> float:
+            return term_cycles(pixels * vectors, vectors, pixels + vectors)
+
+        of_channels = full * of_term(tile.vectors) + (of_term(last) if last else 0)
         if large and tile.vectors < min(needed, CONTIGUOUS_VECTORS):
             of_channels += SCATTERED_CYCLES * pixels * needed / _terms(kernel)
         return rows * columns * of_channels
@@ -239,17 +244,11 @@ def _copies(loops: Nest, tile: Tile) -> bool:
     )
 
 
-def _tile_cycles(pixels: int, vectors: int) -> float:
-    """Of one term of a tile: multiply-adds or loads, whichever takes longer, no less than the latency of a sum."""
-    loads = pixels + vectors
-    return max(pixels * vectors, loads, 8) + 0.2 * loads + 0.8 * vectors + 1.5
-
-
 def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[int, int]:
     """Rows and columns of the block of outputs that costs least beside the multiply-adds themselves."""
     geometry = kernel.geometry
     depth, height, width = _outputs(loops)
-    taps = _most_taps(loops)
+    taps = loops.most_taps
     outputs_per_copy = prod(taps) * geometry.out_channels / geometry.window.groups
     most_input = machine.l2_bytes * 3 // 8
 
@@ -271,20 +270,12 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
     return min(product(_divisions(loops, 1, height, tile.rows), _divisions(loops, 2, width, tile.columns)), key=cost)
 
 
-def _most_taps(loops: Nest) -> tuple[int, ...]:
-    """Taps along each axis, in the phase that has most of them, at least one."""
-    return tuple(max(1, *(len(phase.taps) for phase in phases)) for phases in loops.axes)
-
-
 def _input_bytes(kernel: Kernel, rows: int, columns: int) -> int:
     """Of the input that a block of outputs reads, as floats."""
     loops = nest(kernel)
-    taps = _most_taps(loops)
-    high, wide = (
-        (outputs - 1) * loops.axes[axis][0].stride + (taps[axis] - 1) * loops.axes[axis][0].step + 1
-        for axis, outputs in ((1, rows), (2, columns))
-    )
-    return taps[0] * min(high, rows * taps[1]) * wide * kernel.geometry.in_channels * 4
+    taps_d, taps_h, _ = loops.most_taps
+    _, high, wide = loops.inputs_of_block(rows, columns)
+    return taps_d * min(high, rows * taps_h) * wide * kernel.geometry.in_channels * 4
 
 
 def _divisions(loops: Nest, axis: int, extent: int, tile: int) -> list[int]:

@@ -10,7 +10,8 @@ from typing import Literal
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
-from convjit.schedule.nest import Nest, nest
+from convjit.schedule.cpu.tiles import equal_size, term_cycles
+from convjit.schedule.nest import nest
 
 BLOCK_PIXELS = 256
 """Pixels of a block, about: the length of a chain of additions."""
@@ -80,7 +81,7 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
 def matrix(kernel: Kernel, along: Along) -> Matrix:
     """The gradient of a kernel's weight, with vectors along one of its axes."""
     geometry, loops = kernel.geometry, nest(kernel)
-    groups, (taps_d, taps_h, taps_w) = geometry.window.groups, taps(loops)
+    groups, (taps_d, taps_h, taps_w) = geometry.window.groups, loops.most_taps
     if along == "channels":
         return Matrix(along, geometry.in_channels, taps_w, taps_d * taps_h)
     merged = is_merged(kernel)
@@ -92,11 +93,6 @@ def matrix(kernel: Kernel, along: Along) -> Matrix:
 def is_merged(kernel: Kernel) -> bool:
     """Are the taps of a row one run? They lie side by side in memory."""
     return kernel.geometry.window.groups == 1 and nest(kernel).axes[2][0].step == 1
-
-
-def taps(loops: Nest) -> tuple[int, int, int]:
-    depth, height, width = (len(phases[0].taps) for phases in loops.axes)
-    return depth, height, width
 
 
 def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
@@ -126,10 +122,10 @@ def _block(kernel: Kernel, machine: Machine) -> tuple[int, int, int]:
     loops = nest(kernel)
     _, height, width = loops.out_size
     most = machine.l2_bytes * 3 // 8
-    columns = _equal(width, BLOCK_PIXELS)
+    columns = equal_size(width, BLOCK_PIXELS)
     while columns > 1 and _bytes(kernel, 1, columns) > most:
         columns = ceil(columns / 2)
-    rows = _equal(height, max(1, BLOCK_PIXELS // columns))
+    rows = equal_size(height, max(1, BLOCK_PIXELS // columns))
     while rows > 1 and _bytes(kernel, rows, columns) > most:
         rows = ceil(rows / 2)
     if rows < height:
@@ -137,19 +133,11 @@ def _block(kernel: Kernel, machine: Machine) -> tuple[int, int, int]:
     return rows, columns, max(1, min(BLOCK_PIXELS // (rows * columns), most // _bytes(kernel, rows, columns)))
 
 
-def _equal(extent: int, most: int) -> int:
-    """The size of equal blocks of an axis, at most `most`."""
-    return ceil(extent / ceil(extent / most))
-
-
 def _bytes(kernel: Kernel, rows: int, columns: int) -> int:
     """Of what a segment reads, as floats."""
     loops, geometry = nest(kernel), kernel.geometry
-    high, wide = (
-        (pixels - 1) * loops.axes[axis][0].stride + loops.axes[axis][0].span
-        for axis, pixels in ((1, rows), (2, columns))
-    )
-    inputs = taps(loops)[0] * high * wide * geometry.in_channels
+    _, high, wide = loops.inputs_of_block(rows, columns)
+    inputs = loops.most_taps[0] * high * wide * geometry.in_channels
     return 4 * (inputs + rows * columns * geometry.out_channels)
 
 
@@ -167,17 +155,17 @@ def _tiles(of: Matrix, machine: Machine) -> Iterator[Tile]:
     needed = ceil(of.vector_extent / machine.lanes)
     for vectors in range(1, min(needed, 4) + 1):
         for factors in range(1, min(of.factor_extent, (machine.registers - 2 - vectors) // vectors) + 1):
-            if factors == _equal(of.factor_extent, factors):
+            if factors == equal_size(of.factor_extent, factors):
                 yield Tile(of, vectors, factors)
 
 
 def _cycles(tile: Tile, lanes: int) -> float:
-    """Of all tiles for one pixel, in half cycles: multiply-adds or loads, no less than the latency of a sum."""
+    """Of all tiles for one pixel, in half cycles."""
     of, needed = tile.matrix, ceil(tile.matrix.vector_extent / lanes)
 
     def of_tile(vectors: int) -> float:
         loads = vectors + tile.factors * (vectors if of.along == "channels" else 1)
-        return max(tile.factors * vectors, loads, 8) + 0.2 * loads + 0.8 * vectors + 1.5
+        return term_cycles(tile.factors * vectors, vectors, loads)
 
     full, last = divmod(needed, tile.vectors)
     of_run = full * of_tile(tile.vectors) + (of_tile(last) if last else 0)

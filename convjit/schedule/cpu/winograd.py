@@ -13,6 +13,7 @@ from convjit.geometry import Geometry
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
+from convjit.schedule.cpu.tiles import equal_size
 from convjit.schedule.nest import Nest, nest
 from convjit.schedule.phases import AxisPhase, Phase, phases_of_axes
 
@@ -254,9 +255,9 @@ def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine:
         if packed == "height":
             row_bytes = 4 * tilings[1].algorithm.positions * machine.lanes * vectors
             chunk = max(_LINE, machine.l1_bytes // 2 // row_bytes)
-        chunk = ceil(terms / ceil(terms / chunk))
+        chunk = equal_size(terms, chunk)
         for groups in range(1, 6):
-            for group in sorted({most, max(1, most - 1), _even(tiles, groups, most)}):
+            for group in sorted({most, max(1, most - 1), ceil(equal_size(tiles, groups * most) / groups)}):
                 for splits in sorted({min(n, ceil(outputs / machine.lanes / vectors)) for n in (1, 2, 4, 8)}):
                     plan = Winograd(
                         *(tilings, channels, terms, image_tiles, machine.lanes, vectors),
@@ -273,12 +274,6 @@ def _packings(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> Iterator[str]:
         yield "height"
     if high * wide <= (_GROWTH_OF_SMALL if prod(kernel.geometry.weight_shape) <= _SMALL_WEIGHT else _MOST_GROWTH):
         yield "both"
-
-
-def _even(tiles: int, groups: int, most: int) -> int:
-    """Tiles of a group, of which so many in a block cut all tiles into equal blocks."""
-    blocks = ceil(tiles / (groups * most))
-    return ceil(tiles / blocks / groups)
 
 
 def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float:
