@@ -22,7 +22,7 @@ def rows(module: ModuleOp) -> Iterator[Row]:
     for op in module.walk():
         if isinstance(op, ConvolutionOp):
             yield _compiled(op)
-        elif isinstance(op, PrimitiveOp) and is_primitive(op, "Convolution"):
+        elif is_primitive(op, "Convolution"):
             yield _plain(op)
         elif "convolution" in op.attributes:  # the last op of a weight gradient that was refused
             yield Row(_text(op, "layer"), _text(op, "convolution"), "", PLAIN, _text(op, "refused"))

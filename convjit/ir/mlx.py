@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from xdsl.dialects.builtin import ArrayAttr, FloatAttr, IntegerAttr, StringAttr, TensorType
 from xdsl.ir import Attribute, Block, Dialect, Operation, SSAValue
@@ -92,7 +92,7 @@ class ConstantOp(IRDLOperation):
         return from_attribute(self.value)
 
 
-def is_primitive(op: Operation | Block, *names: str) -> bool:
+def is_primitive(op: Operation | Block, *names: str) -> TypeGuard[PrimitiveOp]:
     """Is `op` one of these MLX primitives?"""
     return isinstance(op, PrimitiveOp) and op.primitive.data in names
 

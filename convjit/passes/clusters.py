@@ -53,7 +53,7 @@ def source_of(value: SSAValue) -> SSAValue:
 
 def is_sum_of_channels(op: Operation) -> bool:
     """Is it a sum over all axes but the last?"""
-    if not isinstance(op, PrimitiveOp) or not is_primitive(op, "Reduce"):
+    if not is_primitive(op, "Reduce"):
         return False
     kind, axes = op.python_arguments
     shape = shape_of(op.operands[0].type)

@@ -29,7 +29,7 @@ from convjit.passes.values import constant_of, forward_of
 def _folded(value: SSAValue, window: Window) -> Window | None:
     """`window` with the padding of the `Pad` that made `value`, or None if it does not fold."""
     pad = value.owner
-    if not isinstance(pad, PrimitiveOp) or not is_primitive(pad, "Pad") or constant_of(pad.operands[1]) != 0.0:
+    if not is_primitive(pad, "Pad") or constant_of(pad.operands[1]) != 0.0:
         return None
     rank = window.rank
     lo, hi = [0] * (rank + 2), [0] * (rank + 2)

@@ -45,10 +45,8 @@ def _chain(conv: GeneralOp, static: set[SSAValue]) -> list[_Link]:
     value: SSAValue = conv.result
     while True:
         uses = list(value.uses)
-        if len(uses) != 1 or not is_primitive(uses[0].operation, "Add", "Subtract", "Multiply", "Divide"):
+        if len(uses) != 1 or not is_primitive(op := uses[0].operation, "Add", "Subtract", "Multiply", "Divide"):
             break
-        op = uses[0].operation
-        assert isinstance(op, PrimitiveOp)
         name = op.primitive.data
         other = op.operands[1 - uses[0].index]
         if name in ("Subtract", "Divide") and uses[0].index != 0:

@@ -25,10 +25,10 @@ class Mask:
 def mask_of(value: SSAValue) -> Mask | None:
     """How `value` is made, if it is a mask with one reader."""
     cast = value.owner
-    if not isinstance(cast, PrimitiveOp) or not is_primitive(cast, "AsType"):
+    if not is_primitive(cast, "AsType"):
         return None
     compared = cast.operands[0].owner
-    if not isinstance(compared, PrimitiveOp) or not is_primitive(compared, "Greater"):
+    if not is_primitive(compared, "Greater"):
         return None
     source, bound = compared.operands
     if constant_of(bound) is None or not value.has_one_use() or not compared.results[0].has_one_use():

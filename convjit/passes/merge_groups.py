@@ -103,6 +103,6 @@ class MergeGroupsPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
             for join in list(function.body.block.ops):
-                if isinstance(join, PrimitiveOp) and is_primitive(join, "Concatenate"):
+                if is_primitive(join, "Concatenate"):
                     _merge(join)
             erase_dead_ops(function.body.block)

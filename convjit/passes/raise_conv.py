@@ -39,6 +39,14 @@ def geometry_of(op: PrimitiveOp) -> Geometry:
     return Geometry.of_shapes(shape_of(x.type), shape_of(w.type), window_of(op))
 
 
+def is_as_defined(op: PrimitiveOp) -> bool:
+    """Does the geometry of a `Convolution` exist, and does MLX compute all of it?"""
+    try:
+        return geometry_of(op).out_shape == shape_of(op.results[0].type)
+    except GeometryError:
+        return False
+
+
 def named_convolutions(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
     """Every `Convolution` with its layer's name, unique in the module, in program order.
 
@@ -47,7 +55,7 @@ def named_convolutions(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
     counts: dict[str, int] = {}
     for function in forward_of(module):
         for op in function.body.block.ops:
-            if isinstance(op, PrimitiveOp) and is_primitive(op, "Convolution"):
+            if is_primitive(op, "Convolution"):
                 given = op.attributes.get("layer")
                 if isinstance(given, StringAttr):
                     yield given.data, op
@@ -70,12 +78,7 @@ def _layer(weight: SSAValue) -> str:
 def _can_be_raised(op: PrimitiveOp) -> bool:
     x, w = op.operands
     types = {element_type(v) for v in (x, w, op.results[0])}
-    if len(types) != 1 or types.pop() not in FLOAT_TYPES or 0 in shape_of(x.type):
-        return False
-    try:
-        return geometry_of(op).out_shape == shape_of(op.results[0].type)
-    except GeometryError:
-        return False
+    return len(types) == 1 and types.pop() in FLOAT_TYPES and 0 not in shape_of(x.type) and is_as_defined(op)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from convjit.ir.conv import WeightGradientOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.elementwise import FLOAT_TYPES
-from convjit.passes.raise_conv import geometry_of, named_convolutions, window_of
+from convjit.passes.raise_conv import is_as_defined, named_convolutions, window_of
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of
 
 
@@ -83,12 +83,12 @@ def named_weight_gradients(module: ModuleOp) -> Iterator[tuple[str, WeightGradie
 
 
 def _made_by(value: SSAValue, name: str) -> PrimitiveOp | None:
-    return value.owner if isinstance(value.owner, PrimitiveOp) and is_primitive(value.owner, name) else None
+    return value.owner if is_primitive(value.owner, name) else None
 
 
 def _of_patches(root: Operation | Block) -> WeightGradient | None:
     """The product of dy, transposed, with patches of the padded input."""
-    if not isinstance(root, PrimitiveOp) or not is_primitive(root, "Reshape"):
+    if not is_primitive(root, "Reshape"):
         return None
     product = _made_by(root.operands[0], "Matmul")
     transposed = product and _made_by(product.operands[0], "Transpose")
@@ -149,7 +149,7 @@ def _of_transposed(root: Operation | Block) -> WeightGradient | None:
         return None
     mirror = _made_by(mirrored, "Slice")
     conv = _made_by(mirror.operands[0] if mirror else mirrored, "Convolution")
-    if conv is None or not _is_whole(conv) or (mirror is not None and not _mirrors(mirror)):
+    if conv is None or not is_as_defined(conv) or (mirror is not None and not _mirrors(mirror)):
         return None
     window, kernel = window_of(conv), shape_of(conv.results[0].type)[1:-1]
     x, dy = _input_of(conv.operands[0], window.groups), _exchanged(conv.operands[1].owner)
@@ -174,7 +174,7 @@ def _of_transposed(root: Operation | Block) -> WeightGradient | None:
 
 def _exchanged(op: Operation | Block) -> SSAValue | None:
     """What a transpose of the first axis with the last one reads."""
-    if not isinstance(op, PrimitiveOp) or not is_primitive(op, "Transpose"):
+    if not is_primitive(op, "Transpose"):
         return None
     (axes,) = op.python_arguments
     last = len(axes) - 1
@@ -199,14 +199,6 @@ def _input_of(value: SSAValue, groups: int) -> SSAValue | None:
         and shape_of(value.type) == (channels // groups, *spatial, groups * images)
     )
     return x if fits else None
-
-
-def _is_whole(conv: PrimitiveOp) -> bool:
-    """Does MLX compute this convolution as it is defined?"""
-    try:
-        return geometry_of(conv).out_shape == shape_of(conv.results[0].type)
-    except GeometryError:
-        return False
 
 
 def _mirrors(op: PrimitiveOp) -> bool:

@@ -55,7 +55,7 @@ class _Sinker:
         self.transposes = Transposes()
 
     def visit(self, op: Operation) -> None:
-        if isinstance(op, PrimitiveOp) and is_primitive(op, "Transpose"):
+        if is_primitive(op, "Transpose"):
             op.results[0].replace_all_uses_with(self.transposes.met(op))
             return
         if isinstance(op, PrimitiveOp):
@@ -64,7 +64,7 @@ class _Sinker:
             is_primitive(op, *ELEMENTWISE) and any(v in self.epilogues for v in op.operands)
         ):
             self.epilogues.update(op.results)
-        if isinstance(op, GeneralOp) or any(_source(v) in self.behind for v in op.operands):
+        if isinstance(op, GeneralOp) or any(source_of_transpose(v)[0] in self.behind for v in op.operands):
             self.behind.update(op.results)
 
     def _sunk(self, op: PrimitiveOp) -> PrimitiveOp | None:
@@ -102,15 +102,7 @@ class _Sinker:
         ):
             return True
         back = inverse(axes)
-        return all(_source(v) in self.static or self.transposes.is_cheap(v, back) for v in operands)
-
-
-def _source(value: SSAValue) -> SSAValue:
-    """What `value` is a transpose of; itself, if of nothing."""
-    while is_primitive(value.owner, "Transpose"):
-        assert isinstance(value.owner, PrimitiveOp)
-        value = value.owner.operands[0]
-    return value
+        return all(source_of_transpose(v)[0] in self.static or self.transposes.is_cheap(v, back) for v in operands)
 
 
 @dataclass(frozen=True)

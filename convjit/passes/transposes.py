@@ -13,10 +13,9 @@ from convjit.passes.axes import Axes, composed, is_identity
 def source_of_transpose(value: SSAValue, axes: Axes | None = None) -> tuple[SSAValue, Axes]:
     """transpose(value, axes) as one transpose of something that is none itself; without `axes`, `value` alone."""
     axes = tuple(range(len(shape_of(value.type)))) if axes is None else axes
-    if not is_primitive(value.owner, "Transpose"):
-        return value, axes
-    assert isinstance(value.owner, PrimitiveOp)
-    return source_of_transpose(value.owner.operands[0], composed(value.owner.python_arguments[0], axes))
+    while is_primitive(op := value.owner, "Transpose"):
+        value, axes = op.operands[0], composed(op.python_arguments[0], axes)
+    return value, axes
 
 
 class Transposes:
@@ -61,7 +60,7 @@ class Transposes:
         if found is not None:
             return found
         owner, shape = value.owner, composed(shape_of(value.type), axes)
-        if isinstance(owner, PrimitiveOp) and is_primitive(owner, "Broadcast", "Full"):
+        if is_primitive(owner, "Broadcast", "Full"):
             narrow = self._narrow(owner.operands[0], axes, anchor)
             found = _insert(owner.primitive.data, narrow, shape, shape, anchor, dtype_of(value.type))
         elif _moves_only_ones(shape_of(value.type), axes):

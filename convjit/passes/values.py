@@ -41,20 +41,18 @@ def static_values(function: FuncOp) -> set[SSAValue]:
 
 def source_of_broadcast(value: SSAValue) -> SSAValue:
     """The narrow value behind `Broadcast` (and `Full`, which fills with one)."""
-    while is_primitive(value.owner, "Broadcast", "Full"):
-        assert isinstance(value.owner, Operation)
-        value = value.owner.operands[0]
+    while is_primitive(op := value.owner, "Broadcast", "Full"):
+        value = op.operands[0]
     return value
 
 
 def constant_of(value: SSAValue) -> float | bool | None:
     """The number that fills `value`, if it is one captured scalar, possibly broadcast or cast; never a complex one."""
     casts: list[mx.Dtype] = []
-    while is_primitive(value.owner, "Broadcast", "Full", "AsType"):
-        assert isinstance(value.owner, Operation)
-        if is_primitive(value.owner, "AsType", "Full"):
+    while is_primitive(op := value.owner, "Broadcast", "Full", "AsType"):
+        if op.primitive.data != "Broadcast":
             casts.append(dtype_of(value.type))
-        value = value.owner.operands[0]
+        value = op.operands[0]
     if not isinstance(value.owner, ConstantOp) or mx.complex64 in casts:
         return None
     number = value.owner.python_value
