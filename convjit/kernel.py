@@ -113,6 +113,10 @@ class Kernel:
         geometry = self.geometry
         return prod(geometry.out_shape[:-1] if self.operation == "weight_gradient" else geometry.weight_shape[1:])
 
+    def in_words(self) -> str:
+        """Its shapes and window, and its storage type: `2x7x6x3 -> 7x6x5, k 3x3, p 1, f32`."""
+        return f"{self.geometry.in_words(batch=True)}, {self.dtype}"
+
     def any_batch(self) -> Kernel:
         """The same kernel for batch 1: batch is a run-time value, so this is the key its text is cached by.
 
@@ -155,6 +159,10 @@ class Elementwise:
     results: tuple[Result, ...]
 
     @property
+    def operand_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(operand.shape for operand in self.operands)
+
+    @property
     def result_dtypes(self) -> tuple[str, ...]:
         return tuple(result.dtype for result in self.results)
 
@@ -165,6 +173,13 @@ class Elementwise:
     @property
     def has_sums(self) -> bool:
         return any(result.is_sum for result in self.results)
+
+    def in_words(self) -> str:
+        """What it runs over, and what it does: `8x32x32x16, 5 scalar ops, 2 results, 1 sum`."""
+        sums = sum(result.is_sum for result in self.results)
+        counts = {"scalar op": len(self.body.instructions), "result": len(self.results) - sums, "sum": sums}
+        words = [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items() if count]
+        return ", ".join(["x".join(map(str, self.shape)), *words])
 
     def collapsed(self) -> Elementwise:
         """The same on as few axes as it takes: neighbours are one axis if every operand varies along both or neither.

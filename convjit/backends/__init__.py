@@ -68,11 +68,11 @@ class Backend(Protocol):
         """Schedules worth measuring, presumably best first: that of `schedule`, if it has one, and others."""
         ...
 
-    def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
+    def smaller(self, kernel: AnyKernel, schedule: Schedule) -> Schedule | None:
         """What to run in place of a schedule that failed here: one that asks less of compiler and device, if any."""
         ...
 
-    def identity(self, kernel: Kernel, schedule: Schedule) -> str:
+    def identity(self, kernel: AnyKernel, schedule: Schedule) -> str:
         """All that the machine code of a kernel is made from, whatever its batch. Equal text, equal verdict."""
         ...
 
@@ -83,7 +83,7 @@ class Backend(Protocol):
         """
         ...
 
-    def source(self, kernel: Kernel, schedule: Schedule) -> str:
+    def source(self, kernel: AnyKernel, schedule: Schedule) -> str:
         """The text of the kernel: Metal or C."""
         ...
 

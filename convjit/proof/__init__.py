@@ -13,25 +13,22 @@ from math import ceil, prod
 
 import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 
 from convjit.backends import MLX_DTYPES, Backend, Call, Stretch
-from convjit.kernel import Kernel
-from convjit.proof import oracle
-from convjit.proof.oracle import Outputs, Stored
-from convjit.proof.samples import samples
+from convjit.kernel import AnyKernel, Elementwise, Kernel
+from convjit.proof import elementwise, oracle
+from convjit.proof.oracle import Bounds, Outputs, Stored
+from convjit.proof.samples import samples, suspects
 from convjit.schedule import Schedule
 from convjit.schedule.metal.winograd import TEMPLATE as WINOGRAD
 
 SEED = 0
 _SHOWN = 16
 """Wrong outputs that a verdict lists, of each result."""
-_SUSPECTS = 64
-"""Outputs that are not finite and are checked besides the samples, at most."""
 _OUT_OF_MEMORY = ("malloc", "out of memory", "insufficient memory")
 
 Run = Callable[[Sequence[mx.array]], Sequence[mx.array]]
-"""A kernel: input, weight (O, *kernel, C / groups) and extras -> its results."""
+"""A kernel: input, weight (O, *kernel, C / groups) and extras, or what elementwise ops read -> its results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,7 @@ def _begin(text: str) -> str:
     return " ".join(line.strip() for line in text.strip().splitlines()[:2])[:240]
 
 
-def prove(kernel: Kernel, schedule: Schedule, run: Run, seed: int = SEED) -> Verdict:
+def prove(kernel: AnyKernel, schedule: Schedule, run: Run, seed: int = SEED) -> Verdict:
     """Run a kernel once and look at sampled outputs."""
     generator = np.random.default_rng(seed)
     arrays = inputs(kernel, generator)
@@ -103,26 +100,46 @@ def prove(kernel: Kernel, schedule: Schedule, run: Run, seed: int = SEED) -> Ver
         text = f"{type(e).__name__}: {e}"
         out_of_memory = isinstance(e, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY)
         return Verdict(error=text, is_lasting=not out_of_memory)
-    expected_shape = kernel.result_shape
-    if any(r.shape != expected_shape for r in results):
-        return Verdict(error=f"results have shapes {[r.shape for r in results]} instead of {expected_shape}")
-    outputs = _with_suspects(samples(kernel, schedule, generator), results)
-    wrong, deviation, examples = 0, 0.0, list[WrongOutput]()
-    products = kernel.dtype if schedule.template == WINOGRAD else "f32"
-    bounds = oracle.bounds(kernel, [oracle.stored(a) for a in arrays], outputs, products)
-    for number, (result, bound) in enumerate(zip(results, bounds, strict=True)):
+    shapes = tuple(r.shape for r in results)
+    if shapes != kernel.result_shapes:
+        return Verdict(error=f"results have shapes {[*shapes]} instead of {[*kernel.result_shapes]}")
+    read = [oracle.stored(a) for a in arrays]
+    if isinstance(kernel, Elementwise):
+        checks = elementwise.checks(kernel, schedule, read, results, generator)
+    else:
+        checks = _checks(kernel, schedule, read, results, generator)
+    checked, wrong, deviation, examples = 0, 0, 0.0, list[WrongOutput]()
+    for number, (result, (outputs, bounds)) in enumerate(zip(results, checks, strict=True)):
         actual = oracle.pick(result, outputs)
-        deviation = max(deviation, bound.deviation(actual))
-        found = np.flatnonzero(bound.wrong(actual))
+        deviation = max(deviation, bounds.deviation(actual))
+        found = np.flatnonzero(bounds.wrong(actual))
+        checked += len(actual)
         wrong += len(found)
         for i in found[:_SHOWN]:
             index = tuple(int(axis[i]) for axis in outputs)
-            examples.append(WrongOutput(number, index, float(actual[i]), float(bound.low[i]), float(bound.high[i])))
-    return Verdict("", len(outputs[0]) * len(results), wrong, tuple(examples), deviation)
+            examples.append(WrongOutput(number, index, float(actual[i]), float(bounds.low[i]), float(bounds.high[i])))
+    return Verdict("", checked, wrong, tuple(examples), deviation)
 
 
-def inputs(kernel: Kernel, generator: np.random.Generator) -> list[mx.array]:
+def _checks(
+    kernel: Kernel,
+    schedule: Schedule,
+    arrays: Sequence[Stored],
+    results: Sequence[Stored],
+    generator: np.random.Generator,
+) -> list[tuple[Outputs, Bounds]]:
+    """For each result, where to look, everywhere at the same outputs, and what must be there."""
+    chosen = samples(kernel, schedule, generator)
+    more = [np.unravel_index(suspects(r), r.shape) for r in results]
+    outputs = tuple(np.concatenate(axis) for axis in zip(chosen, *more, strict=True))
+    products = kernel.dtype if schedule.template == WINOGRAD else "f32"
+    return [(outputs, bounds) for bounds in oracle.bounds(kernel, arrays, outputs, products)]
+
+
+def inputs(kernel: AnyKernel, generator: np.random.Generator) -> list[mx.array]:
     """Random operands, see `Kernel.operand_shapes`, and extras, so that results are about as large as 1."""
+    if isinstance(kernel, Elementwise):
+        return elementwise.inputs(kernel, generator)
     first, second = kernel.operand_shapes
     x = _around_zero(generator, first)
     w = _around_zero(generator, second) / np.float32(kernel.terms**0.5)
@@ -137,14 +154,7 @@ def _around_zero(generator: np.random.Generator, shape: tuple[int, ...]) -> Stor
     return (generator.random(shape, np.float32) - np.float32(0.5)) * np.float32(12**0.5)
 
 
-def _with_suspects(outputs: Outputs, results: Sequence[Stored]) -> Outputs:
-    """`outputs`, and some that are not finite: an output that no thread wrote is NaN, wherever it is."""
-    suspects = [np.argwhere(~np.isfinite(r))[:_SUSPECTS] for r in results]
-    together: npt.NDArray[np.int64] = np.concatenate([np.stack(outputs, axis=1), *suspects])
-    return tuple(together.T)
-
-
-def runner(backend: Backend, kernel: Kernel, schedule: Schedule) -> Run:
+def runner(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> Run:
     """`kernel` on `backend`, its outputs poisoned.
 
     The function raises:
@@ -152,19 +162,26 @@ def runner(backend: Backend, kernel: Kernel, schedule: Schedule) -> Run:
     """
 
     def run(arrays: Sequence[mx.array]) -> list[mx.array]:
-        x, w, *extras = arrays
         count = len(arrays)
         results = tuple(range(count, count + len(kernel.result_dtypes)))
         stretch = Stretch(count, (Call(kernel, schedule, tuple(range(count)), results),), results, poisoned=True)
-        packed = backend.pack(kernel.geometry.window, schedule, w)
-        return backend.load(stretch)([x, packed, *extras])
+        read = list(arrays)
+        if isinstance(kernel, Kernel):
+            read[1] = backend.pack(kernel.geometry.window, schedule, read[1])
+        return backend.load(stretch)(read)
 
     return run
 
 
-def for_proof(kernel: Kernel, schedule: Schedule) -> Kernel:
-    """The same kernel for as few images as show every way it treats them: a full tile of images and one more; where it
-    sums over them, two blocks of pixels for each part."""
+def for_proof(kernel: AnyKernel, schedule: Schedule) -> AnyKernel:
+    """The same kernel for as few images or rows as show every way it treats them."""
+    if isinstance(kernel, Elementwise):
+        return elementwise.for_proof(kernel, schedule)
+    return of_few_images(kernel, schedule)
+
+
+def of_few_images(kernel: Kernel, schedule: Schedule) -> Kernel:
+    """The same convolution for a full tile of images and one more; where they are summed, two blocks a part."""
     tile = int(dict(schedule.choices).get("images", 1))
     if kernel.operation == "weight_gradient":
         pixels = prod(schedule.number(n) for n in ("row_block", "column_block", "segments"))

@@ -26,7 +26,7 @@ from convjit.dump import safe_name
 from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.environment import environment
 from convjit.geometry import Geometry, Window
-from convjit.kernel import Epilogue, Extra, Instruction, Kernel
+from convjit.kernel import AnyKernel, Elementwise, Epilogue, Extra, Instruction, Kernel, Result
 from convjit.proof import Verdict
 from convjit.schedule import Schedule
 
@@ -55,7 +55,7 @@ class Bundle:
 
     layer: str
     backend: str
-    kernel: Kernel
+    kernel: AnyKernel
     schedule: Schedule
     seed: int
     dispatches: tuple[Dispatch, ...]
@@ -64,7 +64,7 @@ class Bundle:
     environment: dict[str, Any]
 
 
-def write(backend: Backend, layer: str, kernel: Kernel, schedule: Schedule, verdict: Verdict) -> Path | None:
+def write(backend: Backend, layer: str, kernel: AnyKernel, schedule: Schedule, verdict: Verdict) -> Path | None:
     """Write the bundle of a kernel that failed into the cache folder, or, where that cannot be, a temporary one.
 
     Returns:
@@ -90,11 +90,10 @@ def _write_files(folder: Path, files: dict[str, str]) -> Path:
 
 
 def _record(
-    backend: Backend, layer: str, kernel: Kernel, schedule: Schedule, verdict: Verdict
+    backend: Backend, layer: str, kernel: AnyKernel, schedule: Schedule, verdict: Verdict
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What `bundle.json` says, and the texts beside it."""
     dispatches, files = _texts(backend, kernel, schedule)
-    geometry = kernel.geometry
     record = {
         "format": _FORMAT,
         "layer": layer,
@@ -105,11 +104,7 @@ def _record(
         "wrong": verdict.wrong,
         "examples": [asdict(e) for e in verdict.examples],
         "seed": proof.SEED,
-        "shapes": {
-            "input": geometry.in_shape,
-            "weight": geometry.weight_shape,
-            "output": geometry.out_shape,
-        },
+        "shapes": _shapes(kernel),
         "schedule": {"template": schedule.template, "choices": dict(schedule.choices)},
         "kernel": asdict(kernel),
         "dispatches": dispatches,
@@ -118,7 +113,14 @@ def _record(
     return record, files
 
 
-def _texts(backend: Backend, kernel: Kernel, schedule: Schedule) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _shapes(kernel: AnyKernel) -> dict[str, Any]:
+    if isinstance(kernel, Elementwise):
+        return {"operands": kernel.operand_shapes, "results": kernel.result_shapes}
+    geometry = kernel.geometry
+    return {"input": geometry.in_shape, "weight": geometry.weight_shape, "output": geometry.out_shape}
+
+
+def _texts(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """What `bundle.json` says about the dispatches, and their texts; nothing if the text cannot even be written."""
     dispatches: list[dict[str, Any]] = []
     files: dict[str, str] = {}
@@ -198,24 +200,33 @@ def _three(numbers: Sequence[int]) -> tuple[int, int, int]:
     return x, y, z
 
 
-def kernel_of(record: dict[str, Any]) -> Kernel:
+def kernel_of(record: dict[str, Any]) -> AnyKernel:
     """The kernel of which `dataclasses.asdict` made this, by way of JSON."""
-    geometry, epilogue = _with_tuples(record["geometry"]), record["epilogue"]
+    if "geometry" not in record:
+        results = tuple(Result(tuple(r["shape"]), r["dtype"], r["is_sum"]) for r in record["results"])
+        return Elementwise(tuple(record["shape"]), _extras(record["operands"]), _epilogue(record["body"]), results)
+    geometry = _with_tuples(record["geometry"])
     window = Window(**_with_tuples(geometry.pop("window")))
     return Kernel(
         Geometry(**geometry, window=window),
         record["dtype"],
-        tuple(Extra(tuple(e["shape"]), e["dtype"]) for e in record["extras"]),
-        Epilogue(
-            tuple(epilogue["inputs"]),
-            tuple(
-                Instruction(i["op"], tuple(i["operands"]), i["type"], i["attribute"]) for i in epilogue["instructions"]
-            ),
-            tuple(epilogue["results"]),
-        ),
+        _extras(record["extras"]),
+        _epilogue(record["epilogue"]),
         tuple(record["result_dtypes"]),
         record["accuracy"],
         record.get("operation", "convolution"),
+    )
+
+
+def _extras(records: list[dict[str, Any]]) -> tuple[Extra, ...]:
+    return tuple(Extra(tuple(e["shape"]), e["dtype"]) for e in records)
+
+
+def _epilogue(record: dict[str, Any]) -> Epilogue:
+    return Epilogue(
+        tuple(record["inputs"]),
+        tuple(Instruction(i["op"], tuple(i["operands"]), i["type"], i["attribute"]) for i in record["instructions"]),
+        tuple(record["results"]),
     )
 
 

@@ -19,7 +19,10 @@ Array = npt.NDArray[np.float64]
 Stored = npt.NDArray[np.float32]
 """The numbers of an MLX array of any storage type: float32 holds them all."""
 
-Outputs = tuple[npt.NDArray[np.int64], ...]
+Places = npt.NDArray[np.int64]
+"""Numbers of outputs, along one axis or counted through all of them."""
+
+Outputs = tuple[Places, ...]
 """Indices of outputs: one array an axis, all of one length."""
 
 TOLERANCE = {"f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}
@@ -80,7 +83,7 @@ def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs, products:
     with np.errstate(all="ignore"):
         for number, dtype in enumerate(kernel.result_dtypes):
             nearby = [sums, sums - reach, sums + reach]
-            values = np.stack([_evaluate(kernel.epilogue, [s, *picked])[number] for s in nearby])
+            values = np.stack([evaluate(kernel.epilogue, [s, *picked], s.shape)[number] for s in nearby])
             slack = TOLERANCE[dtype] * (1 + np.abs(values).max(0))
             low, high = values.min(0), values.max(0)
             low = np.where(np.isinf(low), low, low - slack)
@@ -191,26 +194,29 @@ _RELATIONS: dict[str, Callable[[Array, Array], npt.NDArray[np.bool_]]] = {
 }
 
 
-def _rounded(values: Array, dtype: str) -> Array:
+def rounded(values: Array, dtype: str) -> Array:
     """To the nearest number of a storage type."""
     as_mlx = mx.array(values.astype(np.float32)).astype(MLX_DTYPES[dtype])
     return stored(as_mlx).astype(np.float64)
 
 
-def _evaluate(epilogue: Epilogue, inputs: Sequence[Array]) -> list[Array]:
-    """The results for these numbers, step by step in fp32 as a kernel does it: what overflows there overflows here."""
+def evaluate(epilogue: Epilogue, inputs: Sequence[Array | Stored], shape: tuple[int, ...]) -> list[Array]:
+    """The results for these numbers, which broadcast to `shape`, step by step in fp32 as a kernel does it.
+
+    What overflows there overflows here.
+    """
     values: list[npt.NDArray[Any]] = [i.astype(np.float32) for i in inputs]
     for instruction in epilogue.instructions:
         value = _value(instruction, [values[o] for o in instruction.operands])
         values.append(value if instruction.type == "i1" else value.astype(np.float32))
-    return [np.broadcast_to(values[r], inputs[0].shape).astype(np.float64) for r in epilogue.results]
+    return [np.broadcast_to(values[r], shape).astype(np.float64) for r in epilogue.results]
 
 
 def _value(instruction: Instruction, operands: list[Array]) -> npt.NDArray[Any]:
     if instruction.op == "arith.constant":
         return np.asarray(instruction.attribute, bool if instruction.type == "i1" else np.float64)
     if instruction.op == "arith.truncf":
-        return _rounded(operands[0], instruction.type)
+        return rounded(operands[0], instruction.type)
     if instruction.op != "arith.cmpf":
         return _OPS[instruction.op](*operands)
     predicate = str(instruction.attribute)

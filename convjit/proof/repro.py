@@ -17,6 +17,7 @@ from convjit.backends import Backend, registry
 from convjit.backends.metal import MetalBackend, at_least_1d, launcher
 from convjit.emit.metal.dispatch import Dispatch
 from convjit.environment import convjit_version
+from convjit.kernel import Kernel
 from convjit.proof import Run, Verdict
 from convjit.proof.bundle import Bundle
 
@@ -61,13 +62,13 @@ def describe(bundle: Bundle) -> Iterator[str]:
     kernel, where = bundle.kernel, bundle.environment
     device = where["device"].get("device_name", "unknown device")
     layer = f"layer {bundle.layer!r}: " if bundle.layer else ""
-    yield f"{layer}{kernel.geometry.in_words(batch=True)}, {kernel.dtype}, {bundle.schedule.in_words()}"
+    yield f"{layer}{kernel.in_words()}, {bundle.schedule.in_words()}"
     yield f"failed on {device}, {where['build']}, MLX {where['mlx']}, convjit {where['convjit']}: {bundle.failure}"
 
 
 def takes_long(bundle: Bundle) -> str:
     """What to tell someone who is about to wait; "" if nobody will."""
-    products = bundle.kernel.geometry.flops // 2
+    products = bundle.kernel.geometry.flops // 2 if isinstance(bundle.kernel, Kernel) else 0
     if bundle.backend == "cpu" or mx.metal.is_available() or products < _MANY:
         return ""
     return f"simulating {products / 1e6:,.0f} million multiply-adds: this takes minutes"
@@ -122,6 +123,7 @@ def _runner(backend: MetalBackend, dispatches: Sequence[Dispatch]) -> Callable[.
 
 
 def _packed(bundle: Bundle, backend: MetalBackend, arrays: Sequence[mx.array]) -> list[mx.array]:
+    assert isinstance(bundle.kernel, Kernel)
     x, w, *extras = arrays
     packed = backend.pack(bundle.kernel.geometry.window, bundle.schedule, w)
     return [at_least_1d(a) for a in (x, packed, *extras)]

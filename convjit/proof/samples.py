@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from convjit.geometry import Geometry
 from convjit.kernel import Kernel
-from convjit.proof.oracle import Outputs
+from convjit.proof.oracle import Outputs, Places, Stored
 from convjit.schedule import Schedule
 
 RANDOM = 512
@@ -25,6 +25,7 @@ RANDOM = 512
 _ROUNDS = 3
 """How often each mark of an axis is sampled, each time beside other marks of the other axes, or any channel."""
 _FIRST_PIXELS, _FIRST_CHANNELS, _SPREAD_CHANNELS, _PHASES = 16, 64, 24, 64
+_SUSPECTS = 64
 _MAX_PRODUCTS = 32_000_000
 """Multiply-adds of a proof, at most: kernels with very long sums get fewer samples."""
 
@@ -32,8 +33,10 @@ _MAX_PRODUCTS = 32_000_000
 def samples(kernel: Kernel, schedule: Schedule, generator: np.random.Generator) -> Outputs:
     """Indices of the outputs to check: one array an axis (batch, spatial axes, channels)."""
     geometry = kernel.geometry
+    most = max(1, _MAX_PRODUCTS // kernel.terms)
     if kernel.operation == "weight_gradient":
-        return _of_weight(kernel, schedule, generator)
+        found = of_elements(kernel.result_shape, schedule, generator)
+        return tuple(axis[:most] for axis in found)
     shape = geometry.out_shape
     chosen = np.concatenate(
         [
@@ -43,13 +46,12 @@ def samples(kernel: Kernel, schedule: Schedule, generator: np.random.Generator) 
             np.stack([generator.integers(0, n, RANDOM) for n in shape], axis=1),
         ]
     )
-    most = max(1, _MAX_PRODUCTS // math.prod(geometry.weight_shape[1:]))
     return tuple(generator.permutation(chosen)[:most].T)
 
 
-def _of_weight(kernel: Kernel, schedule: Schedule, generator: np.random.Generator) -> Outputs:
-    """Elements of a weight's gradient: corners, both sides of the ends of tiles, random ones."""
-    shape, tiles = kernel.result_shape, _tiles(schedule)
+def of_elements(shape: tuple[int, ...], schedule: Schedule, generator: np.random.Generator) -> Outputs:
+    """Elements of any array, in random order: corners, both sides of the ends of tiles, random ones."""
+    tiles = _tiles(schedule)
     marks = [np.array(sorted({0, n - 1, *_ends(tiles, n)})) for n in shape]
     count = max(map(len, marks))
     chosen = np.concatenate(
@@ -62,7 +64,12 @@ def _of_weight(kernel: Kernel, schedule: Schedule, generator: np.random.Generato
             np.stack([generator.integers(0, n, RANDOM) for n in shape], axis=1),
         ]
     )
-    return tuple(generator.permutation(chosen)[: max(1, _MAX_PRODUCTS // kernel.terms)].T)
+    return tuple(generator.permutation(chosen).T)
+
+
+def suspects(result: Stored) -> Places:
+    """The flat numbers of outputs that are not finite, not more than a few: what no thread wrote is NaN."""
+    return np.flatnonzero(~np.isfinite(result))[:_SUSPECTS]
 
 
 def _marked(geometry: Geometry, schedule: Schedule, generator: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from convjit import cache, proof
 from convjit.backends import Backend
 from convjit.environment import convjit_version
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel
 from convjit.proof import Verdict
 from convjit.report import REPRODUCE
 from convjit.schedule import Schedule
@@ -43,7 +43,7 @@ _failures: dict[str, str] = {}
 _keys: dict[str, str] = {}
 
 
-def choose(backend: Backend, kernel: Kernel, measured: Schedule | None = None) -> Choice | str:
+def choose(backend: Backend, kernel: AnyKernel, measured: Schedule | None = None) -> Choice | str:
     """The schedule measured to be the fastest, else the backend's first choice; where that has failed here, the largest
     smaller one that has not; a reason if none is left."""
     first = choice = measured or backend.schedule(kernel)
@@ -68,12 +68,14 @@ def _summary(failures: dict[Schedule, str]) -> str:
     return f"{first.template}{smaller}: {failures[first]}"
 
 
-def prove(backend: Backend, work: Sequence[tuple[str, Kernel, Schedule]], progress: Callable[[int, int], None]) -> bool:
+def prove(
+    backend: Backend, work: Sequence[tuple[str, AnyKernel, Schedule]], progress: Callable[[int, int], None]
+) -> bool:
     """Prove the kernels that are new here, each once; returns whether all are right: `choose` knows the rest.
 
     Args:
         backend: where they run.
-        work: layer, kernel, schedule.
+        work: name, kernel, schedule.
         progress: called with the numbers of kernels done and in all.
     """
     all_right = True
@@ -87,10 +89,10 @@ def prove(backend: Backend, work: Sequence[tuple[str, Kernel, Schedule]], progre
     return all_right
 
 
-def _key(backend: Backend, kernel: Kernel, schedule: Schedule) -> str:
+def _key(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> str:
     words = repr((backend.name, kernel, schedule))  # as text: 0.0 and -0.0 among constants compare equal
     if words not in _keys:
-        shape = repr(proof.for_proof(kernel, schedule).geometry.in_shape)
+        shape = repr(proof.for_proof(kernel, schedule).operand_shapes)
         identity = _identity(backend, kernel, schedule)
         _keys[words] = cache.content_key(
             "proof", backend.name, backend.fingerprint(), convjit_version(), shape, identity
@@ -98,14 +100,14 @@ def _key(backend: Backend, kernel: Kernel, schedule: Schedule) -> str:
     return _keys[words]
 
 
-def _identity(backend: Backend, kernel: Kernel, schedule: Schedule) -> str:
+def _identity(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> str:
     try:
         return backend.identity(kernel, schedule)
     except Exception as e:  # a template's own mistake: the proof fails with it, and says so
         return repr(e)
 
 
-def _known_failure(backend: Backend, kernel: Kernel, schedule: Schedule) -> str | None:
+def _known_failure(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> str | None:
     """Why the kernel failed, "" if it is right, None if nobody knows: this process, the disk, or two that died."""
     key = _key(backend, kernel, schedule)
     if key in _failures:
@@ -116,14 +118,14 @@ def _known_failure(backend: Backend, kernel: Kernel, schedule: Schedule) -> str 
     return _conclude(backend, "", kernel, schedule, _DIED) if _died_twice(key) else None
 
 
-def _try(backend: Backend, layer: str, kernel: Kernel, schedule: Schedule) -> str:
+def _try(backend: Backend, layer: str, kernel: AnyKernel, schedule: Schedule) -> str:
     small = proof.for_proof(kernel, schedule)
     with _trial(_key(backend, kernel, schedule)):
         verdict = proof.prove(small, schedule, proof.runner(backend, small, schedule))
     return _conclude(backend, layer, kernel, schedule, verdict)
 
 
-def _conclude(backend: Backend, layer: str, kernel: Kernel, schedule: Schedule, verdict: Verdict) -> str:
+def _conclude(backend: Backend, layer: str, kernel: AnyKernel, schedule: Schedule, verdict: Verdict) -> str:
     """Remember a verdict, on disk if it is lasting; write the bundle of a kernel that failed."""
     key, failure = _key(backend, kernel, schedule), ""
     if not verdict.is_right:

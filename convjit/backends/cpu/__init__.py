@@ -72,7 +72,7 @@ class CpuBackend:
             return []
         return schedules.candidates(kernel, self._toolchain.machine)
 
-    def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
+    def smaller(self, kernel: AnyKernel, schedule: Schedule) -> Schedule | None:
         return schedules.smaller(kernel.any_batch(), schedule, self._toolchain.machine)
 
     def identity(self, kernel: AnyKernel, schedule: Schedule) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from convjit import simulator
-from convjit.backends import MLX_DTYPES, Call, Runner, Stretch
+from convjit.backends import MLX_DTYPES, Runner, Stretch
 from convjit.backends.metal import packing
 from convjit.emit import metal as emit
 from convjit.emit.epilogue import unsupported
@@ -56,15 +56,18 @@ class MetalBackend:
             return []
         return candidates(kernel, this_chip(), macos_version())
 
-    def smaller(self, kernel: Kernel, schedule: Schedule) -> Schedule | None:
+    def smaller(self, kernel: AnyKernel, schedule: Schedule) -> Schedule | None:
+        assert isinstance(kernel, Kernel)
         return smaller(kernel, schedule, this_chip())
 
-    def dispatches(self, kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
+    def dispatches(self, kernel: AnyKernel, schedule: Schedule) -> tuple[Dispatch, ...]:
         """What to launch, in order."""
+        assert isinstance(kernel, Kernel), "there is no Metal kernel for elementwise ops"
         return emit.dispatches(kernel, schedule)
 
-    def launches(self, kernel: Kernel, schedule: Schedule) -> tuple[simulator.Launch, ...]:
+    def launches(self, kernel: AnyKernel, schedule: Schedule) -> tuple[simulator.Launch, ...]:
         """The same as MLX hands it to Metal, with the signatures that it writes."""
+        assert isinstance(kernel, Kernel)
         g = kernel.geometry
         arrays = [mx.zeros(g.in_shape, MLX_DTYPES[kernel.dtype])]
         arrays.append(self.pack(g.window, schedule, mx.zeros(g.weight_shape, MLX_DTYPES[kernel.dtype])))
@@ -72,11 +75,11 @@ class MetalBackend:
         launch = launcher(self.dispatches(kernel, schedule))
         return simulator.capture(lambda *a: launch(a), *arrays).launches
 
-    def source(self, kernel: Kernel, schedule: Schedule) -> str:
+    def source(self, kernel: AnyKernel, schedule: Schedule) -> str:
         """The text of its launches, one after the other."""
         return "\n".join(one.text for one in self.launches(kernel, schedule))
 
-    def identity(self, kernel: Kernel, schedule: Schedule) -> str:
+    def identity(self, kernel: AnyKernel, schedule: Schedule) -> str:
         steps = self.dispatches(kernel.any_batch(), schedule)
         return repr([(one.text, one.inputs, one.threadgroup) for one in steps])
 
@@ -86,10 +89,7 @@ class MetalBackend:
 
     def load(self, stretch: Stretch) -> Runner:
         """Issue the kernels of `stretch`; nothing is evaluated."""
-        steps: list[tuple[Call, Callable[[Sequence[mx.array]], list[mx.array]]]] = []
-        for call in stretch.calls:
-            assert isinstance(call.kernel, Kernel)
-            steps.append((call, launcher(self.dispatches(call.kernel, call.schedule), stretch.poisoned)))
+        steps = [(c, launcher(self.dispatches(c.kernel, c.schedule), stretch.poisoned)) for c in stretch.calls]
 
         def run(inputs: Sequence[mx.array]) -> list[mx.array]:
             values = dict(enumerate(inputs))
