@@ -12,11 +12,6 @@ from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, YieldOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import Accuracy, Elementwise, Epilogue, Extra, Instruction, Kernel, Result, identity_epilogue
 
-_PREDICATES = (
-    *("false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord"),
-    *("ueq", "ugt", "uge", "ult", "ule", "une", "uno", "true"),
-)
-
 
 def kernel_of(op: ConvolutionOp) -> Kernel:
     """The kernel that an op asks for."""
@@ -77,7 +72,7 @@ def _epilogue(op: FusedOp | ElementwiseOp) -> Epilogue:
 
 def _attribute(op: Operation) -> str | float | bool | None:
     if isinstance(op, arith.CmpfOp):
-        return _PREDICATES[op.predicate.value.data]
+        return arith.CMPF_COMPARISON_OPERATIONS[op.predicate.value.data]
     if not isinstance(op, arith.ConstantOp):
         return None
     if isinstance(op.value, FloatAttr):

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xdsl.dialects.builtin import Float32Type, StringAttr, TensorType
+from xdsl.dialects.builtin import StringAttr, TensorType, f32
 from xdsl.dialects.utils import AbstractYieldOperation
 from xdsl.ir import Attribute, Dialect, Region, SSAValue
 from xdsl.irdl import (
@@ -70,6 +70,20 @@ def checked_geometry(x: SSAValue, w: SSAValue, window: Window, results: Sequence
                 f"expected result shape {list(geometry.out_shape)}, got {list(shape_of(result.type))}"
             )
     return geometry
+
+
+def _check_body(body: Region, arguments: Sequence[Attribute], results: Sequence[Attribute]) -> None:
+    """Raises VerifyException unless the block of `body` takes and yields values of these types."""
+    block = body.block
+    if [argument.type for argument in block.args] != list(arguments):
+        raise VerifyException(f"expected block arguments of the types {_in_words(arguments)}")
+    terminator = block.last_op
+    if not isinstance(terminator, YieldOp) or [v.type for v in terminator.arguments] != list(results):
+        raise VerifyException(f"expected a conv.yield of {_in_words(results)}")
+
+
+def _in_words(types: Sequence[Attribute]) -> str:
+    return f"({', '.join(map(str, types))})"
 
 
 @irdl_op_definition
@@ -176,25 +190,13 @@ class FusedOp(IRDLOperation):
         return checked_geometry(self.input, self.weight, self.window.data, self.outputs)
 
     def verify_(self) -> None:
-        geometry = self.geometry
-        block = self.body.block
-        if len(block.args) != 1 + len(self.extras):
-            raise VerifyException("expected one block argument for the sum and one for each extra")
-        if not isinstance(block.args[0].type, Float32Type):
-            raise VerifyException(f"the sum is f32, got {block.args[0].type}")
-        for arg, extra in zip(block.args[1:], self.extras, strict=True):
-            if arg.type != element_type(extra):
-                raise VerifyException(f"an extra of type {extra.type} does not give elements of type {arg.type}")
-            shape = shape_of(extra.type)
-            out = geometry.out_shape[len(geometry.out_shape) - len(shape) :]
-            if len(shape) > len(geometry.out_shape) or any(s not in (1, o) for s, o in zip(shape, out, strict=True)):
+        out_shape = self.geometry.out_shape
+        for extra in self.extras:
+            if not _broadcasts(shape_of(extra.type), out_shape):
                 raise VerifyException(
-                    f"an extra of shape {list(shape)} does not broadcast to {list(geometry.out_shape)}"
+                    f"an extra of shape {list(shape_of(extra.type))} does not broadcast to {list(out_shape)}"
                 )
-        terminator = block.last_op
-        elements = [element_type(r) for r in self.outputs]
-        if not isinstance(terminator, YieldOp) or [v.type for v in terminator.arguments] != elements:
-            raise VerifyException("expected a conv.yield of one element for each result")
+        _check_body(self.body, [f32, *map(element_type, self.extras)], [*map(element_type, self.outputs)])
 
 
 @irdl_op_definition
@@ -256,7 +258,7 @@ class ElementwiseOp(IRDLOperation):
     The region runs once for each element of an array of `shape`. Its arguments are the matching elements of the inputs,
     which broadcast to `shape` as in NumPy; it yields one element a result. The results whose numbers are in `sums` are
     sums of what is yielded, over all axes but the last; the others hold all elements. Extents of 1 in front of the
-    shapes of inputs and results do not count.
+    shapes of inputs and results do not count. `layer` is the name that `fuse-elementwise` gave it.
     """
 
     name = "conv.elementwise"
@@ -264,14 +266,15 @@ class ElementwiseOp(IRDLOperation):
     inputs = var_operand_def(TensorType)
     shape = prop_def(NumbersAttr)
     sums = opt_prop_def(NumbersAttr)
+    layer = opt_prop_def(StringAttr)
     schedule = opt_prop_def(ScheduleAttr)
     body = region_def("single_block")
     outputs = var_result_def(TensorType)
 
     traits = traits_def(Pure(), IsolatedFromAbove())
     assembly_format = (
-        "`over` $shape (`sums` $sums^)? (`schedule` $schedule^)? `(` $inputs `)` $body attr-dict "
-        "`:` functional-type($inputs, $outputs)"
+        "`over` $shape (`sums` $sums^)? (`layer` $layer^)? (`schedule` $schedule^)? `(` $inputs `)` $body "
+        "attr-dict `:` functional-type($inputs, $outputs)"
     )
 
     def __init__(
@@ -281,12 +284,14 @@ class ElementwiseOp(IRDLOperation):
         sums: Sequence[int],
         body: Region,
         result_types: Sequence[Attribute],
+        layer: StringAttr | None = None,
     ):
         super().__init__(
             operands=[inputs],
             properties={
                 "shape": NumbersAttr(tuple(shape)),
                 "sums": NumbersAttr(tuple(sums)) if sums else None,
+                "layer": layer,
             },
             regions=[body],
             result_types=[result_types],
@@ -303,24 +308,24 @@ class ElementwiseOp(IRDLOperation):
         return frozenset(self.sums.data if self.sums else ())
 
     def verify_(self) -> None:
-        extents, block = self.extents, self.body.block
+        extents = self.extents
         if not extents or 0 in extents:
             raise VerifyException(f"there is nothing to do for shape {list(extents)}")
-        if [arg.type for arg in block.args] != [element_type(v) for v in self.inputs]:
-            raise VerifyException("expected one block argument for each input, of the type of its elements")
         for value in self.inputs:
             shape = without_leading_ones(shape_of(value.type))
-            out = extents[len(extents) - len(shape) :]
-            if len(shape) > len(extents) or any(s not in (1, o) for s, o in zip(shape, out, strict=True)):
+            if not _broadcasts(shape, extents):
                 raise VerifyException(f"an input of shape {list(shape)} does not broadcast to {list(extents)}")
         for number, result in enumerate(self.outputs):
             expected = extents[-1:] if number in self.summed else extents
             if without_leading_ones(shape_of(result.type)) != without_leading_ones(expected):
                 raise VerifyException(f"result {number} has shape {list(shape_of(result.type))}, not {list(expected)}")
-        terminator = block.last_op
-        elements = [element_type(r) for r in self.outputs]
-        if not isinstance(terminator, YieldOp) or [v.type for v in terminator.arguments] != elements:
-            raise VerifyException("expected a conv.yield of one element for each result")
+        _check_body(self.body, [*map(element_type, self.inputs)], [*map(element_type, self.outputs)])
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """As in NumPy."""
+    behind = to[len(to) - len(shape) :]
+    return len(shape) <= len(to) and all(s in (1, t) for s, t in zip(shape, behind, strict=True))
 
 
 def without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -379,14 +384,7 @@ class StretchOp(IRDLOperation):
         super().__init__(operands=[inputs], regions=[body], result_types=[result_types])
 
     def verify_(self) -> None:
-        block = self.body.block
-        if [a.type for a in block.args] != [v.type for v in self.inputs]:
-            raise VerifyException("expected one block argument for each input, of the same type")
-        terminator = block.last_op
-        if not isinstance(terminator, YieldOp) or [v.type for v in terminator.arguments] != [
-            r.type for r in self.outputs
-        ]:
-            raise VerifyException("expected a conv.yield of one value for each result")
+        _check_body(self.body, self.inputs.types, self.outputs.types)
 
 
 CONV = Dialect(

@@ -52,8 +52,7 @@ COMPARE: dict[str, Callable[[Array, Array], Array]] = {
     "uno": lambda x, y: _unordered(x, y),
     "true": lambda x, y: mx.ones(x.shape, mx.bool_),
 }
-"""The predicates of "arith.cmpf", in their order."""
-_COMPARE = tuple(COMPARE.values())
+"""The predicates of "arith.cmpf"."""
 
 
 def _unordered(x: Array, y: Array) -> Array:
@@ -178,7 +177,7 @@ def _scalar(op: Operation, operands: list[Any]) -> Array:
         case arith.ConstantOp(value=IntegerAttr(value=value)):
             return mx.array(bool(value.data))
         case arith.CmpfOp():
-            return _COMPARE[op.predicate.value.data](*operands)
+            return COMPARE[arith.CMPF_COMPARISON_OPERATIONS[op.predicate.value.data]](*operands)
         case arith.ExtFOp() | arith.TruncFOp() | arith.UIToFPOp():
             return operands[0].astype(DTYPE_OF_TYPE[op.results[0].type])  # pyright: ignore[reportArgumentType]
         case _:
