@@ -13,7 +13,7 @@ from convjit.ir.conv import GeneralOp, KernelOp, without_leading_ones
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
-from convjit.passes.values import constant_of, users
+from convjit.passes.values import constant_of, phases_of, users
 
 MOST_OPS = 64
 """In a kernel: bounds its text and the values that it keeps in registers."""
@@ -122,7 +122,7 @@ class _Unit:
         reached: the ops that depend on them.
         waiting: the ops that read their sums, which are there when all elements are done.
         shape: what a cluster runs over.
-        phase: how often MLX must have taken over from kernels before it can run.
+        phase: how many stretches must be over before it can run.
         successors: the numbers of the units that read its results.
     """
 
@@ -148,7 +148,7 @@ class Clusters:
         self._units: dict[int, _Unit] = {}
         self._shapes = shapes
         read = {op: sources(op) if op in shapes else list(op.operands) for op in self._ops}
-        self._phases = _phases(read, shapes)
+        self._phases = phases_of(read, lambda op: op in shapes or _is_kernel(op))  # if all candidates were kernels
         readers: dict[SSAValue, list[int]] = {}
         for op, values in read.items():
             for value in dict.fromkeys(values):
@@ -237,13 +237,3 @@ def sources(op: Operation) -> list[SSAValue]:
 
 def _is_kernel(op: Operation) -> bool:
     return isinstance(op, (GeneralOp, KernelOp))
-
-
-def _phases(read: dict[Operation, list[SSAValue]], shapes: dict[Operation, Shape]) -> dict[Operation, int]:
-    """The phase of each op, if all candidates were kernels, as `form-stretches` counts them."""
-    phases: dict[Operation, int] = {}
-    kernels = {op for op in read if op in shapes or _is_kernel(op)}
-    for op, values in read.items():
-        makers = [v.owner for v in values if isinstance(v.owner, Operation)]
-        phases[op] = max((phases[m] + (op not in kernels and m in kernels) for m in makers), default=0)
-    return phases

@@ -28,25 +28,17 @@ from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 
 from convjit.ir.conv import KernelOp, StretchOp, YieldOp
+from convjit.passes.values import phases_of
 
 
 def _partition(block: Block) -> list[Operation | list[Operation]]:
-    """The new order of the ops: plain ones as they are, those of a stretch as a list.
-
-    Every op runs as early as it can: `phase` counts the stretches that must be over before it.
-    """
-    phase: dict[Operation | Block, int] = {block: 0}
+    """The new order of the ops, each as early as it can run: plain ones as they are, those of a stretch as a list."""
     plain: dict[int, list[Operation]] = {}
     kernels: dict[int, list[Operation]] = {}
     terminator = block.last_op
-    for op in block.ops:
-        if op is terminator:
-            continue
-        is_kernel = isinstance(op, KernelOp)
-        phase[op] = max(
-            (phase[v.owner] + (not is_kernel and isinstance(v.owner, KernelOp)) for v in op.operands), default=0
-        )
-        (kernels if is_kernel else plain).setdefault(phase[op], []).append(op)
+    read = {op: op.operands for op in block.ops if op is not terminator}
+    for op, phase in phases_of(read, lambda op: isinstance(op, KernelOp)).items():
+        (kernels if isinstance(op, KernelOp) else plain).setdefault(phase, []).append(op)
     order: list[Operation | list[Operation]] = []
     for number in sorted({*plain, *kernels}):
         order += plain.get(number, [])

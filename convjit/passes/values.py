@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+
 import mlx.core as mx
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
@@ -68,6 +70,23 @@ def constant_of(value: SSAValue) -> float | bool | None:
 def users(value: SSAValue) -> set[Operation]:
     """The ops that read `value`."""
     return {use.operation for use in value.uses}
+
+
+def phases_of(
+    read: Mapping[Operation, Iterable[SSAValue]], is_kernel: Callable[[Operation], bool]
+) -> dict[Operation, int]:
+    """How many stretches of kernels must be over before each op can run.
+
+    Args:
+        read: what each op reads, in program order.
+        is_kernel: does an op join a stretch?
+    """
+    phases: dict[Operation, int] = {}
+    for op, values in read.items():
+        waits = not is_kernel(op)
+        makers = [v.owner for v in values if isinstance(v.owner, Operation)]
+        phases[op] = max((phases[maker] + (waits and is_kernel(maker)) for maker in makers), default=0)
+    return phases
 
 
 def erase_dead_ops(block: Block) -> None:
