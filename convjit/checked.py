@@ -170,7 +170,8 @@ def _name(dtype: mx.Dtype) -> str:
 
 
 def _layer(name_of: NameOf) -> str:
-    """The quoted path of the module that makes the call, with a leading space; empty if no known module does."""
+    """The quoted path of the module that makes the call, with a leading space; empty for the whole model, and if no
+    known module does."""
     frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
     for _ in range(_MAX_FRAMES):
         if frame is None:
@@ -178,7 +179,7 @@ def _layer(name_of: NameOf) -> str:
         module = frame.f_locals.get("self")
         path = name_of(module) if isinstance(module, nn.Module) else None
         if path is not None:
-            return f" '{path}'"
+            return f" '{path}'" if path else ""
         frame = frame.f_back
     return ""
 

@@ -174,6 +174,79 @@ def _random_bits(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
     return randomness.bits(key, shape)
 
 
+_QUANTIZATIONS = ("affine", "mxfp4", "mxfp8")
+
+
+def _quantization(group_size: int, bits: int, mode: int, name: str) -> dict[str, Any]:
+    if mode >= len(_QUANTIZATIONS):
+        raise UnknownPrimitive(f"MLX's primitive {name} of mode {mode} has no replay rule")
+    return {"group_size": group_size, "bits": bits, "mode": _QUANTIZATIONS[mode]}
+
+
+def _quantized_matmul(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
+    x, w, scales, *biases = i
+    *kind, transpose = a
+    options = _quantization(*kind, name="QuantizedMatmul")
+    return mx.quantized_matmul(x, w, scales, biases[0] if biases else None, transpose=transpose, **options)
+
+
+def _quantize(i: Arrays, a: tuple[Any, ...], o: Outputs) -> Any:
+    *kind, dequantize = a
+    options = _quantization(*kind, name="Quantize")
+    if not dequantize:
+        return mx.quantize(i[0], **options)
+    w, scales, *biases = i
+    return mx.dequantize(w, scales, biases[0] if biases else None, dtype=o[0][1], **options)
+
+
+def _fft(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
+    axes, inverse, real, _ = a
+    transform = getattr(mx.fft, f"{'i' * inverse}{'r' * real}fftn")
+    shape = o[0][0] if inverse else i[0].shape
+    return transform(i[0], s=[shape[axis] for axis in axes], axes=list(axes))
+
+
+def _unless_scalar(array: mx.array) -> mx.array | None:
+    """A weight or bias; MLX's primitives have a scalar where there is none."""
+    return array if array.ndim else None
+
+
+def _rms_norm(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
+    return mx.fast.rms_norm(i[0], _unless_scalar(i[1]), a[0])
+
+
+def _layer_norm(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
+    return mx.fast.layer_norm(i[0], _unless_scalar(i[1]), _unless_scalar(i[2]), a[0])
+
+
+def _gradients(call: Callable[[Arrays, tuple[Any, ...], Outputs], mx.array]) -> Rule:
+    """The rule of a primitive whose last input is the cotangent of what `call` gives for the others."""
+    return Rule(1, lambda i, a, o: mx.vjp(lambda *x: call(x, a, o), list(i[:-1]), [i[-1]])[1])
+
+
+def _rope(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
+    x, offset, *freqs = i
+    dims, traditional, base, scale, forward = a
+
+    def rotated(x: mx.array) -> mx.array:
+        options: dict[str, Any] = {"traditional": traditional, "scale": scale, "offset": offset}
+        if freqs:
+            return mx.fast.rope(x, dims, base=None, freqs=freqs[0], **options)
+        return mx.fast.rope(x, dims, base=base, **options)
+
+    return rotated(x) if forward else mx.vjp(rotated, [x], [x])[1][0]
+
+
+def _attention(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
+    queries, keys, values, *others = i
+    scale, causal, has_sinks, gives_logsumexp, force_fused = a
+    if gives_logsumexp or force_fused:
+        raise UnknownPrimitive("MLX's primitive ScaledDotProductAttention for a gradient has no replay rule")
+    sinks = others.pop() if has_sinks else None
+    mask = "causal" if causal else others[0] if others else None
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
+
+
 _REDUCE = (mx.all, mx.any, mx.sum, mx.prod, mx.min, mx.max)
 _SCAN = (mx.cummax, mx.cummin, mx.cumsum, mx.cumprod)
 _BITWISE = (mx.bitwise_and, mx.bitwise_or, mx.bitwise_xor, mx.left_shift, mx.right_shift)
@@ -182,7 +255,7 @@ _ARG_REDUCE = (mx.argmin, mx.argmax)
 
 RULES: dict[str, Rule] = {
     # elementwise
-    "Abs": _unary(mx.abs),
+    "Abs": Rule(0, lambda i, a, o: mx.abs(i[0]).astype(o[0][1])),  # of complex numbers it is traced as complex, too
     "ArcCos": _unary(mx.arccos),
     "ArcCosh": _unary(mx.arccosh),
     "ArcSin": _unary(mx.arcsin),
@@ -241,6 +314,17 @@ RULES: dict[str, Rule] = {
     "AddMM": Rule(2, lambda i, a, o: mx.addmm(i[2], i[0], i[1], alpha=a[0], beta=a[1])),
     "Convolution": Rule(7, _convolution),
     "Matmul": _binary(mx.matmul),
+    "FFT": Rule(4, _fft),
+    "Hadamard": Rule(1, lambda i, a, o: mx.hadamard_transform(i[0], a[0])),
+    "Quantize": Rule(4, _quantize),
+    "QuantizedMatmul": Rule(4, _quantized_matmul),
+    # what MLX keeps whole on Metal; on a CPU its tracer reports the steps
+    "LayerNorm": Rule(1, _layer_norm),
+    "LayerNormVJP": _gradients(_layer_norm),
+    "RMSNorm": Rule(1, _rms_norm),
+    "RMSNormVJP": _gradients(_rms_norm),
+    "RoPE": Rule(5, _rope),
+    "ScaledDotProductAttention": Rule(5, _attention),
     # reductions and sorting
     "ArgPartition": Rule(2, lambda i, a, o: mx.argpartition(i[0], a[0], axis=a[1])),
     "ArgReduce": Rule(2, lambda i, a, o: _ARG_REDUCE[a[0]](i[0], axis=a[1], keepdims=True)),

@@ -27,7 +27,9 @@ X, U = with_special_values(), normal(1)
 MASK, INTEGERS, SHIFTS = U > 0, mx.arange(24).reshape(4, 6), mx.arange(24).reshape(4, 6) % 7
 INDICES, START = mx.array([[0, 1], [1, 0]]), mx.array([0, 1])
 KEY, ODD_AND_EVEN = mx.random.key(7), ((), (0,), (1,), (2,), (7, 3), (4, 6), (5, 5, 5))
-mx.eval(X, U, MASK, INTEGERS, SHIFTS, INDICES, START, KEY)
+QUANTIZED = mx.quantize(normal(2, 64, 32), group_size=32, bits=4)
+QUANTIZED_MXFP4 = mx.quantize(normal(3, 64, 32), group_size=32, bits=4, mode="mxfp4")
+mx.eval(X, U, MASK, INTEGERS, SHIFTS, INDICES, START, KEY, QUANTIZED, QUANTIZED_MXFP4)
 
 
 def assigned(x):
@@ -67,10 +69,22 @@ CASES = {
     "where": lambda x: mx.where(MASK, x, U),
     "casts": lambda x: [x.astype(mx.float16), (x > 0).astype(mx.int8), U.astype(mx.int32) + (x > 0)],
     "view": lambda x: [x.view(mx.uint32), x.view(mx.int16), x.view(mx.complex64)],
-    "complex": lambda x: [mx.real(x), mx.imag(x), mx.conj(x), x * x],
+    "complex": lambda x: [mx.real(x), mx.imag(x), mx.conj(x), x * x, mx.abs(x)],
     "matmul": lambda x: x @ U.transpose(0, 1, 3, 2),
     "addmm": lambda x: mx.addmm(U[0, 0], x[0, 0], mx.ones((4, 4)), alpha=2.0, beta=0.5),
     "linear": lambda x: LINEAR(x),
+    "quantized_matmul": lambda x: [
+        mx.quantized_matmul(x[:, :, :, :1] * mx.ones(32), *QUANTIZED, group_size=32, bits=4),
+        mx.quantized_matmul(x[:, :, :, :1] * mx.ones(64), *QUANTIZED, transpose=False, group_size=32, bits=4),
+        mx.quantized_matmul(x[0, 0, :, :1] * mx.ones(32), *QUANTIZED_MXFP4, group_size=32, bits=4, mode="mxfp4"),
+    ],
+    "quantize": lambda x: [
+        *mx.quantize(U.reshape(-1, 64) + 0 * x[1, 0, 0, 0], group_size=64, bits=8),
+        mx.dequantize(*QUANTIZED, group_size=32, bits=4) + x[0, 0, 0, 0],
+    ],
+    "fft": lambda x: [mx.fft.fft(U + 0 * x[1]), mx.fft.ifft2(U + 0 * x[1], axes=(1, 2)), mx.fft.rfft(U, n=6, axis=1)],
+    "inverse real fft": lambda x: [mx.fft.irfft(mx.fft.rfft(U, axis=2), n=n, axis=2) for n in (7, 8)],
+    "hadamard": lambda x: mx.hadamard_transform(x[1], 0.25),
     "conv1d": lambda x: mx.conv1d(x[0], mx.ones((3, 3, 4)), stride=2, padding=1),
     "conv2d": lambda x: mx.conv2d(x, mx.ones((4, 3, 2, 2)), stride=2, padding=(1, 2), dilation=2, groups=2),
     "conv3d": lambda x: mx.conv3d(x[None], mx.ones((3, 1, 2, 2, 4)), padding=1),
@@ -177,7 +191,68 @@ def assert_identical(actual: mx.array, expected: mx.array):
         np.testing.assert_array_equal(np.signbit(np.array(actual)[zeros]), np.signbit(np.array(expected)[zeros]))
 
 
-SEEN: set[str] = set()
+ATTENTION = [normal(seed, 1, 2, 5, 8) for seed in (4, 5, 6)]
+BIAS, SINKS, FREQS = normal(7, 1, 2, 5, 5), normal(8, 2), mx.abs(normal(9, 2)) + 1.0
+
+
+def gradients(function, *arrays):
+    """Those of a function of `arrays` but the last one, which is the cotangent."""
+    return mx.vjp(function, list(arrays[:-1]), [arrays[-1]])[1]
+
+
+# primitive, arguments, inputs, what they stand for; after the headers of MLX 0.32.4, as no trace on a CPU has them
+WHOLE_ON_METAL = [
+    ("RMSNorm", (1e-5,), [U, U[0, 0, 0]], mx.fast.rms_norm(U, U[0, 0, 0], 1e-5)),
+    ("RMSNorm", (1e-5,), [U, mx.array(1.0)], mx.fast.rms_norm(U, None, 1e-5)),
+    ("LayerNorm", (1e-3,), [U, U[0, 0, 0], U[0, 0, 1]], mx.fast.layer_norm(U, U[0, 0, 0], U[0, 0, 1], 1e-3)),
+    ("LayerNorm", (1e-3,), [U, mx.array(1.0), mx.array(0.0)], mx.fast.layer_norm(U, None, None, 1e-3)),
+    (
+        "RMSNormVJP",
+        (1e-5,),
+        [U, U[0, 0, 0], U * 2],
+        gradients(lambda x, w: mx.fast.rms_norm(x, w, 1e-5), U, U[0, 0, 0], U * 2),
+    ),
+    (
+        "LayerNormVJP",
+        (1e-5,),
+        [U, mx.array(1.0), mx.array(0.0), U * 2],
+        [*gradients(lambda x: mx.fast.layer_norm(x, None, None, 1e-5), U, U * 2), mx.array(0.0), mx.array(0.0)],
+    ),
+    (
+        "RoPE",
+        (4, False, 10000.0, 0.5, True),
+        [U, mx.array(3)],
+        mx.fast.rope(U, 4, traditional=False, base=10000.0, scale=0.5, offset=3),
+    ),
+    (
+        "RoPE",
+        (4, True, 1.0, 1.0, True),
+        [U, mx.array(0), FREQS],
+        mx.fast.rope(U, 4, traditional=True, base=None, scale=1.0, offset=0, freqs=FREQS),
+    ),
+    (
+        "RoPE",
+        (4, True, 100.0, 1.0, False),
+        [U, mx.array(2)],
+        gradients(lambda x: mx.fast.rope(x, 4, traditional=True, base=100.0, scale=1.0, offset=2), X, U)[0],
+    ),
+    *(
+        (
+            "ScaledDotProductAttention",
+            (0.3, causal, sinks is not None, False, False),
+            [*ATTENTION, *([] if mask is None else [mask]), *([] if sinks is None else [sinks])],
+            mx.fast.scaled_dot_product_attention(*ATTENTION, scale=0.3, mask="causal" if causal else mask, sinks=sinks),
+        )
+        for causal, mask, sinks in (
+            (False, None, None),
+            (True, None, None),
+            (False, BIAS, None),
+            (False, BIAS, SINKS),
+            (True, None, SINKS),
+        )
+    ),
+]
+SEEN: set[str] = {name for name, *_ in WHOLE_ON_METAL}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -190,6 +265,17 @@ def test_bit_for_bit(name):
     mx.random.seed(3)
     actual, names = replayed(CASES[name], x)
     SEEN.update(names)
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
+        assert_identical(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "inputs", "expected"), WHOLE_ON_METAL, ids=[name for name, *_ in WHOLE_ON_METAL]
+)
+def test_what_mlx_keeps_whole_on_metal(name, arguments, inputs, expected):
+    expected = expected if isinstance(expected, (list, tuple)) else [expected]
+    actual = replay.call(name, arguments, inputs, [(y.shape, y.dtype) for y in expected])
     assert len(actual) == len(expected)
     for a, b in zip(actual, expected, strict=True):
         assert_identical(a, b)
@@ -223,7 +309,7 @@ def test_another_number_of_arguments_is_refused(name):
                 replay.call(name, (0,) * other, [X], [(X.shape, X.dtype)])
 
 
-@pytest.mark.parametrize("name", ["FFT", "Cholesky", "CustomKernel", "add", ""])
+@pytest.mark.parametrize("name", ["Inverse", "Cholesky", "CustomKernel", "add", ""])
 def test_an_unknown_primitive_is_refused(name):
     with pytest.raises(replay.UnknownPrimitive, match=f"primitive {name} has no replay rule"):
         replay.call(name, (), [X], [(X.shape, X.dtype)])
@@ -238,3 +324,7 @@ def test_forms_that_the_table_does_not_know_are_refused():
         replayed(lambda x: mx.vmap(lambda key: mx.random.uniform(key=key))(mx.random.split(KEY, 3)) + x[0, 0, 0, :3], X)
     with pytest.raises(replay.UnknownPrimitive, match="ScatterAxis with reduction 3"):
         replay.call("ScatterAxis", (3, 0), [X, INDICES, U], [(X.shape, X.dtype)])
+    with pytest.raises(replay.UnknownPrimitive, match="Quantize of mode 3"):
+        replay.call("Quantize", (16, 4, 3, False), [U], [(U.shape, U.dtype)])
+    with pytest.raises(replay.UnknownPrimitive, match="ScaledDotProductAttention for a gradient"):
+        replay.call("ScaledDotProductAttention", (0.3, False, False, True, False), ATTENTION, [])
