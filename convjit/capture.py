@@ -69,79 +69,111 @@ def capture(
     """
     if walk.obstacles:
         raise TraceError(walk.obstacles[0])
-    result: dict[str, Any] = {}
+    pure, slots, before = Pure(function, args, kwargs, walk), [s.get() for s in walk.slots], random_state()
+    probed = pure(list(map(copy.copy, inputs)), list(map(copy.copy, slots)))
+    if any_tracer(probed.arrays):
+        raise TracerCaptured
+    state = [before] if probed.draws else []
 
     def on_tracers(*tracers: mx.array) -> list[mx.array]:
-        if draws:
-            set_random_state(tracers[len(inputs)])
-        session = _Session(function, args, kwargs, walk, (*tracers[: len(inputs)], *tracers[len(inputs) + draws :]))
-        arrays, outputs = trees.flatten(session.run())
-        session.refuse_in_place_writes()
-        written = session.written()
-        if not arrays and not written:
-            raise TraceError("it returns no arrays")
-        result.update(outputs=outputs, written=[slot for slot, _ in written])
-        return [*arrays, *(array for _, array in written), *([random_state()] if draws else [])]
+        rest = tracers[len(inputs) :]
+        return pure(tracers[: len(inputs)], rest[len(state) :], *rest[: len(state)]).arrays
 
-    with capture_in_progress(), random_state_kept():
-        before = random_state()
-        _probe(function, args, kwargs, walk)
-        draws = random_state() is not before
-        # MLX refuses to trace a function that captures one of its inputs: new arrays stand for them.
-        arrays = [*inputs, *([before] if draws else []), *(s.get() for s in walk.slots)]
-        tape = record(on_tracers, [mx.zeros(a.shape, a.dtype) for a in arrays])
-    names, _ = argument_paths(args, kwargs, parameter_names(function))
-    state = {(id(s.container), s.key) for s in result["written"]}
-    arguments = [
-        *(Argument(name, "input") for name in names),
-        *([Argument("mx.random.state", "state")] if draws else []),
-        *(Argument(s.path, "state" if (id(s.container), s.key) in state else "parameter") for s in walk.slots),
-    ]
-    return Capture(tape, arguments, result["outputs"], result["written"], draws, _constant_names(tape, walk))
+    # MLX refuses to trace a function that captures one of its inputs: new arrays stand for them.
+    tape = record(on_tracers, [mx.zeros(a.shape, a.dtype) for a in (*inputs, *state, *slots)])
+    arguments = [*pure.input_arguments(), *probed.state_arguments(), *probed.slot_arguments(walk.slots)]
+    return Capture(tape, arguments, probed.outputs, probed.written, probed.draws, constant_names(tape, walk))
 
 
-def _constant_names(tape: Tape, walk: Walk) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a run of a function came to.
+
+    Attributes:
+        arrays: those of its result, those that it wrote into its state, the new random state if it draws from it.
+        outputs: the structure of its result.
+        written: the live slots that it wrote.
+        draws: does it draw from MLX's random state?
+    """
+
+    arrays: list[mx.array]
+    outputs: trees.Spec
+    written: list[Slot]
+    draws: bool
+
+    def state_arguments(self) -> list[Argument]:
+        return [Argument("mx.random.state", "state")] if self.draws else []
+
+    def slot_arguments(self, slots: Sequence[Slot]) -> list[Argument]:
+        state = {(id(s.container), s.key) for s in self.written}
+        return [Argument(s.path, "state" if (id(s.container), s.key) in state else "parameter") for s in slots]
+
+
+@dataclass(frozen=True, slots=True)
+class Pure:
+    """A call of a user's function as a pure function of all arrays that it reads; run on a copy of its state.
+
+    Attributes:
+        function, args, kwargs: the call; other arrays take the place of those among its arguments.
+        walk: all that the function reads besides them.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    walk: Walk
+
+    def __call__(self, inputs: Sequence[mx.array], slots: Sequence[mx.array], key: mx.array | None = None) -> Results:
+        """Run it.
+
+        Args:
+            inputs: the arrays among its arguments, in the order of `guard.read_arguments`.
+            slots: one for each of `walk.slots`.
+            key: the random state; by default MLX's.
+
+        Raises:
+            TraceError: if it does what a trace would not repeat at every call.
+        """
+        with capture_in_progress(), random_state_kept():
+            if key is not None:
+                set_random_state(key)
+            before = random_state()
+            session = _Session(self, inputs, slots)
+            arrays, outputs = trees.flatten(session.run())
+            session.refuse_in_place_writes()
+            written = session.written()
+            if not arrays and not written:
+                raise TraceError("it returns no arrays")
+            draws = random_state() is not before
+            state = [*(array for _, array in written), *([random_state()] if draws else [])]
+            return Results([*arrays, *state], outputs, [slot for slot, _ in written], draws)
+
+    def input_arguments(self) -> list[Argument]:
+        names, _ = argument_paths(self.args, self.kwargs, parameter_names(self.function))
+        return [Argument(name, "input") for name in names]
+
+
+def constant_names(tape: Tape, walk: Walk) -> list[str]:
+    """A name for each larger array that the function captured."""
     captured = {data_pointer(array): name for name, array in walk.captured}
     frozen = tape.frozen().values()
     return [captured.get(data_pointer(a), f"constant{n}") for n, a in enumerate(frozen)]
 
 
-def _probe(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], walk: Walk) -> None:
-    """Run the function once, lazily, on a copy of its state; raise if a tracer comes out."""
-    session = _Session(function, args, kwargs, walk, None)
-    arrays, _ = trees.flatten(session.run())
-    arrays += [array for _, array in session.written()]
-    if any_tracer(arrays):
-        raise TracerCaptured
-
-
 class _Session:
-    """One run of the function on a clone of its state.
+    """One run of the function on a clone of its state."""
 
-    Args:
-        function, args, kwargs, walk: as for `capture`.
-        tracers: what to use in place of the inputs and the slots' arrays; without them, new handles of the same.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        walk: Walk,
-        tracers: Sequence[mx.array] | None,
-    ):
-        self._walk = walk
+    def __init__(self, pure: Pure, inputs: Sequence[mx.array], slots: Sequence[mx.array]):
+        self._walk = pure.walk
         self._handles: dict[int, mx.array] = {}
-        inputs, slots = (iter(()), ()) if tracers is None else _split(tracers, len(walk.slots))
-        self._inputs = None if tracers is None else inputs
-        self._placed = {(id(s.container), s.key): tracer for s, tracer in zip(walk.slots, slots, strict=False)}
+        self._inputs = iter(inputs)
+        self._placed = {(id(s.container), s.key): a for s, a in zip(pure.walk.slots, slots, strict=True)}
         self._clone = Clone(self._replacement)
-        self._function = self._clone.follow(function)
-        self._args = tuple(map(self._argument, args))
-        self._kwargs = {name: self._argument(kwargs[name]) for name in sorted(kwargs)}
+        self._function = self._clone.follow(pure.function)
+        self._args = tuple(map(self._argument, pure.args))
+        self._kwargs = {name: self._argument(pure.kwargs[name]) for name in sorted(pure.kwargs)}
         self._before = read_arguments(self._args, self._kwargs)
-        writable = [*(tracers or ()), *self._handles.values()]
+        writable = [*inputs, *slots, *self._handles.values()]
         self._words = [(array, descriptor(array)) for array in writable]
 
     def run(self) -> Any:
@@ -158,15 +190,12 @@ class _Session:
 
     def _replacement(self, container: Any, key: Any, array: mx.array) -> mx.array:
         placed = self._placed.get((id(container), key))
-        return self._handle(array) if placed is None else placed
-
-    def _handle(self, array: mx.array) -> mx.array:
-        """A new handle of a live array, so that a write in place does not reach the user's."""
-        return self._handles.setdefault(id(array), copy.copy(array))
+        # Where nothing is placed: a new handle of the live array, so that a write in place does not reach the user's.
+        return self._handles.setdefault(id(array), copy.copy(array)) if placed is None else placed
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, mx.array):
-            return self._handle(value) if self._inputs is None else next(self._inputs)
+            return next(self._inputs)
         if is_state(value):
             return self._clone.follow(value)
         if isinstance(value, dict):
@@ -193,10 +222,6 @@ class _Session:
             (live.get((id(container), key)) or Slot(container, key, child_path(path_of(container), key)), array)
             for container, key, array in self._clone.written(path_of)
         ]
-
-
-def _split(tracers: Sequence[mx.array], num_slots: int) -> tuple[Iterator[mx.array], Sequence[mx.array]]:
-    return iter(tracers[: len(tracers) - num_slots]), tracers[len(tracers) - num_slots :]
 
 
 def _restored_arrays(live: list[tuple[mx.array, mx.array, int]]) -> Iterator[mx.array]:
