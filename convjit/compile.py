@@ -141,6 +141,19 @@ class Compiled:
             raise AttributeError(name)
         return getattr(self._function, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Attributes of a model are written where they are read: `fast.conv = other` replaces a layer of the model."""
+        if not name.startswith("_") and isinstance(self._function, nn.Module):
+            setattr(self._function, name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """A copy, or what is unpickled, compiles anew; a function is found by its name, as in Python."""
+        if isinstance(self._function, types.FunctionType):
+            return self._function.__qualname__
+        return Compiled, (self._function, self._options)
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 

@@ -90,7 +90,8 @@ def is_state(value: object) -> bool:
     """Is an argument of a call to be followed, rather than compared by value?"""
     if isinstance(value, nn.Module) or is_function(value):
         return True
-    return is_object(value) and (type(value).__hash__ is object.__hash__ or holds_state(value))
+    has_attributes = is_object(value) or bool(_slot_names(type(value)))
+    return (has_attributes and type(value).__hash__ is object.__hash__) or holds_state(value)
 
 
 def holds_state(value: object) -> bool:
@@ -126,7 +127,11 @@ def _items(value: Any) -> Iterable[Any]:
     if is_function(value):
         return ()
     slots = [getattr(value, name) for name in _slot_names(type(value)) if hasattr(value, name)]
-    return [*vars(value).values(), *slots] if is_object(value) else slots
+    return [*vars(value).values(), *slots] if is_object(value) or _is_of_the_user(value) else slots
+
+
+def _is_of_the_user(value: object) -> bool:
+    return hasattr(value, "__dict__") and not _is_library(type(value).__module__)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -199,6 +204,8 @@ class Walk:
         elif is_object(value):
             self._class(type(value))
             self._mapping(vars(value), path)
+        elif _slot_names(type(value)):
+            self.obstacles.append(f"'{path}' is of {type(value).__name__}, whose attributes are in __slots__")
         elif holds_state(value):
             self.obstacles.append(
                 f"'{path}', of {type(value).__name__}, holds arrays where a copy cannot be made of it"

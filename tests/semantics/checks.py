@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -100,6 +101,37 @@ class ConvNorm(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         return nn.relu(self.norm(self.conv(x)))
+
+
+@dataclass
+class Holder:
+    """A plain object."""
+
+    conv: nn.Module
+
+
+class Outer:
+    """A plain object that holds another one."""
+
+    def __init__(self, conv: nn.Module):
+        self.inner = Holder(conv)
+
+    def run(self, x: mx.array) -> mx.array:
+        return nn.relu(self.inner.conv(x))
+
+
+class CallableHolder:
+    """A plain object that is called."""
+
+    def __init__(self, conv: nn.Module):
+        self.conv = conv
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return nn.relu(self.conv(x))
+
+
+def parameters(model: nn.Module) -> dict[str, mx.array]:
+    return dict(tree_flatten(model.parameters()))
 
 
 def twins(make: Any) -> tuple[Any, Any]:

@@ -1,0 +1,239 @@
+"""Rules 5 and 7: what a function writes into modules, containers, arrays and names is written as in plain MLX."""
+
+import types
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from checks import (
+    ConvNorm,
+    assert_close,
+    assert_different,
+    fast_of,
+    image,
+    num_kernels,
+    parameters,
+    reasons,
+    small_conv,
+    twins,
+)
+from mlx.utils import tree_flatten
+
+import convjit
+
+GLOBAL_CONV = small_conv(40)
+GLOBAL_TOTAL = mx.zeros(4)
+
+
+def test_batch_norm_in_training():
+    (net, twin), fast = (pair := twins(ConvNorm)), None
+    fast = fast_of(pair[0])
+    for seed in range(4):
+        x = image(2, 6, 6, 3, seed=seed)
+        assert_close(fast(x), twin(x))
+        assert_close(parameters(net), parameters(twin))
+    assert_different(net.norm.running_mean, mx.zeros(4))
+    assert num_kernels(fast) == 1
+    net.eval(), twin.eval()
+    assert_close(fast(x), twin(x))
+
+
+def test_running_statistics_that_the_user_resets():
+    (net, twin), x = twins(ConvNorm), image()
+    fast = fast_of(net)
+    for _ in range(3):
+        for model in (net, twin):
+            model.norm.running_mean = mx.zeros(4)
+            model.norm.running_var[...] = 2.0
+        assert_close(fast(x), twin(x))
+        assert_close(fast(x), twin(x))
+        assert_close(parameters(net), parameters(twin))
+
+
+def test_new_slots_become_state():
+    class Cached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = small_conv()
+
+        def __call__(self, x):
+            y = self.conv(x)
+            y = y + self.last if "last" in self else y
+            self.last = y
+            return nn.relu(y)
+
+    (net, twin), x = twins(Cached), image()
+    fast = fast_of(net)
+    for step in range(4):
+        assert_close(fast(x), twin(x))
+        assert_close(net.last, twin.last)
+        if step == 2:
+            del net.last, twin.last
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "attribute", "rotating"])
+def test_state_in_containers(kind):
+    class Stateful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = small_conv()
+            self.history = [mx.zeros((1, 6, 6, 4)), mx.ones((1, 6, 6, 4))]
+            self.memory = {"total": mx.zeros(4), "count": mx.array(0)}
+
+        def __call__(self, x):
+            y = self.conv(x)
+            if kind == "list":
+                self.history.append(y)
+                y = y + self.history[0]
+            if kind == "rotating":
+                self.history[:] = [self.history[1], y]
+                y = y + self.history[0]
+            if kind == "dict":
+                self.memory["total"] = self.memory["total"] + y.sum((0, 1, 2))
+                self.memory["count"] = self.memory["count"] + 1
+                y = y * self.memory["count"]
+            if kind == "attribute":
+                self.last, self.before = y, self.get("last", y)
+                y = y + self.before
+            return nn.relu(y)
+
+    (net, twin), fast = twins(Stateful), None
+    fast = convjit.compile(net, fallback="quiet")
+    for seed in range(4):
+        x = image(seed=seed)
+        assert_close(fast(x), twin(x))
+        assert_close([a for _, a in tree_flatten(net.state)], [a for _, a in tree_flatten(twin.state)])
+
+
+def test_plain_attributes_that_a_call_changes():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.calls, self.log = small_conv(), 0, []
+
+        def __call__(self, x):
+            self.calls += 1
+            self.log.append(self.calls)
+            return self.conv(x) * self.calls
+
+    net, x = Counting(), image()
+    fast = convjit.compile(net, fallback="quiet")
+    for n in range(1, 5):
+        assert_close(fast(x), net.conv(x) * n)
+        assert net.calls == n and net.log == list(range(1, n + 1))
+    assert "'calls'" in reasons(fast) or "'log'" in reasons(fast)
+
+
+IN_PLACE = {
+    "x += 1": lambda x, conv: x.__iadd__(1.0),
+    "x[...] = 0": lambda x, conv: x.__setitem__(Ellipsis, 0.0),
+    "x[0, 1] = 5": lambda x, conv: x.__setitem__((0, 1), 5.0),
+    "weight *= 2": lambda x, conv: conv.weight.__imul__(2.0),
+    "bias[0] = 5": lambda x, conv: conv.bias.__setitem__(0, 5.0),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_writes_into_inputs_and_weights(name):
+    """In plain MLX the caller sees them, once a call."""
+    (conv, twin), fast = (small_conv(), small_conv()), None
+
+    def make(conv):
+        def f(x):
+            IN_PLACE[name](x, conv)
+            return nn.relu(conv(x))
+
+        return f
+
+    fast, plain = convjit.compile(make(conv), fallback="quiet"), make(twin)
+    for seed in range(3):
+        x, y = image(seed=seed), image(seed=seed)
+        assert_close(fast(x), plain(y))
+        assert_close(x, y)
+        assert_close(parameters(conv), parameters(twin))
+    assert "in place" in reasons(fast)
+
+
+def test_closure_arrays_that_accumulate():
+    """`total += ...` on a captured array: no dead tracer stays in it, and it counts each call."""
+    conv, x = small_conv(), image()
+    total, expected = mx.zeros(4), mx.zeros(4)
+
+    def plain(x):
+        nonlocal total
+        y = conv(x)
+        total += y.sum((0, 1, 2))
+        return y
+
+    fast = convjit.compile(plain, fallback="quiet")
+    for _ in range(3):
+        assert_close(fast(x), conv(x))
+        expected = expected + conv(x).sum((0, 1, 2))
+        assert_close(total, expected)
+
+
+def accumulates_globally(x):
+    global GLOBAL_TOTAL
+    y = GLOBAL_CONV(x)
+    GLOBAL_TOTAL = GLOBAL_TOTAL + y.sum((0, 1, 2))
+    return y
+
+
+def test_global_arrays_that_are_replaced():
+    x, before = image(), mx.array(GLOBAL_TOTAL)
+    fast = convjit.compile(accumulates_globally, fallback="quiet")
+    for n in range(1, 4):
+        assert_close(fast(x), GLOBAL_CONV(x))
+        assert_close(GLOBAL_TOTAL, before + n * GLOBAL_CONV(x).sum((0, 1, 2)))
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "namespace", "argument"])
+@pytest.mark.parametrize("weights", ["module", "argument"])
+def test_results_stored_outside(kind, weights):
+    """`history.append(y)`: either it happens at every call, or the function is not captured; never a dead tracer."""
+    conv, x = small_conv(), image()
+    history, latest, box = [], {}, types.SimpleNamespace(last=None)
+
+    def store(y, into):
+        if kind == "list":
+            history.append(y)
+        if kind == "dict":
+            latest["y"] = y
+        if kind == "namespace":
+            box.last = y
+        if kind == "argument":
+            into["y"] = y
+
+    def with_module(x, into):
+        y = conv(x)
+        store(y, into)
+        return nn.relu(y)
+
+    def with_argument(x, into, w):
+        y = mx.conv2d(x, w)
+        store(y, into)
+        return nn.relu(y)
+
+    fast = convjit.compile(with_module if weights == "module" else with_argument, fallback="quiet")
+    for n in range(1, 4):
+        into, x = {}, image(seed=n)
+        fast(x, into) if weights == "module" else fast(x, into, conv.weight)
+        y = conv(x) if weights == "module" else mx.conv2d(x, conv.weight)
+        stored = {"list": history[-1:], "dict": [latest.get("y")], "namespace": [box.last], "argument": [into.get("y")]}
+        assert_close(stored[kind], [y])
+        assert len(history) == (n if kind == "list" else 0)
+
+
+def test_memoised_constants_do_not_stop_a_capture():
+    """A helper that keeps constants in a dict is common, and needs no plain MLX."""
+    conv, x, memo = small_conv(), image(), {}
+
+    def mask(n):
+        if n not in memo:
+            memo[n] = mx.array(np.tri(n, 4, dtype=np.float32))
+        return memo[n]
+
+    fast = fast_of(lambda x: conv(x) * mask(6))
+    for _ in range(2):
+        assert_close(fast(x), conv(x) * mask(6))
