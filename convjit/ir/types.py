@@ -75,10 +75,8 @@ def to_attribute(value: object) -> Attribute:
     """
     if value is None:
         return UnitAttr()
-    if isinstance(value, bool):
-        return IntegerAttr(int(value), IntegerType(1))
     if isinstance(value, int):
-        return IntegerAttr(value, IntegerType(64))
+        return _integer(int(value), 1 if isinstance(value, bool) else 64)
     if isinstance(value, float):
         return FloatAttr(value, Float64Type())
     if isinstance(value, str):
@@ -87,9 +85,19 @@ def to_attribute(value: object) -> Attribute:
         return TYPE_OF_DTYPE[value]
     if isinstance(value, (list, tuple)):
         if value and all(type(v) is int for v in value):
-            return DenseArrayBase.from_list(IntegerType(64), value)
+            return _integers(tuple(value))
         return ArrayAttr([to_attribute(v) for v in value])
     raise TypeError(f"no attribute for a primitive's argument of type {type(value).__name__}")
+
+
+@lru_cache(maxsize=1024)
+def _integer(value: int, width: int) -> Attribute:
+    return IntegerAttr(value, IntegerType(width))
+
+
+@lru_cache(maxsize=1024)
+def _integers(values: tuple[int, ...]) -> Attribute:
+    return DenseArrayBase.from_list(IntegerType(64), values)
 
 
 def from_attribute(attribute: Attribute) -> Any:
