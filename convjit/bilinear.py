@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 from math import prod
 
 Matrix = tuple[tuple[Fraction, ...], ...]
@@ -49,7 +49,7 @@ MAX_POSITIONS = max(_POINTS)
 """More multiplications would err too much."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Algorithm:
     """The matrices of F(m, r), with n = m + r - 1, or of another bilinear algorithm, with n multiplications.
 
@@ -78,7 +78,7 @@ class Algorithm:
         """n: multiplications."""
         return len(self.inputs)
 
-    @property
+    @cached_property
     def amplification(self) -> float:
         """How many times the roundings of a direct convolution its errors are, roughly; a product over the axes.
 

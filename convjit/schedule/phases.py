@@ -64,18 +64,21 @@ def _axis_phases(
 ) -> list[AxisPhase]:
     """The phases of one axis, in the order of their first outputs."""
     period = input_dilation // gcd(stride, input_dilation)
+    common = gcd(kernel_dilation, input_dilation)
+    every = input_dilation // common  # of the taps meets an element
+    inverse = pow(kernel_dilation // common, -1, every)
     found: list[AxisPhase] = []
     for first in range(period):
-        positions = [first * stride - pad + k * kernel_dilation for k in range(kernel)]
-        met = [k for k in range(kernel) if positions[k] % input_dilation == 0]
+        start = first * stride - pad
+        met = range(-start // common * inverse % every, kernel, every) if start % common == 0 else range(0)
         found.append(
             AxisPhase(
                 first,
                 period,
                 taps=tuple(kernel - 1 - k if flip else k for k in met),
-                offset=positions[met[0]] // input_dilation if met else 0,
+                offset=(start + met[0] * kernel_dilation) // input_dilation if met else 0,
                 stride=stride * period // input_dilation,
-                step=kernel_dilation // gcd(kernel_dilation, input_dilation) if len(met) > 1 else 1,
+                step=kernel_dilation // common if len(met) > 1 else 1,
             )
         )
     return found

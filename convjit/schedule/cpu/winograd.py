@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, prod
+from operator import itemgetter
 
 from convjit.bilinear import Algorithm, Tap, composed
 from convjit.geometry import Geometry
@@ -95,7 +95,7 @@ def tiling(axis: tuple[AxisPhase, ...], extent: int, tile: int) -> Tiling | None
     return Tiling(algorithm, phases, stride, tile * stride, offset, spread, count)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Winograd:
     """What a kernel of "cpu/winograd.c" does.
 
@@ -103,6 +103,7 @@ class Winograd:
         tilings: of height and width.
         channels: of the input.
         terms: products of a sum: channels times taps along the depth.
+        positions: multiplications of a tile for each term.
         image_tiles: tiles of an image.
         lanes: of a vector.
         vectors: of output channels, summed at once.
@@ -117,6 +118,7 @@ class Winograd:
     tilings: tuple[Tiling, Tiling]
     channels: int
     terms: int
+    positions: int
     image_tiles: int
     lanes: int
     vectors: int
@@ -135,8 +137,9 @@ class Winograd:
         channels = kernel.geometry.in_channels
         terms = channels * len(loops.axes[0][0].taps)
         image_tiles = loops.out_size[0] * high.count * wide.count
+        positions = high.algorithm.positions * wide.algorithm.positions
         numbers = map(schedule.number, ("lanes", "vectors", "group", "tiles", "chunk", "splits"))
-        return cls((high, wide), channels, terms, image_tiles, *numbers, packed=str(schedule["packed"]))
+        return cls((high, wide), channels, terms, positions, image_tiles, *numbers, packed=str(schedule["packed"]))
 
     def schedule(self) -> Schedule:
         """Its choices."""
@@ -144,11 +147,6 @@ class Winograd:
         choices = {"tile_h": high, "tile_w": wide, "lanes": self.lanes, "vectors": self.vectors, "group": self.group}
         choices |= {"tiles": self.tiles, "chunk": self.chunk, "splits": self.splits}
         return Schedule(TEMPLATE, tuple(sorted({**choices, "packed": self.packed}.items())))
-
-    @cached_property
-    def positions(self) -> int:
-        """Multiplications of a tile for each term."""
-        return prod(t.algorithm.positions for t in self.tilings)
 
     @property
     def multiplications(self) -> int:
@@ -180,7 +178,7 @@ class Winograd:
         """Floats of M of one position."""
         return _spaced(self.tiles * self.block)
 
-    @cached_property
+    @property
     def v_bytes(self) -> int:
         """Of V of a block of tiles."""
         return 4 * self.positions * self.v_position
@@ -196,12 +194,15 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule | None:
     Returns:
         None where a direct convolution should be as fast, and with the accuracy "precise".
     """
-    best = candidates(kernel, machine)[:1]
-    return best[0] if best else None
+    return next(iter(_best(kernel, machine, 1)), None)
 
 
 def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     """The best schedule for each of the best algorithms, best first; empty where `schedule` is None."""
+    return _best(kernel, machine, _CANDIDATES)
+
+
+def _best(kernel: Kernel, machine: Machine, count: int) -> list[Schedule]:
     loops = nest(kernel)
     geometry = kernel.geometry
     outputs = geometry.out_channels
@@ -209,19 +210,25 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
         return []
     if not _reads_every_element(geometry):
         return []
-    direct = _direct_cycles(kernel, loops, machine)
-    found: list[tuple[float, Schedule]] = []
-    for high, wide in product(_tilings(loops, 1), _tilings(loops, 2)):
-        if high.algorithm.positions * wide.algorithm.positions >= high.multiplications * wide.multiplications:
-            continue
-        if high.algorithm.amplification * wide.algorithm.amplification > _MOST_AMPLIFICATION[kernel.accuracy]:
-            continue
-        plans = _plans(kernel, loops, (high, wide), machine)
-        timed = ((_cycles(plan, geometry.batch, outputs, machine), plan) for plan in plans)
-        if best := min(timed, key=lambda pair: pair[0], default=None):
-            found.append((best[0], best[1].schedule()))
-    found.sort(key=lambda pair: pair[0])
-    return [schedule for cycles, schedule in found[:_CANDIDATES] if cycles < direct]
+    tilings = [pair for pair in product(_tilings(loops, 1), _tilings(loops, 2)) if _pays(pair, kernel)]
+    bounds = [(_least_cycles(kernel, loops, pair, machine), number) for number, pair in enumerate(tilings)]
+    found: list[tuple[float, int, Winograd | None]] = [(_direct_cycles(kernel, loops, machine), -1, None)] * count
+    for bound, number in sorted(bounds):
+        if bound >= found[-1][0]:
+            break
+        plans = _plans(kernel, loops, tilings[number], machine)
+        timed = ((_cycles(plan, geometry.batch, outputs, machine), number, plan) for plan in plans)
+        if best := min(timed, key=itemgetter(0), default=None):
+            found = sorted([*found, best], key=itemgetter(0, 1))[:count]
+    return [plan.schedule() for _, _, plan in found if plan]
+
+
+def _pays(tilings: tuple[Tiling, Tiling], kernel: Kernel) -> bool:
+    """Does an algorithm multiply less than the definition, and err no more than it may?"""
+    high, wide = (tiling.algorithm for tiling in tilings)
+    if high.positions * wide.positions >= prod(tiling.multiplications for tiling in tilings):
+        return False
+    return high.amplification * wide.amplification <= _MOST_AMPLIFICATION[kernel.accuracy]
 
 
 def _reads_every_element(geometry: Geometry) -> bool:
@@ -246,6 +253,7 @@ def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine:
     channels = kernel.geometry.in_channels
     outputs = kernel.geometry.out_channels
     terms = channels * len(loops.axes[0][0].taps)
+    positions = prod(t.algorithm.positions for t in tilings)
     image_tiles = loops.out_size[0] * prod(t.count for t in tilings)
     tiles = max(1, kernel.geometry.batch) * image_tiles
     few = 1 if machine.lanes == 16 else 2  # AVX-512 multiplies by a number in memory, others have to load it
@@ -258,13 +266,17 @@ def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine:
         chunk = equal_size(terms, chunk)
         for groups in range(1, 6):
             for group in sorted({most, max(1, most - 1), ceil(equal_size(tiles, groups * most) / groups)}):
-                for splits in sorted({min(n, ceil(outputs / machine.lanes / vectors)) for n in (1, 2, 4, 8)}):
-                    plan = Winograd(
-                        *(tilings, channels, terms, image_tiles, machine.lanes, vectors),
-                        *(group, group * groups, chunk, splits, packed),
-                    )
-                    if plan.v_bytes <= _MOST_V_BYTES:
-                        yield plan
+                plan = Winograd(
+                    *(tilings, channels, terms, positions, image_tiles, machine.lanes, vectors),
+                    *(group, group * groups, chunk),
+                    splits=1,
+                    packed=packed,
+                )
+                if plan.v_bytes > _MOST_V_BYTES:
+                    continue
+                yield plan
+                if ceil(tiles / plan.tiles) % 2 and outputs > plan.block:
+                    yield replace(plan, splits=2)  # two threads have as much to do
 
 
 def _packings(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> Iterator[str]:
@@ -300,6 +312,16 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
     return uneven * blocks * plan.positions * (multiply + transforms)
 
 
+def _least_cycles(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine: Machine) -> float:
+    """Less than what `_cycles` finds for any plan: multiply-adds and transforms alone."""
+    geometry = kernel.geometry
+    tiles = max(1, geometry.batch) * loops.out_size[0] * prod(tiling.count for tiling in tilings)
+    terms = geometry.in_channels * len(loops.axes[0][0].taps)
+    vectors = ceil(geometry.out_channels / machine.lanes)
+    cycles = vectors * terms / 2 + 5 * terms / machine.lanes + 4.4 * vectors
+    return tiles * prod(tiling.algorithm.positions for tiling in tilings) * cycles
+
+
 def _direct_cycles(kernel: Kernel, loops: Nest, machine: Machine) -> float:
     """Of one core for a direct convolution, at its peak: it leaves out rows of taps in the padding, and columns if they
     are far apart."""
@@ -312,11 +334,14 @@ def _direct_cycles(kernel: Kernel, loops: Nest, machine: Machine) -> float:
 def _products(loops: Nest, phase: Phase, axis: int) -> int:
     """Taps of all outputs of a phase along an axis."""
     at, extent = phase[axis], loops.in_size[axis]
-    outputs = range(at.outputs(loops.out_size[axis]))
+    outputs = at.outputs(loops.out_size[axis])
     if axis == 2 and at.step == 1:
-        return len(outputs) * len(at.taps)
-    reads = (at.offset + o * at.stride + t * at.step for o in outputs for t in range(len(at.taps)))
-    return sum(0 <= position < extent for position in reads)
+        return outputs * len(at.taps)
+    firsts = (at.offset + tap * at.step for tap in range(len(at.taps)))
+    return sum(
+        len(range(first % at.stride if first < 0 else first, min(extent, first + outputs * at.stride), at.stride))
+        for first in firsts
+    )
 
 
 def _spaced(floats: int) -> int:
