@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from harness import Guarded, to_storage
 
 from convjit.backends import MLX_DTYPES
-from convjit.backends.cpu import CpuBackend, packing, stretch, toolchain
+from convjit.backends.cpu import CpuBackend, memory, packing, stretch, toolchain
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,20 +39,18 @@ def guard_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
             guarded = Guarded(np.array(bits), at_end)
             return guarded.address, guarded
 
-        def allocator(shape: tuple[int, ...], dtype: str) -> Callable[[], stretch.Allocation]:
-            def allocate() -> stretch.Allocation:
-                guarded = Guarded(to_storage(np.full(shape, np.nan), dtype), at_end)
+        def new_array(shape: tuple[int, ...], dtype: str) -> memory.Allocation:
+            guarded = Guarded(to_storage(np.full(shape, np.nan), dtype), at_end)
 
-                def finished() -> mx.array:
-                    array = mx.array(guarded.array)
-                    return array.view(MLX_DTYPES[dtype]) if dtype == "bf16" else array
+            def finished() -> mx.array:
+                array = mx.array(guarded.array)
+                return array.view(MLX_DTYPES[dtype]) if dtype == "bf16" else array
 
-                return guarded.address, finished
-
-            return allocate
+            return guarded.address, finished
 
         for module in (stretch, packing):
             monkeypatch.setattr(module, "borrow", borrow)
-            monkeypatch.setattr(module, "allocator", allocator)
+        monkeypatch.setattr(stretch, "Recycler", lambda shape, dtype, _: partial(new_array, shape, dtype))
+        monkeypatch.setattr(packing, "new_array", new_array)
 
     return guard

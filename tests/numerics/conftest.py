@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +32,12 @@ def guarded_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         guarded = guard(array)
         return guarded.address, guarded
 
-    def allocator(shape: tuple[int, ...], dtype: str) -> Callable[[], stretch.Allocation]:
-        def allocate() -> tuple[int, Callable[[], npt.NDArray[np.generic]]]:
-            guarded = guard(to_storage(np.full(shape, np.nan), dtype))
-            return guarded.address, lambda: guarded.array.copy()
-
-        return allocate
+    def new_array(shape: tuple[int, ...], dtype: str) -> tuple[int, Callable[[], npt.NDArray[np.generic]]]:
+        guarded = guard(to_storage(np.full(shape, np.nan), dtype))
+        return guarded.address, lambda: guarded.array.copy()
 
     monkeypatch.setattr(stretch, "borrow", borrow)
-    monkeypatch.setattr(stretch, "allocator", allocator)
+    monkeypatch.setattr(stretch, "Recycler", lambda shape, dtype, _: partial(new_array, shape, dtype))
     monkeypatch.setattr(packing, "borrow", lambda array: borrow(np.array(array)))
-    monkeypatch.setattr(packing, "allocator", allocator)
+    monkeypatch.setattr(packing, "new_array", new_array)
     monkeypatch.setattr(stretch, "FLOPS_PER_THREAD", 1)  # small kernels use all threads too

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from convjit.backends.cpu.memory import allocator, borrow
+from convjit.backends.cpu.memory import borrow, new_array
 from convjit.backends.cpu.runtime import PackingOrder, Runtime, Term
 from convjit.bilinear import Matrix
 from convjit.emit.cpu import packing
@@ -26,7 +26,7 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
     if tables is None:
         return weight
     source, held = borrow(weight.astype(mx.float32))
-    target, finished = allocator((tables.floats,), "f32")()
+    target, finished = new_array((tables.floats,), "f32")
     arguments = PackingOrder.from_buffer_copy(tables.arguments)
     arguments.weight, arguments.packed = source, target
     runtime.pack(ctypes.byref(arguments), runtime.threads)

@@ -255,3 +255,9 @@ int cj_same_words(const uint64_t *const *addresses, const uint64_t *expected, in
         difference |= *addresses[i] ^ expected[i];
     return difference == 0;
 }
+
+/* Has an array one owner, and its data? If so, what others have done with it is done. */
+int cj_one_owner(const int *of_descriptor, const int *of_data)
+{
+    return __atomic_load_n(of_descriptor, __ATOMIC_ACQUIRE) == 1 && __atomic_load_n(of_data, __ATOMIC_ACQUIRE) == 1;
+}

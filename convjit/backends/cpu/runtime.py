@@ -79,6 +79,8 @@ class Runtime:
         self.pack = library.cj_pack
         self.pack.argtypes = [ctypes.POINTER(PackingOrder), ctypes.c_int]
         self.pack.restype = None
+        self.one_owner = library.cj_one_owner
+        self.one_owner.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         same_words = ctypes.PyDLL(path).cj_same_words  # keeps the interpreter's lock: it reads Python's own objects
         same_words.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
         words.compare_by(same_words)

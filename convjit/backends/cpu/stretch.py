@@ -11,7 +11,8 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from convjit.backends import Call, Stretch
-from convjit.backends.cpu.memory import allocator, borrow
+from convjit.backends.cpu.memory import borrow
+from convjit.backends.cpu.recycled import Recycler
 from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
 from convjit.kernel import DTYPES, AnyKernel, Elementwise
@@ -66,7 +67,7 @@ class StretchRunner:
         self._made = list(dict.fromkeys(v for v in stretch.outputs if v >= stretch.num_inputs))
         results = {v: (call.kernel, n) for call in stretch.calls for n, v in enumerate(call.results)}
         self._allocators = [
-            allocator(kernel.result_shapes[n], kernel.result_dtypes[n])
+            Recycler(kernel.result_shapes[n], kernel.result_dtypes[n], runtime.one_owner)
             for kernel, n in (results[value] for value in self._made)
         ]
         self._poisoned = stretch.poisoned
