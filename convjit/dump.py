@@ -1,6 +1,6 @@
 """`CONVJIT_DUMP=<dir>`: the IR after every pass, the sources and the parameters of each compiled program, numbered.
 
-dump/001-ResNet/00-traced.mlir  01-raise-conv.mlir  ...  parameters.txt  sources/<layer>.c
+dump/001-ResNet/00-traced.mlir  01-raise-conv.mlir  ...  parameters.txt  sources/<kernel>.c
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def folder_for(name: str) -> Path | None:
 
 
 def write_sources(folder: Path, sources: dict[str, str]) -> None:
-    """Write the kernel texts, one file a layer."""
+    """Write the kernel texts, one file for each name."""
     (folder / "sources").mkdir(exist_ok=True)
-    for layer, text in sources.items():
+    for name, text in sources.items():
         suffix = "metal" if "[[kernel]]" in text or "thread_position_in_grid" in text else "c"
-        (folder / "sources" / f"{safe_name(layer)}.{suffix}").write_text(text)
+        (folder / "sources" / f"{safe_name(name)}.{suffix}").write_text(text)
 
 
 def write_parameters(folder: Path, captured: Capture) -> None:

@@ -16,7 +16,6 @@ from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
 from convjit.errors import CompileError, PipelineError, TraceError, UnsettledError
 from convjit.guard import Arguments, Snapshot
-from convjit.kernel import Kernel
 from convjit.lower import Lowered, lower
 from convjit.options import Options
 from convjit.program import Program, build
@@ -24,7 +23,6 @@ from convjit.progress import kernel_progress
 from convjit.proof import trust
 from convjit.randomness import random_state, set_random_state
 from convjit.replay import UnknownPrimitive
-from convjit.schedule import Schedule
 from convjit.state import Walk
 from convjit.tracers import any_tracer
 from convjit.tuning.program import tune_if_wanted
@@ -203,11 +201,11 @@ def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapsh
 def _compile(name: str, captured: Capture, options: Options, backend: Backend, snapshot: Snapshot) -> Entry:
     folder = dump.folder_for(name)
     tune_if_wanted(name, captured, options, backend)
-    lowered, kernels = _trusted(name, captured, options, backend, folder)
+    lowered = _trusted(name, captured, options, backend, folder)
     entry = Entry(snapshot, lowered.refusals())
     entry.notes = lowered.substitutes()
     entry.captured, entry.lowered, entry.backend = captured, lowered, backend
-    if not kernels:
+    if not any(op.schedule for op in lowered.fused):
         if not lowered.slower:
             why = entry.reasons or ["it has no convolution"]
             entry.reasons = [f"runs as plain MLX: {'; '.join(why)}"]
@@ -220,14 +218,12 @@ def _compile(name: str, captured: Capture, options: Options, backend: Backend, s
     return entry
 
 
-def _trusted(
-    name: str, captured: Capture, options: Options, backend: Backend, folder: Path | None
-) -> tuple[Lowered, list[tuple[str, Kernel, Schedule]]]:
+def _trusted(name: str, captured: Capture, options: Options, backend: Backend, folder: Path | None) -> Lowered:
     """The capture as scheduled IR whose kernels are compiled and have proven themselves; the others stay plain MLX."""
     while True:
         with kernel_progress(name) as progress:
             lowered = lower(captured, backend.name, options, folder)
-            kernels = list(lowered.kernels())
-            backend.compile([(k, op.schedule.data) for op, k in lowered.all_kernels().items() if op.schedule], progress)
-            if not backend.needs_proof or trust.prove(backend, kernels, progress):
-                return lowered, kernels
+            work = lowered.work()
+            backend.compile([(kernel, schedule) for _, kernel, schedule in work], progress)
+            if not backend.needs_proof or trust.prove(backend, work, progress):
+                return lowered

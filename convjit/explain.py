@@ -1,4 +1,4 @@
-"""Scheduled IR -> one row for each convolution of the user's program: what it became, and why not more."""
+"""Scheduled IR -> rows: what became of each convolution of the user's program, and why not more; the other kernels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
 from convjit.geometry import GeometryError
-from convjit.ir.conv import ConvolutionOp, FusedOp, StretchOp, YieldOp
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, StretchOp, YieldOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import is_elementwise
 from convjit.passes.raise_conv import geometry_of
-from convjit.report import PLAIN, Row
+from convjit.report import PLAIN, ElementwiseRow, Row
 
 
 def rows(module: ModuleOp) -> Iterator[Row]:
@@ -26,6 +26,24 @@ def rows(module: ModuleOp) -> Iterator[Row]:
             yield _plain(op)
         elif "convolution" in op.attributes:  # the last op of a weight gradient that was refused
             yield Row(_text(op, "layer"), _text(op, "convolution"), "", PLAIN, _text(op, "refused"))
+
+
+def elementwise_rows(module: ModuleOp, failed: dict[str, str]) -> Iterator[ElementwiseRow]:
+    """The elementwise kernels of a scheduled module, in program order, and those that failed here.
+
+    Args:
+        module: the scheduled IR.
+        failed: name -> why.
+    """
+    for op in module.walk():
+        if isinstance(op, ElementwiseOp):
+            name = op.layer.data if op.layer else "elementwise"
+            sums = f"{len(op.summed)} sums" if len(op.summed) > 1 else "1 sum" if op.summed else ""
+            shape = ", ".join(filter(None, ["x".join(map(str, op.extents)), sums]))
+            kernel = PLAIN if op.schedule is None else op.schedule.data.in_words()
+            yield ElementwiseRow(name, shape, _text(op, "fused"), kernel, "")
+    for name, why in failed.items():
+        yield ElementwiseRow(name, "", "", PLAIN, why)
 
 
 def _compiled(op: ConvolutionOp) -> Row:

@@ -41,11 +41,12 @@ def ir(fast: Any, stage: str = STAGES[-1]) -> str:
 
 
 def source(fast: Any, layer: str | None = None) -> str:
-    """The Metal or C text of one convolution's kernel, or of all kernels.
+    """The Metal or C text of one kernel, or of all.
 
     Args:
         fast: what `convjit.compile` returned.
-        layer: the convolution's layer as `explain` shows it, such as "layers.0.conv1".
+        layer: the kernel's name as `explain` shows it: a layer such as "layers.0.conv1", "layers.0.conv1.weight.grad",
+            "elementwise.17".
 
     Raises:
         TypeError, ValueError: as for `ir`; ValueError if there is no such layer.
@@ -72,23 +73,24 @@ def kernels(fast: Any) -> list[tuple[str, Kernel, Schedule]]:
 
 
 def explain(fast: Any) -> Explanation:
-    """Which convolutions became which kernels, what was fused into each, and what was not and why.
+    """Which convolutions became which kernels, what was fused into each, and what was not and why; the other kernels.
 
     Raises:
         TypeError: if `fast` is not a compiled function.
         ValueError: if it has not been called yet.
     """
-    from convjit.explain import rows
+    from convjit.explain import elementwise_rows, rows
 
     compiled = compiled_of(fast)
     entry = _last_entry(compiled)
-    table = () if entry.lowered is None else tuple(rows(entry.lowered.module))
+    lowered = entry.lowered
     return Explanation(
         compiled._name,  # pyright: ignore[reportPrivateUsage]
         PLAIN if entry.program is None or entry.backend is None else entry.backend.name,
-        table,
+        () if lowered is None else tuple(rows(lowered.module)),
         tuple(entry.reasons),
         tuple(entry.frozen()),
+        () if lowered is None else tuple(elementwise_rows(lowered.module, lowered.failed)),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp
 from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.options import Options
 from convjit.passes import STAGES
+from convjit.passes.fuse_elementwise import PREFIX
 from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.raise_weight_gradient import named_weight_gradients
-from convjit.passes.schedule import Refused
+from convjit.passes.schedule import Failed, Refused
 from convjit.report import PLAIN
 from convjit.schedule import Schedule
 from convjit.trace import to_module
@@ -41,6 +43,7 @@ class Lowered:
         elementwise: its other kernels, in program order.
         pipeline: the passes that made it.
         refused: layer -> why it is not on a kernel of ours.
+        failed: the elementwise kernels that failed their proof -> why; their ops stay plain MLX.
         slower: the layers that could be, but MLX's own op was measured to be faster.
     """
 
@@ -50,6 +53,7 @@ class Lowered:
     elementwise: dict[ElementwiseOp, Elementwise]
     pipeline: str
     refused: dict[str, str]
+    failed: dict[str, str]
     slower: frozenset[str]
 
     def kernels(self) -> Iterator[tuple[str, Kernel, Schedule]]:
@@ -62,9 +66,18 @@ class Lowered:
         """The kernel of every op that is one."""
         return {**self.fused, **self.elementwise}
 
+    def work(self) -> list[tuple[str, AnyKernel, Schedule]]:
+        """Name, kernel and schedule of all that runs on a kernel of ours, convolutions first."""
+        elementwise = [
+            (op.layer.data if op.layer else "elementwise", kernel, op.schedule.data)
+            for op, kernel in self.elementwise.items()
+            if op.schedule is not None
+        ]
+        return [*self.kernels(), *elementwise]
+
     def sources(self, backend: Backend) -> dict[str, str]:
-        """The kernel texts by layer."""
-        return {layer: backend.source(kernel, schedule) for layer, kernel, schedule in self.kernels()}
+        """The kernel texts by name."""
+        return {name: backend.source(kernel, schedule) for name, kernel, schedule in self.work()}
 
     def refusals(self) -> list[str]:
         """One sentence for each convolution that has to stay plain MLX."""
@@ -72,9 +85,12 @@ class Lowered:
         return [f"{row.layer} stays plain MLX: {row.note}" for row in plain]
 
     def substitutes(self) -> list[str]:
-        """One sentence for each convolution whose schedule stands in for one that failed its proof."""
+        """One sentence for each kernel that failed its proof and that another schedule or MLX stands in for."""
         notes = [(op.layer, op.attributes.get("note")) for op in self.fused]
-        return [f"{layer.data if layer else 'conv'} has a {n.data}" for layer, n in notes if isinstance(n, StringAttr)]
+        smaller = [
+            f"{layer.data if layer else 'conv'} has a {n.data}" for layer, n in notes if isinstance(n, StringAttr)
+        ]
+        return smaller + [f"{name} stays plain MLX: {reason}" for name, reason in self.failed.items()]
 
 
 def lower(captured: Capture, backend: str, options: Options, folder: Path | None) -> Lowered:
@@ -90,11 +106,13 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
         PipelineError: for a pipeline that cannot be read or run.
         BackendError: if the backend refuses a kernel that no convolution of the user's function stands for.
     """
-    spec = passes.pipeline_for(backend, options.pipeline, options.accuracy)
+    pipeline = passes.pipeline_for(backend, options.pipeline, options.accuracy)
     refused: dict[str, str] = {}
+    failed: dict[str, str] = {}
     slower: frozenset[str] = frozenset()
     while True:
         module, constants = _traced(captured, refused)
+        spec = _without(pipeline, failed)
         try:
             passes.run(module, spec, _dumper(module, folder))
         except Refused as e:
@@ -102,14 +120,34 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
                 raise BackendError(str(e)) from e
             refused.update(e.reasons)
             slower |= e.slower
+            failed.clear()  # their ops have other numbers now
+            continue
+        except Failed as e:
+            if e.reasons.keys() <= failed.keys():  # a pass of the user's named them
+                raise BackendError(str(e)) from e
+            failed.update(e.reasons)
             continue
         fused = {op: kernel_of(op) for op in module.walk() if isinstance(op, ConvolutionOp)}
         elementwise = {op: elementwise_of(op) for op in module.walk() if isinstance(op, ElementwiseOp)}
-        return Lowered(module, constants, fused, elementwise, spec, refused, slower)
+        return Lowered(module, constants, fused, elementwise, spec, refused, failed, slower)
+
+
+def _without(pipeline: str, failed: Iterable[str]) -> str:
+    """The pipeline whose `fuse-elementwise` leaves out the kernels of these names."""
+    numbers = [name.removeprefix(PREFIX) for name in failed if name.startswith(PREFIX)]
+    if not numbers:
+        return pipeline
+    return re.sub(
+        r"\bfuse-elementwise\b(?:\{without=([\d,]+)\})?",
+        lambda m: f"fuse-elementwise{{without={','.join([*filter(None, m.groups()), *numbers])}}}",
+        pipeline,
+    )
 
 
 def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:
     module, constants = to_module(captured.tape, captured.arguments, captured.constant_names)
+    if not refused:
+        return module, constants
     for layer, conv in named_convolutions(module):
         if layer in refused:
             conv.attributes["refused"] = StringAttr(refused[layer])

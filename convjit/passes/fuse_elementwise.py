@@ -16,6 +16,9 @@ Normalisation, residuals, masks and updates of weights between convolutions run 
 makes a train step one call of C. Clusters are maximal and convex, see `convjit.passes.clusters`. Only those beside a
 kernel, another cluster beside one among them, are taken: what is far from any convolution stays as it is. So does what
 `hoist-prepare` moves, since it runs only once.
+
+Each kernel is named after its last op: `layer "elementwise.17"` ends with op 17 of what the pass reads. The option
+`without` leaves out the clusters of the ops with these numbers: kernels that failed here, whose ops stay plain MLX.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import ModuleOp, f32
+from xdsl.dialects.builtin import ModuleOp, StringAttr, f32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -40,6 +43,9 @@ from convjit.passes.elementwise import Scalars, scalar_of
 from convjit.passes.masks import read_maxima, separate_masks
 from convjit.passes.recompute import Recomputation
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of, static_values, users
+
+PREFIX = "elementwise."
+"""What the name of a kernel begins with, ahead of the number of its last op."""
 
 
 def _prepared(function: FuncOp) -> set[SSAValue]:
@@ -68,7 +74,18 @@ def _beside_kernels(clusters: list[list[Operation]]) -> list[list[Operation]]:
     return kept
 
 
-def _fused(ops: list[Operation], shape: tuple[int, ...], sums: set[Operation]) -> ElementwiseOp:
+def _left_out(block: Block, static: set[SSAValue], without: tuple[int, ...]) -> set[SSAValue]:
+    """`static`, and what the clusters of the ops with these numbers make, each as it is without those before it."""
+    ops = list(block.ops)
+    left_out = set(static)
+    for number in without:
+        for cluster in Clusters(block, shapes_of_candidates(block, left_out)).found():
+            if ops[number] in cluster:
+                left_out.update(op.results[0] for op in cluster)
+    return left_out
+
+
+def _fused(ops: list[Operation], shape: tuple[int, ...], sums: set[Operation], name: str) -> ElementwiseOp:
     """One op for a cluster, whose ops read their sources."""
     inside = set(ops)
     made = {op.results[0] for op in ops}
@@ -89,10 +106,13 @@ def _fused(ops: list[Operation], shape: tuple[int, ...], sums: set[Operation]) -
     block.add_op(YieldOp(*(scalars.stored(known[v], element_type(v)) for v in outputs)))
     erase_dead_ops(block)
     summed = [n for n, v in enumerate(outputs) if v.owner in sums]
-    return ElementwiseOp(inputs, shape, summed, Region(block), [v.type for v in outputs])
+    new = ElementwiseOp(inputs, shape, summed, Region(block), [v.type for v in outputs], StringAttr(name))
+    new.attributes["fused"] = StringAttr(" ".join(op.primitive.data for op in ops if isinstance(op, PrimitiveOp)))
+    return new
 
 
 def _replace(block: Block, clusters: list[list[Operation]], shapes: dict[Operation, tuple[int, ...]]) -> None:
+    numbers = {op: n for n, op in enumerate(block.ops)}
     sums = {op for op in shapes if is_sum_of_channels(op)}
     for op in (op for cluster in clusters for op in cluster if op not in sums):
         for index, value in enumerate(op.operands):
@@ -103,7 +123,8 @@ def _replace(block: Block, clusters: list[list[Operation]], shapes: dict[Operati
     position: dict[Operation, int] = {op: n for n, op in enumerate(block.ops)}
     made: list[ElementwiseOp] = []
     for cluster in clusters:
-        new = _fused(cluster, shapes[cluster[0]], sums)
+        last = max(numbers[op] for op in cluster if op in numbers)
+        new = _fused(cluster, shapes[cluster[0]], sums, f"{PREFIX}{last}")
         position[new] = position[cluster[-1]]
         made.append(new)
     for cluster, new in zip(clusters, made, strict=True):
@@ -141,9 +162,15 @@ def _sort(block: Block, made: list[ElementwiseOp], position: dict[Operation, int
 
 @dataclass(frozen=True)
 class FuseElementwisePass(ModulePass):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Attributes:
+        without: numbers of ops whose clusters are left out.
+    """
 
     name = "fuse-elementwise"
+
+    without: tuple[int, ...] = ()
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
@@ -152,5 +179,5 @@ class FuseElementwisePass(ModulePass):
                 continue
             separate_masks(block)
             read_maxima(block)
-            shapes = shapes_of_candidates(block, _prepared(function))
+            shapes = shapes_of_candidates(block, _left_out(block, _prepared(function), self.without))
             _replace(block, _beside_kernels(Clusters(block, shapes).found()), shapes)

@@ -8,10 +8,12 @@
 Two kernels that read one weight in the same order share its packed form; a weight gradient reads both of its operands
 as they are, and gets a schedule only; so do elementwise ops. A kernel that the backend refuses raises
 `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
-traced stays in its place. A schedule that failed its proof on this machine is not chosen again (`convjit.proof.trust`);
-the attribute `note` says so. Where candidates were measured on this machine (`convjit.tuning`), the fastest is chosen;
-the attribute `tuned` says so, and if it is MLX's own op, the kernel is refused. The option `accuracy` ("precise",
-"fast", "fastest") says what may be traded for speed; an attribute of that name keeps it, if it is not "fast".
+traced stays in its place. Elementwise kernels that failed their proof raise `Failed`: in the next run
+`fuse-elementwise` leaves them out. A schedule that failed its proof on this machine is not chosen again
+(`convjit.proof.trust`); the attribute `note` says so. Where candidates were measured on this machine
+(`convjit.tuning`), the fastest is chosen; the attribute `tuned` says so, and if it is MLX's own op, the kernel is
+refused. The option `accuracy` ("precise", "fast", "fastest") says what may be traded for speed; an attribute of that
+name keeps it, if it is not "fast".
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, PackOp
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
+from convjit.proof.trust import Choice
 from convjit.tuning import known
 
 
@@ -46,6 +49,18 @@ class Refused(Exception):
         super().__init__("; ".join(f"{layer}: {reason}" for layer, reason in reasons.items()))
         self.reasons = reasons
         self.slower = slower
+
+
+class Failed(Exception):
+    """Elementwise kernels failed their proof here, and nothing else can take their place.
+
+    Attributes:
+        reasons: the kernel's name -> why, in a few words.
+    """
+
+    def __init__(self, reasons: dict[str, str]):
+        super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+        self.reasons = reasons
 
 
 def _decide(ops: list[ConvolutionOp], backend: Backend) -> list[ScheduleAttr]:
@@ -73,11 +88,19 @@ def _decide(ops: list[ConvolutionOp], backend: Backend) -> list[ScheduleAttr]:
     return schedules
 
 
-def _of_elementwise(op: ElementwiseOp, backend: Backend) -> ScheduleAttr:
-    schedule = backend.schedule(elementwise_of(op))
-    if isinstance(schedule, str):
-        raise PipelineError(f"the pipeline makes conv.elementwise, but {schedule}")
-    return ScheduleAttr(schedule)
+def _schedule_elementwise(ops: list[ElementwiseOp], backend: Backend) -> None:
+    failed: dict[str, str] = {}
+    for op in ops:
+        kernel = elementwise_of(op)
+        choice = trust.choose(backend, kernel)
+        if isinstance(choice, Choice):
+            op.properties["schedule"] = ScheduleAttr(choice.schedule)
+        elif isinstance(backend.schedule(kernel), str):
+            raise PipelineError(f"the pipeline makes conv.elementwise, but {choice}")
+        else:
+            failed[op.layer.data if op.layer else "elementwise"] = choice
+    if failed:
+        raise Failed(failed)
 
 
 @dataclass(frozen=True)
@@ -98,8 +121,6 @@ class SchedulePass(ModulePass):
         for function in forward_of(op):
             block = function.body.block
             kernels = [o for o in block.ops if isinstance(o, ConvolutionOp)]
-            for elementwise in [o for o in block.ops if isinstance(o, ElementwiseOp)]:
-                elementwise.properties["schedule"] = _of_elementwise(elementwise, registry.get(self.backend))
             if self.accuracy != "fast":
                 for kernel in kernels:
                     kernel.attributes["accuracy"] = StringAttr(self.accuracy)
@@ -115,3 +136,4 @@ class SchedulePass(ModulePass):
                     block.insert_op_before(pack, conv)
                     packs[key] = pack.result
                 conv.operands[1] = packs[key]
+            _schedule_elementwise([o for o in block.ops if isinstance(o, ElementwiseOp)], registry.get(self.backend))

@@ -26,20 +26,20 @@ func.func @forward(%x: tensor<2x4x4xf32>, %w: tensor<4x1x4xf32>, %gamma: tensor<
 }
 // CHECK-LABEL: func.func @forward
 // CHECK:         %y = conv.fused %x, %w
-// CHECK:         %total = conv.elementwise over <[2, 4, 4]> sums <[0]>(%y) {
+// CHECK:         %total = conv.elementwise over <[2, 4, 4]> sums <[0]> layer "elementwise.2"(%y) {
 // CHECK-NEXT:    ^{{.*}}(%y_1: f32):
 // CHECK-NEXT:      conv.yield %y_1 : f32
-// CHECK-NEXT:    } : (tensor<2x4x4xf32>) -> tensor<1x1x4xf32>
-// CHECK:         %mean = conv.elementwise over <[4]>(%total) {
+// CHECK-NEXT:    } {fused = "{{.*}}"} : (tensor<2x4x4xf32>) -> tensor<1x1x4xf32>
+// CHECK:         %mean = conv.elementwise over <[4]> layer "elementwise.{{[0-9]+}}"(%total) {
 // CHECK:           arith.mulf
-// CHECK:         } : (tensor<1x1x4xf32>) -> tensor<4xf32>
-// CHECK-NEXT:    %squares, %scaled = conv.elementwise over <[2, 4, 4]> sums <[0]>(%y, %mean, %gamma) {
+// CHECK:         } {fused = "{{.*}}"} : (tensor<1x1x4xf32>) -> tensor<4xf32>
+// CHECK-NEXT:    %squares, %scaled = conv.elementwise over <[2, 4, 4]> sums <[0]> layer "elementwise.{{[0-9]+}}"(%y, %mean, %gamma) {
 // CHECK-NEXT:    ^{{.*}}([[Y:%[^:]+]]: f32, [[MEAN:%[^:]+]]: f32, [[GAMMA:%[^:]+]]: f32):
 // CHECK-NEXT:      [[C:%[^ ]+]] = arith.subf [[Y]], [[MEAN]] : f32
 // CHECK-NEXT:      [[Q:%[^ ]+]] = arith.mulf [[C]], [[C]] : f32
 // CHECK-NEXT:      [[S:%[^ ]+]] = arith.mulf [[GAMMA]], [[C]] : f32
 // CHECK-NEXT:      conv.yield [[Q]], [[S]] : f32, f32
-// CHECK-NEXT:    } : (tensor<2x4x4xf32>, tensor<4xf32>, tensor<4xf32>) -> (tensor<1x1x4xf32>, tensor<2x4x4xf32>)
+// CHECK-NEXT:    } {fused = "Subtract Square Reduce Multiply"} : (tensor<2x4x4xf32>, tensor<4xf32>, tensor<4xf32>) -> (tensor<1x1x4xf32>, tensor<2x4x4xf32>)
 // CHECK:         %z = conv.fused %scaled, %w
 
 // -----
@@ -65,10 +65,10 @@ func.func @forward(%x: tensor<2x4x4xf32>, %w: tensor<4x1x4xf32>, %dy: tensor<2x4
   return %dx : tensor<2x4x4xf32>
 }
 // CHECK-LABEL: func.func @forward
-// CHECK:         %relu = conv.elementwise over <[2, 4, 4]>(%x, %dy) {
+// CHECK:         %relu = conv.elementwise over <[2, 4, 4]> layer "elementwise.{{[0-9]+}}"(%x, %dy) {
 // CHECK:         %y = conv.fused %relu, %w
 // CHECK:         %sorted = mlx.primitive "Sort"(%y)
-// CHECK-NEXT:    %masked = conv.elementwise over <[2, 4, 4]>(%relu, %sorted) {
+// CHECK-NEXT:    %masked = conv.elementwise over <[2, 4, 4]> layer "elementwise.{{[0-9]+}}"(%relu, %sorted) {
 // CHECK-NEXT:    ^{{.*}}([[RELU:%[^:]+]]: f32, [[SORTED:%[^:]+]]: f32):
 // CHECK:           [[GREATER:%[^ ]+]] = arith.cmpf ogt, [[RELU]],
 // CHECK-NEXT:      [[MASK:%[^ ]+]] = arith.uitofp [[GREATER]] : i1 to f32
