@@ -9,6 +9,7 @@ MLX's transposed ones with padding > dilation (k - 1)        | MLX crops the inp
 negative padding that leaves nothing of an axis              | stays plain MLX, and says so: "its input is empty"
 input dilation and gradients: padding > dilation (k - 1)     | MLX's gradient by the input has another shape
 input dilation and gradients: strides                        | MLX's gradient by the weight has another shape
+groups and gradients: windows that meet nothing but padding  | the same
 groups in `mlx.nn.Conv3d` and `mlx.nn.ConvTranspose*`        | MLX has none
 """
 
@@ -159,7 +160,7 @@ def _functional(shape: Shape, words: str, call: Product, window: Window) -> Laye
         parts = zip(mx.split(x, shape.groups, -1), mx.split(w, shape.groups, 0), strict=True)
         return mx.concatenate([call(part, kernels) for part, kernels in parts], axis=-1)
 
-    geometry = Geometry.of_shapes(shape.x, shape.w, window)
+    geometry = _geometry(shape, window)
     return Layer(
         f"{words} of {geometry}",
         lambda: Function(in_parts if shape.rank == 3 and shape.groups > 1 else call),
@@ -169,6 +170,14 @@ def _functional(shape: Shape, words: str, call: Product, window: Window) -> Laye
         shape.x,
         geometry.out_shape,
     )
+
+
+def _geometry(shape: Shape, window: Window) -> Geometry:
+    geometry = Geometry.of_shapes(shape.x, shape.w, window)
+    axes = zip(geometry.out_size, window.strides, shape.kernel, window.kernel_dilation, window.pad_lo, strict=True)
+    if shape.has_gradients and shape.groups > 1 and any((n - 1) * s + d * (k - 1) < lo for n, s, k, d, lo in axes):
+        raise Undrawn("along an axis, windows meet nothing but padding")
+    return geometry
 
 
 def _callable_groups(shape: Shape) -> int:
@@ -241,7 +250,7 @@ def _mlx_transposed_layer(rng: np.random.Generator, shape: Shape) -> Layer:
 def _layer(
     shape: Shape, module: Any, name: str, arguments: list[Any], options: dict[str, Any], window: Window
 ) -> Layer:
-    geometry = Geometry.of_shapes(shape.x, shape.w, window)
+    geometry = _geometry(shape, window)
     return Layer(
         f"{module.__name__}.{name} {arguments} {options} of {shape.x}",
         lambda: getattr(module, name)(*arguments, **options),
@@ -262,7 +271,7 @@ def _our_layer(rng: np.random.Generator, shape: Shape) -> Layer:
     if max(map(max, pads)) > longest:
         raise Undrawn("more padding than there is to take")
     window = Window(shape.stride, *map(tuple, zip(*pads, strict=True)), shape.dilation, (1,) * rank, shape.groups)
-    geometry, permute = Geometry.of_shapes(shape.x, shape.w, window), bool(rng.random() < 0.4)
+    geometry, permute = _geometry(shape, window), bool(rng.random() < 0.4)
 
     def define(x: mx.array, w: mx.array) -> mx.array:
         w = mx.moveaxis(w, 1, -1) if permute else w

@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from definition import Noise, noisy
 from mlx.utils import tree_flatten, tree_unflatten
-from random_epilogues import Epilogue, random_epilogue
+from random_epilogues import ACTIVATIONS, COMBINATIONS, Epilogue, random_epilogue
 from random_layers import Function, Layer, random_layer
 from reference import Array, round_to
 
@@ -140,10 +140,10 @@ class Program:
         return self.form in GRADIENTS
 
     @property
-    def has_reductions(self) -> bool:
-        """Are there sums over pixels or channels, which are MLX's?"""
-        reductions = {"gate", "minus mean", "sum", *(["batch norm"] if self.training else [])}
-        return any(step.name in reductions for block in self.blocks for step in block.epilogue.steps)
+    def is_one_kernel(self) -> bool:
+        """Are all results those of one kernel, rounded once when they are stored?"""
+        steps = {step.name for block in self.blocks for step in block.epilogue.steps}
+        return len(self.blocks) == 1 and self.form in CALLS[:2] and steps <= {*ACTIVATIONS, *COMBINATIONS}
 
     def run(self, *, plain: bool = False) -> list[Array]:
         """The results and, in a form with gradients, those; then what BatchNorm wrote. Compiled unless `plain`."""
