@@ -14,6 +14,8 @@ Names:
     FallbackWarning, CompileError, PipelineError: what stays plain MLX; the same as an error; a mistake in `pipeline=`.
 """
 
+__version__ = "0.1.0"
+
 from convjit import inspect, nn, passes
 from convjit.compile import compile, disable, enable
 from convjit.errors import CompileError, FallbackWarning, PipelineError

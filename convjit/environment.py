@@ -6,10 +6,11 @@ import platform
 import subprocess
 import sys
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import mlx.core as mx
+
+from convjit import __version__
 
 
 @cache
@@ -27,19 +28,14 @@ def macos_version() -> tuple[int, ...]:
     return tuple(int(part) for part in platform.mac_ver()[0].split(".") if part)
 
 
-@cache
 def mlx_version() -> str:
     """The installed MLX's version."""
-    return version("mlx")
+    return mx.__version__  # pyright: ignore[reportAttributeAccessIssue]  which MLX's stubs lack
 
 
-@cache
 def convjit_version() -> str:
-    """This package's version; "unknown" if it was never installed."""
-    try:
-        return version("convjit")
-    except PackageNotFoundError:
-        return "unknown"
+    """This package's version."""
+    return __version__
 
 
 def environment() -> dict[str, Any]:

@@ -63,7 +63,11 @@ def _is_channel_vector(value: SSAValue, conv: GeneralOp, static: set[SSAValue]) 
     if source not in static:
         return False
     *outer, last = (1, *shape_of(source.type))
-    return all(n == 1 for n in outer) and last in (1, conv.geometry.out_channels)
+    return all(n == 1 for n in outer) and last in (1, _out_channels(conv))
+
+
+def _out_channels(conv: GeneralOp) -> int:
+    return shape_of(conv.result.type)[-1]
 
 
 def _scale_and_bias(links: list[_Link], vectors: Vectors) -> tuple[SSAValue, SSAValue | None]:
@@ -89,7 +93,7 @@ def _scale_and_bias(links: list[_Link], vectors: Vectors) -> tuple[SSAValue, SSA
 def _fold(conv: GeneralOp, links: list[_Link]) -> SSAValue:
     """Replace a convolution and its chain; returns the new end of the chain."""
     last = links[-1].op
-    vectors = Vectors(last, conv.geometry.out_channels)
+    vectors = Vectors(last, _out_channels(conv))
     scale, bias = _scale_and_bias(links, vectors)
     weight = vectors.scaled_weight(conv.weight, scale)
     new = GeneralOp(conv.input, weight, conv.window.data, conv.result.type, conv.layer)

@@ -30,7 +30,6 @@ from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, Modul
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import Rewriter
 
 from convjit.ir.arguments import argument_attributes
 from convjit.ir.conv import weight_type
@@ -97,17 +96,23 @@ def _move(function: FuncOp, crossing: list[SSAValue], stays: set[Operation]) -> 
     for old, new in inner.items():
         new.name_hint = old.name_hint
     for op in ops:
-        body.add_op(op.clone(inner))
-    body.add_op(ReturnOp(*(inner[v] for v in crossing)))
+        body.add_op(op.clone(inner) if op in stays else _with_operands(op, inner))
+    body.add_op(ReturnOp(*(inner.get(v, v) for v in crossing)))
     forward = function.body.block
     for value in crossing:
         argument = forward.insert_arg(value.type, len(forward.args))
         argument.name_hint = value.name_hint
-        value.replace_all_uses_with(argument)
-    for op in reversed(ops):
-        if op not in stays:
-            Rewriter.erase_op(op)
+        value.replace_uses_with_if(argument, lambda use: use.operation.parent_block() is not body)
     return prepare
+
+
+def _with_operands(op: Operation, inner: dict[SSAValue, SSAValue]) -> Operation:
+    """`op`, taken out of its block, reading these values in place of others."""
+    op.detach()
+    for index, value in enumerate(op.operands):
+        if value in inner:
+            op.operands[index] = inner[value]
+    return op
 
 
 def _drop_unused_arguments(function: FuncOp, prepared: int) -> None:

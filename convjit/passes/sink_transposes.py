@@ -113,7 +113,10 @@ class SinkTransposesPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
+            ops = list(function.body.block.ops)
+            if not any(is_primitive(inner, "Transpose") for inner in ops):
+                continue
             sinker = _Sinker(function)
-            for inner in list(function.body.block.ops):
+            for inner in ops:
                 sinker.visit(inner)
             erase_dead_ops(function.body.block)

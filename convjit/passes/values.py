@@ -36,7 +36,7 @@ def static_values(function: FuncOp) -> set[SSAValue]:
         if argument_attribute(argument, "mlx.kind") in ("parameter", "constant")
     }
     for op in function.body.block.ops:
-        if op.results and all(operand in static for operand in op.operands):
+        if op.results and static.issuperset(op.operands):
             static.update(op.results)
     return static
 

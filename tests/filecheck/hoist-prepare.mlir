@@ -95,3 +95,28 @@ func.func @forward(
 // CHECK-NEXT:   %p = conv.pack %v
 // CHECK-NEXT:   conv.fused %x, %p
 // CHECK:        conv.fused %a, %q
+
+// -----
+
+// What both sides broadcast is prepared once.
+func.func @forward(
+    %x: tensor<2x4xf32> {mlx.index = 0 : i64, mlx.kind = "input", mlx.name = "x"},
+    %w: tensor<4xf32> {mlx.index = 1 : i64, mlx.kind = "parameter", mlx.name = "w"},
+    %m: tensor<2x4xf32> {mlx.index = 2 : i64, mlx.kind = "parameter", mlx.name = "m"}
+) -> tensor<2x4xf32> {
+  %n = mlx.primitive "Negative"(%w) [] : (tensor<4xf32>) -> tensor<4xf32>
+  %b = mlx.primitive "Broadcast"(%n) [array<i64: 2, 4>] : (tensor<4xf32>) -> tensor<2x4xf32>
+  %v = mlx.primitive "Multiply"(%m, %b) [] : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x4xf32>
+  %y = mlx.primitive "Multiply"(%x, %b) [] : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x4xf32>
+  %z = mlx.primitive "Add"(%y, %v) [] : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x4xf32>
+  return %z : tensor<2x4xf32>
+}
+// CHECK:      func.func @prepare(%w: {{.*}}, %m: {{.*}}) -> (tensor<4xf32>, tensor<2x4xf32>) {
+// CHECK-NEXT:   %n = mlx.primitive "Negative"(%w)
+// CHECK-NEXT:   %b = mlx.primitive "Broadcast"(%n)
+// CHECK-NEXT:   %v = mlx.primitive "Multiply"(%m, %b)
+// CHECK-NEXT:   func.return %n, %v
+// CHECK:      func.func @forward(%x: {{.*}}, %n: tensor<4xf32> {mlx.index = 0 : i64, mlx.kind = "prepared"}, %v: tensor<2x4xf32> {mlx.index = 1 : i64, mlx.kind = "prepared"})
+// CHECK-NEXT:   %b = mlx.primitive "Broadcast"(%n)
+// CHECK-NEXT:   %y = mlx.primitive "Multiply"(%x, %b)
+// CHECK-NEXT:   mlx.primitive "Add"(%y, %v)
