@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 from operator import itemgetter
@@ -103,7 +103,6 @@ class Winograd:
         tilings: of height and width.
         channels: of the input.
         terms: products of a sum: channels times taps along the depth.
-        positions: multiplications of a tile for each term.
         image_tiles: tiles of an image.
         lanes: of a vector.
         vectors: of output channels, summed at once.
@@ -118,7 +117,6 @@ class Winograd:
     tilings: tuple[Tiling, Tiling]
     channels: int
     terms: int
-    positions: int
     image_tiles: int
     lanes: int
     vectors: int
@@ -137,9 +135,8 @@ class Winograd:
         channels = kernel.geometry.in_channels
         terms = channels * len(loops.axes[0][0].taps)
         image_tiles = loops.out_size[0] * high.count * wide.count
-        positions = high.algorithm.positions * wide.algorithm.positions
         numbers = map(schedule.number, ("lanes", "vectors", "group", "tiles", "chunk", "splits"))
-        return cls((high, wide), channels, terms, positions, image_tiles, *numbers, packed=str(schedule["packed"]))
+        return cls((high, wide), channels, terms, image_tiles, *numbers, packed=str(schedule["packed"]))
 
     def schedule(self) -> Schedule:
         """Its choices."""
@@ -147,6 +144,12 @@ class Winograd:
         choices = {"tile_h": high, "tile_w": wide, "lanes": self.lanes, "vectors": self.vectors, "group": self.group}
         choices |= {"tiles": self.tiles, "chunk": self.chunk, "splits": self.splits}
         return Schedule(TEMPLATE, tuple(sorted({**choices, "packed": self.packed}.items())))
+
+    @property
+    def positions(self) -> int:
+        """Multiplications of a tile for each term."""
+        high, wide = self.tilings
+        return high.algorithm.positions * wide.algorithm.positions
 
     @property
     def multiplications(self) -> int:
@@ -253,7 +256,6 @@ def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine:
     channels = kernel.geometry.in_channels
     outputs = kernel.geometry.out_channels
     terms = channels * len(loops.axes[0][0].taps)
-    positions = prod(t.algorithm.positions for t in tilings)
     image_tiles = loops.out_size[0] * prod(t.count for t in tilings)
     tiles = max(1, kernel.geometry.batch) * image_tiles
     few = 1 if machine.lanes == 16 else 2  # AVX-512 multiplies by a number in memory, others have to load it
@@ -266,17 +268,14 @@ def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine:
         chunk = equal_size(terms, chunk)
         for groups in range(1, 6):
             for group in sorted({most, max(1, most - 1), ceil(equal_size(tiles, groups * most) / groups)}):
-                plan = Winograd(
-                    *(tilings, channels, terms, positions, image_tiles, machine.lanes, vectors),
-                    *(group, group * groups, chunk),
-                    splits=1,
-                    packed=packed,
-                )
-                if plan.v_bytes > _MOST_V_BYTES:
-                    continue
-                yield plan
-                if ceil(tiles / plan.tiles) % 2 and outputs > plan.block:
-                    yield replace(plan, splits=2)  # two threads have as much to do
+                is_uneven = ceil(tiles / (groups * group)) % 2 and outputs > machine.lanes * vectors
+                for splits in (1, 2) if is_uneven else (1,):  # two threads should have as much to do
+                    plan = Winograd(
+                        *(tilings, channels, terms, image_tiles, machine.lanes, vectors),
+                        *(group, group * groups, chunk, splits, packed),
+                    )
+                    if plan.v_bytes <= _MOST_V_BYTES:
+                        yield plan
 
 
 def _packings(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> Iterator[str]:
@@ -290,7 +289,7 @@ def _packings(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> Iterator[str]:
 
 def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float:
     """Of one core, roughly, for all images: the parts of the template as they were measured with AVX-512."""
-    vectors = ceil(outputs / plan.block) * plan.vectors
+    positions, vectors = plan.positions, ceil(outputs / plan.block) * plan.vectors
     blocks = ceil(max(1, batch) * plan.image_tiles / plan.tiles)
     sums = plan.group * plan.vectors
     loads = plan.group + plan.vectors
@@ -298,18 +297,18 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
     of_chunk = 1.5 * sums  # M is read and written
     groups = plan.tiles // plan.group * vectors / plan.vectors
     multiply = groups * (plan.terms * term + ceil(plan.terms / plan.chunk) * of_chunk)
-    if plan.v_bytes + 4 * plan.positions * plan.m_position > machine.l2_bytes * 3 // 8:
+    if plan.v_bytes + 4 * positions * plan.m_position > machine.l2_bytes * 3 // 8:
         multiply += 4 * plan.tiles * plan.terms * vectors / plan.vectors / _BYTES_A_CYCLE
     transforms = plan.tiles * (5 * plan.splits * plan.terms / plan.lanes + 4.4 * vectors)
     weights = 4 * plan.terms * vectors * plan.lanes
     if plan.packed == "height":
         transforms += 1.5 * plan.terms * vectors
         weights *= plan.tilings[1].algorithm.taps / plan.tilings[1].algorithm.positions
-    if weights * plan.positions > machine.l2_bytes * 5 // 8:
+    if weights * positions > machine.l2_bytes * 5 // 8:
         multiply += weights / _BYTES_A_CYCLE
     units = blocks * plan.splits
     uneven = 2 * ceil(units / 2) / units  # of two threads, one waits for the other
-    return uneven * blocks * plan.positions * (multiply + transforms)
+    return uneven * blocks * positions * (multiply + transforms)
 
 
 def _least_cycles(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine: Machine) -> float:
