@@ -18,7 +18,7 @@
 enum {
     SPIN_NANOSECONDS = 1000000,    /* before a worker sleeps: a stretch has its next job ready within it */
     UNASKED_NANOSECONDS = 1000000, /* before it lets others have its CPU: less than the system would let it run */
-    SPINS_BETWEEN_LOOKS = 8,      /* at the clock, or at who else wants this CPU */
+    SPINS_BETWEEN_LOOKS = 8,       /* at the clock, or at who else wants this CPU */
 };
 
 /* What a worker is at. The caller offers it a job, and withdraws one that it is not inside of. */

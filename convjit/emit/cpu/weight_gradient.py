@@ -25,6 +25,7 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         "name": name,
         "dtype": kernel.dtype,
         "c_type": C_TYPES[kernel.dtype],
+        "element": "float",
         "dtypes": {kernel.dtype},
         "functions": set[str](),
         "lanes": lanes,

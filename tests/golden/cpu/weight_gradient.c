@@ -187,7 +187,7 @@ static void copy(float *to, const float *from, long count)
     memcpy(to, from, count * sizeof *to);
 }
 
-/* Columns `first` up to `first + columns` of a row of the input: zeros where there are none. */
+/* Columns `first` up to `first + columns` of an input row: zeros where there are none. */
 static void copy_row(float *to, const float *row, int first, int columns, int width)
 {
     const int left = first < 0 ? least(-first, columns) : 0;
