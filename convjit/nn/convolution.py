@@ -7,7 +7,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from convjit.geometry import Window
-from convjit.nn.layer import ConvolutionLayer, Ints, convolve, per_axis, stored
+from convjit.nn.layer import ConvolutionLayer, Ints, convolve, per_axis
 from convjit.nn.padding import MODES, Padding, entries, extend
 
 
@@ -53,11 +53,7 @@ class _Convolution(ConvolutionLayer):
     ):
         super().__init__()
         self._start(in_channels, out_channels, kernel_size, groups, bias, permute)
-        self.stride, self.padding, self.dilation = (
-            stored(stride, self.rank),
-            stored(padding, self.rank),
-            stored(dilation),
-        )
+        self._walk(stride, padding, dilation)
         self.padding_mode = padding_mode
         self._window((1,) * self.rank, (1,) * self.rank)
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.geometry import Geometry, GeometryError, Window
-from convjit.nn.padding import is_int
+from convjit.nn.padding import Padding, is_int
 
 Ints = int | Sequence[int]
 
@@ -115,6 +115,11 @@ class ConvolutionLayer(nn.Module):
         self.weight = mx.random.uniform(low=-scale, high=scale, shape=self._weight_shape(inputs, outputs, kernel))
         if bias:
             self.bias = mx.zeros((outputs,))
+
+    def _walk(self, stride: Ints, padding: Padding, dilation: Ints) -> None:
+        """Keep how the window moves, in the forms that MLX's layers have."""
+        self.stride, self.padding = stored(stride, self.rank), stored(padding, self.rank)
+        self.dilation = stored(dilation)
 
     def _weight_shape(self, inputs: int, outputs: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
         raise NotImplementedError

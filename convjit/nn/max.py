@@ -73,7 +73,7 @@ class Conv2d(nn.Module):
         super().__init__()
         check_channels(in_channels, out_channels, num_groups)
         self.in_channels, self.out_channels, self.num_groups = in_channels, out_channels, num_groups
-        self.dtype, self.device, self.name = dtype, device, name
+        self.device, self.name = device, name
         self.has_bias, self.permute = has_bias, permute
         self.kernel_size = per_axis("kernel_size", kernel_size, 2)
         self.stride = per_axis("stride", stride, 2)
@@ -88,6 +88,11 @@ class Conv2d(nn.Module):
         shape = (out_channels, inputs, *self.kernel_size) if permute else (*self.kernel_size, inputs, out_channels)
         self.weight = mx.random.normal(shape, dtype)
         self.bias = mx.random.normal((out_channels,), dtype) if has_bias else 0
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The parameters' dtype, also after `set_dtype`."""
+        return self.weight.dtype
 
     def __call__(self, x: mx.array) -> mx.array:
         top, bottom, left, right = self.padding

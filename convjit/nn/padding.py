@@ -48,13 +48,16 @@ def entries(padding: Any, rank: int) -> tuple[str | tuple[int, int], ...]:
 
 
 def _entry(side: Any, padding: Any, rank: int) -> str | tuple[int, int]:
-    if side in WORDS:
+    unknown = ValueError(f"padding must be {_forms(rank)}, got {padding!r}")
+    if isinstance(side, str):
+        if side not in WORDS:
+            raise unknown
         return side
     try:
         before, after = (side, side) if is_int(side) else side
         pair = operator.index(before), operator.index(after)
     except (TypeError, ValueError):
-        raise ValueError(f"padding must be {_forms(rank)}, got {padding!r}") from None
+        raise unknown from None
     if min(pair) < 0:
         raise ValueError(f"padding must not be negative, got {padding!r}: slice the input instead")
     return pair

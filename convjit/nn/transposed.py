@@ -62,11 +62,7 @@ class _ConvTranspose(ConvolutionLayer):
     ):
         super().__init__()
         self._start(in_channels, out_channels, kernel_size, groups, bias, permute)
-        self.stride, self.padding, self.dilation = (
-            stored(stride, self.rank),
-            stored(padding, self.rank),
-            stored(dilation),
-        )
+        self._walk(stride, padding, dilation)
         self.output_padding = stored(output_padding, self.rank)
         self._window((1,) * self.rank)
 

@@ -1,7 +1,7 @@
-"""Records what Modular MAX's own Conv2d computes, for tests/nn/test_max.py.
+"""Records what Modular MAX's own Conv2d computes, for tests/nn/test_nn_max.py.
 
-    python -m venv /tmp/max && /tmp/max/bin/pip install max==26.7.0
-    /tmp/max/bin/python tests/nn/record_max_cases.py            # or the names of some cases: a process may take minutes
+    python -m venv .venv/max && .venv/max/bin/pip install max==26.7.0
+    .venv/max/bin/python tests/nn/record_max_cases.py           # or the names of some cases: a process may take minutes
 
 Writes tests/nn/max_cases.npz: for each case its arguments as JSON, the input, the parameters and the output.
 `permute=True` needs a GPU there, so it is not recorded.

@@ -1,7 +1,9 @@
 """`convjit.nn.max.Conv2d` against what MAX 26.7 computed (record_max_cases.py), and its own documentation."""
 
+import copy
 import inspect
 import json
+import pickle
 from pathlib import Path
 
 import mlx.core as mx
@@ -66,7 +68,17 @@ def test_attributes():
     assert (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((3, 3), (1, 1), (1, 1, 2, 2), (1, 1))
     assert (layer.in_channels, layer.out_channels, layer.num_groups, layer.name) == (4, 6, 2, "stem")
     assert layer.weight.dtype == layer.bias.dtype == mx.bfloat16 and layer.weight.shape == (3, 3, 2, 6)
+    assert layer.dtype == mx.bfloat16 and Conv2d(3, 4, 6).dtype == mx.float32
     assert Conv2d(3, 4, 6).bias == 0 and list(Conv2d(3, 4, 6).parameters()) == ["weight"]
+
+
+def test_copies():
+    layer = Conv2d(3, 4, 6, dtype=mx.float16, padding=(0, 1, 2, 3), has_bias=True)
+    x = mx.ones((1, 6, 6, 4), mx.float16)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert repr(twin) == repr(layer) and mx.array_equal(twin(x), layer(x))
+    twin.set_dtype(mx.float32)
+    assert twin.dtype == mx.float32
 
 
 def test_initial_values_are_standard_normal():

@@ -42,7 +42,9 @@ def test_wrong_lengths(rank, padding, kind):
         entries(kind(padding), rank)
 
 
-@pytest.mark.parametrize("padding", ["full", 1.5, None, ("same", None), (1.0, 1.0), ("same", "same", 1, 1)])
+@pytest.mark.parametrize(
+    "padding", ["full", 1.5, None, ("same", None), (1.0, 1.0), ("same", "same", 1, 1), np.array([1, 2])]
+)
 def test_wrong_types(padding):
     with pytest.raises(ValueError, match="padding must be an int, 'same', 'valid', 'causal'"):
         entries(padding, 2)
