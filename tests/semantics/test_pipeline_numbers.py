@@ -330,3 +330,22 @@ def test_float64_and_complex_stay_themselves():
         assert double(x).dtype == mx.float64
         assert_close(double(x), mx.conv2d(x.astype(mx.float64), wide), rtol=1e-13)
     assert num_kernels(double) == 0 and "its dtype is neither" in reasons(double)
+
+
+def test_quantised_layers_and_spectra_beside_convolutions():
+    """Ops that only MLX has stay MLX's, and the convolutions around them are compiled."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(3, 32, 3, padding=1), nn.Linear(32, 32)
+
+        def __call__(self, x):
+            return mx.abs(mx.fft.rfft(nn.relu(self.linear(self.conv(x))), axis=2))
+
+    model, x = Mixed(), image()
+    fast = fast_of(model)
+    assert_close(fast(x), model(x))
+    nn.quantize(model, group_size=32)
+    assert_close(fast(x), model(x))
+    assert isinstance(model.linear, nn.QuantizedLinear) and num_kernels(fast) == 1
