@@ -27,8 +27,14 @@ def tune(fast: Any, *args: Any, **kwargs: Any) -> Tuning:
         fast: what `convjit.compile` returned.
         args, kwargs: of a call, as typical as possible: kernels are measured for exactly these shapes.
 
+    Returns:
+        What was measured, in milliseconds; printed, it is a table.
+
     Raises:
         TypeError: if `fast` is not a compiled function.
+
+    Example:
+        >>> print(convjit.tune(fast, x))
     """
     from convjit.compile import compiled_of
     from convjit.tuning.program import Tuning, collected
