@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
 from convjit import trees
-from convjit.checked import checked_convolutions
+from convjit.checked import NameOf, checked_convolutions
 from convjit.clone import Clone
 from convjit.errors import TraceError
 from convjit.guard import argument_paths, parameter_names, read_arguments
@@ -116,12 +117,14 @@ class Pure:
     Attributes:
         function, args, kwargs: the call; other arrays take the place of those among its arguments.
         walk: all that the function reads besides them.
+        convolutions: what to enter meanwhile, to see its calls of `mx.conv*`.
     """
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     walk: Walk
+    convolutions: Callable[[NameOf], AbstractContextManager[None]] = checked_convolutions
 
     def __call__(self, inputs: Sequence[mx.array], slots: Sequence[mx.array], key: mx.array | None = None) -> Results:
         """Run it.
@@ -164,7 +167,7 @@ class _Session:
     """One run of the function on a clone of its state."""
 
     def __init__(self, pure: Pure, inputs: Sequence[mx.array], slots: Sequence[mx.array]):
-        self._walk = pure.walk
+        self._walk, self._convolutions = pure.walk, pure.convolutions
         self._handles: dict[int, mx.array] = {}
         self._inputs = iter(inputs)
         self._placed = {(id(s.container), s.key): a for s, a in zip(pure.walk.slots, slots, strict=True)}
@@ -180,7 +183,7 @@ class _Session:
         live = [(array, copy.copy(array), descriptor(array)) for _, array in self._walk.captured]
         shared = [(container, copy.copy(container)) for container in self._walk.shared]
         try:
-            with checked_convolutions(lambda module: self._walk.path_of(self._clone.original(module))):
+            with self._convolutions(lambda module: self._walk.path_of(self._clone.original(module))):
                 result = self._function(*self._args, **self._kwargs)
         finally:
             restored = [*_restored_arrays(live), *_restored_containers(shared)]

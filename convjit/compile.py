@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import types
 import warnings
@@ -15,17 +16,16 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.errors import CompileError, FallbackWarning
-from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
+from convjit.guard import Arguments, argument_paths, parameter_names, read_arguments
 from convjit.kernel import Accuracy
 from convjit.options import Fallback, Options
-from convjit.randomness import random_state
 from convjit.replay import UnknownPrimitive
 from convjit.report import REPRODUCE
 from convjit.state import Walk
-from convjit.tracers import any_tracer, capturing
+from convjit.tracers import any_tracer, can_evaluate, capturing
 
 if TYPE_CHECKING:
-    from convjit.entry import Entry
+    from convjit.entry import CallSite, Entry
 
 _MAX_SIGNATURES = 256
 """Signatures kept by one compiled function; the oldest one goes."""
@@ -168,16 +168,16 @@ class Compiled:
         if _disabled or capturing():
             return self._function(*args, **kwargs)
         arguments = read_arguments(args, kwargs)
-        if any_tracer(arguments.arrays):
-            return self._run_transformed(args, kwargs)
         key = (self._options.backend or _default_backend(), arguments.key)
+        if any_tracer(arguments.arrays):
+            return self._run_transformed(key, arguments, args, kwargs)
         entry, tracers = self._find(key)
         if entry is None and not tracers:
-            entry, tracers = self._add(key, arguments, args, kwargs)
+            entry, tracers = self._add_plain(key, arguments, args, kwargs)
             if entry is not None and entry.is_doubtful:
                 return self._run_doubtful(key, entry, args, kwargs)
         if tracers:
-            return self._run_transformed(args, kwargs)
+            return self._run_transformed(key, arguments, args, kwargs)
         program = entry.program if entry else None  # once: another thread may give it up
         if entry is None or program is None:
             return self._function(*args, **kwargs)
@@ -205,12 +205,26 @@ class Compiled:
                     continue
         return None, False
 
-    def _add(
+    def _add_plain(
         self, key: tuple[Any, ...], arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Entry | None, bool]:
+        from convjit import entry as entries
+
+        if self._find(_gradient_key(key, arguments))[0] is not None:  # quicker than a walk that finds the tracers
+            return None, True
+        return self._add(key, arguments, args, kwargs, lambda call: entries.make(call, self._options, key[0]))
+
+    def _add(
+        self,
+        key: tuple[Any, ...],
+        arguments: Arguments,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        make: Callable[[CallSite], Entry | None],
     ) -> tuple[Entry | None, bool]:
         """Capture and compile a new signature; no entry if plain MLX is to run this once, because of state that a first
         call makes, or of a tracer that was found on the way, which the second result tells."""
-        from convjit import entry as entries
+        from convjit.entry import CallSite
 
         with self._lock:
             entry, tracers = self._find(key)
@@ -220,12 +234,7 @@ class Compiled:
             _, paths = argument_paths(args, kwargs, parameter_names(self._function))
             for path, module in zip(paths, arguments.modules, strict=True):
                 walk.follow(module, path)
-            read = [*(s.get() for s in walk.slots), *(array for _, array in walk.captured)]
-            if any_tracer([*read, random_state()]):
-                return None, True
-            mx.eval(read)
-            call = entries.CallSite(self._name, self._function, args, kwargs, arguments, walk)
-            entry = entries.make(call, self._options, key[0], Snapshot(walk))
+            entry = make(CallSite(self._name, self._function, args, kwargs, arguments, walk))
             if entry is None:
                 return None, True
             if self._may_settle(key, entry):
@@ -254,12 +263,26 @@ class Compiled:
             self._last = entry
         self._report(entry)
 
-    def _run_transformed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the function itself, under a transformation of MLX."""
+    def _run_transformed(
+        self, key: tuple[Any, ...], arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run under a transformation of MLX: programs for a gradient, else the function itself."""
+        from convjit import gradient
         from convjit.transforms import differentiable_convolutions
 
+        entry = None
+        if (backend := key[0]) in gradient.BACKENDS and can_evaluate(arguments.arrays):
+            key = _gradient_key(key, arguments)
+            entry, _ = self._add(
+                *(key, arguments, args, kwargs), lambda call: gradient.make(call, self._options, backend)
+            )
+        if isinstance(entry, gradient.GradientEntry) and entry.program is not None:
+            return entry.differentiated(args, kwargs, arguments.arrays)
         with differentiable_convolutions():
-            return self._function(*args, **kwargs)
+            result = self._function(*args, **kwargs)
+        if entry is not None and entry.is_doubtful:
+            self._keep(key, entry)
+        return result
 
     def _run_doubtful(self, key: tuple[Any, ...], entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the function itself, with its convolutions checked: most likely it raises the user's own error again."""
@@ -278,7 +301,7 @@ class Compiled:
             return
         if news := [sentence for sentence in (*entry.reasons, *entry.notes) if _is_news(sentence)]:
             self._warned = True
-            warnings.warn(f"convjit: {self._name}: " + "; ".join(news), FallbackWarning, stacklevel=5)
+            warnings.warn(f"convjit: {self._name}: " + "; ".join(news), FallbackWarning, stacklevel=_stacklevel())
 
 
 def compiled_of(fast: Any) -> Compiled:
@@ -301,6 +324,19 @@ def _is_news(sentence: str) -> bool:
     if command:
         _told_failures.add(folder)
     return not known
+
+
+def _stacklevel() -> int:
+    """For a warning of the caller: how far up the stack the first function is that is none of this file's."""
+    level, frame = 1, sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _gradient_key(key: tuple[Any, ...], arguments: Arguments) -> tuple[Any, ...]:
+    """The key of a signature that is differentiated by those of its arrays that are tracers, and by slots."""
+    return "gradient", *key, *(any_tracer([array]) for array in arguments.arrays)
 
 
 def _default_backend() -> str | None:

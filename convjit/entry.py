@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import mlx.core as mx
 
@@ -26,6 +26,9 @@ from convjit.replay import UnknownPrimitive
 from convjit.state import Walk
 from convjit.tracers import any_tracer
 from convjit.tuning.program import tune_if_wanted
+
+C = TypeVar("C")
+E = TypeVar("E", bound="Entry")
 
 
 class Bound(NamedTuple):
@@ -127,6 +130,14 @@ class Entry:
         self.program = self.lowered = None
         self.reasons = [f"runs as plain MLX: {reason}"]
 
+    @property
+    def has_kernels(self) -> bool:
+        return self.lowered is not None and any(op.schedule for op in self.lowered.fused)
+
+    def parts(self) -> dict[str, Entry]:
+        """The entries whose programs run for this one, and what the names of their kernels begin with."""
+        return {"": self}
+
     def frozen(self) -> list[tuple[str, tuple[int, ...], int]]:
         """Name, shape and bytes of each captured array that the program froze."""
         if self.program is None:
@@ -139,10 +150,18 @@ class Entry:
         """The result of the user's function, which is `program`, for these input arrays; the state is written where the
         function does."""
         assert self.captured is not None
-        slots, prepared = self._bound
         state = [random_state()] if self.captured.draws else []
-        results = program.run([*inputs, *state, *slots, *program.constants], prepared)
-        if state:
+        return self.delivered(self.results(program, [*inputs, *state]))
+
+    def results(self, program: Program, inputs: Sequence[mx.array]) -> list[mx.array]:
+        """What `program` computes from these and the slots' arrays."""
+        slots, prepared = self._bound
+        return program.run([*inputs, *slots, *program.constants], prepared)
+
+    def delivered(self, results: list[mx.array]) -> Any:
+        """The result of the user's function, from all results of its program; the others go where they belong."""
+        assert self.captured is not None
+        if self.captured.draws:
             set_random_state(results.pop())
         written = self.captured.written
         if written:
@@ -170,42 +189,73 @@ class CallSite:
     walk: Walk
 
 
-def make(call: CallSite, options: Options, backend: str | None, snapshot: Snapshot) -> Entry | None:
+def make(call: CallSite, options: Options, backend: str | None) -> Entry | None:
     """Capture and compile a function for one signature; None if it must run plain now, under a transformation."""
+    walk = call.walk
+    read = [*(slot.get() for slot in walk.slots), *(array for _, array in walk.captured)]
+    if any_tracer([*read, random_state()]):
+        return None
+    mx.eval(read)
+    snapshot = Snapshot(walk)
     if backend is None:
         return Entry(snapshot, ["runs as plain MLX: the default device is a GPU that is not Metal"])
+
+    def compiled(captured: Capture) -> Entry:
+        return compile_capture(call.name, captured, options, registry.get(backend), snapshot)
+
+    return made(
+        lambda: capture(call.function, call.args, call.kwargs, call.walk, call.arguments.arrays),
+        compiled,
+        lambda reasons: Entry(snapshot, reasons),
+        call.name,
+        options,
+    )
+
+
+def made(
+    capture: Callable[[], C],
+    compile: Callable[[C], E],
+    plain: Callable[[Sequence[str]], E],
+    name: str,
+    options: Options,
+) -> E | None:
+    """What `compile` makes of what `capture` gives, or else what `plain` makes of the reason why it cannot; None if the
+    function must run plain now."""
     try:
-        captured = capture(call.function, call.args, call.kwargs, call.walk, call.arguments.arrays)
+        captured = capture()
     except TracerCaptured:
         return None
     except TraceError as e:
-        entry = Entry(snapshot, [f"runs as plain MLX: {e}"])
+        entry = plain([f"runs as plain MLX: {e}"])
         entry.is_unsettled = isinstance(e, UnsettledError)
         return entry
     except Exception as e:
-        entry = Entry(snapshot, [f"runs as plain MLX: a run on a copy of its state raised {type(e).__name__}: {e}"])
+        entry = plain([f"runs as plain MLX: a run on a copy of its state raised {type(e).__name__}: {e}"])
         entry.is_doubtful = True
         return entry
     try:
-        return _compile(call.name, captured, options, registry.get(backend), snapshot)
+        return compile(captured)
     except PipelineError:
         raise
     except (BackendError, UnknownPrimitive) as e:
-        return Entry(snapshot, [f"runs as plain MLX: {e}"])
+        return plain([f"runs as plain MLX: {e}"])
     except Exception as e:
         if options.fallback == "error":
-            raise CompileError(f"convjit: {call.name}: internal error: {type(e).__name__}: {e}") from e
-        return Entry(snapshot, [f"runs as plain MLX: internal error, please report it: {type(e).__name__}: {e}"])
+            raise CompileError(f"convjit: {name}: internal error: {type(e).__name__}: {e}") from e
+        return plain([f"runs as plain MLX: internal error, please report it: {type(e).__name__}: {e}"])
 
 
-def _compile(name: str, captured: Capture, options: Options, backend: Backend, snapshot: Snapshot) -> Entry:
+def compile_capture(
+    name: str, captured: Capture, options: Options, backend: Backend, snapshot: Snapshot, *, is_part: bool = False
+) -> Entry:
+    """Compile a capture. Without convolutions there is no program, unless it `is_part` of something with some."""
     folder = dump.folder_for(name)
     tune_if_wanted(name, captured, options, backend)
     lowered = _trusted(name, captured, options, backend, folder)
     entry = Entry(snapshot, lowered.refusals())
     entry.notes = lowered.substitutes()
     entry.captured, entry.lowered, entry.backend = captured, lowered, backend
-    if not any(op.schedule for op in lowered.fused):
+    if not is_part and not entry.has_kernels:
         if not lowered.slower:
             why = entry.reasons or ["it has no convolution"]
             entry.reasons = [f"runs as plain MLX: {'; '.join(why)}"]

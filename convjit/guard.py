@@ -121,10 +121,15 @@ def parameter_names(function: Callable[..., Any]) -> list[str]:
 
 
 class Snapshot:
-    """The state a program was built from, held so that neither ids nor descriptors can repeat."""
+    """The state a program was built from, held so that neither ids nor descriptors can repeat.
 
-    def __init__(self, walk: Walk):
-        self.slots: list[Slot] = walk.slots
+    Args:
+        walk: all of it.
+        slots: those of its slots to look at; by default all.
+    """
+
+    def __init__(self, walk: Walk, slots: list[Slot] | None = None):
+        self.slots = walk.slots if slots is None else slots
         self.path_of = walk.path_of  # holds the walk, and with it all that was visited: no id is used again
         self.arrays: list[mx.array] = []
         self._held: list[mx.array] = []
@@ -133,12 +138,12 @@ class Snapshot:
         self._sets, self._elements = [s for s, _ in walk.sets], [elements for _, elements in walk.sets]
         self._names = walk.names
         self._captured = [(copy.copy(a), a) for _, a in walk.captured]
-        containers = {id(c): c for c in (*(s.container for s in walk.slots), *(c for c, _, _ in walk.items))}
+        containers = {id(c): c for c in (*(s.container for s in self.slots), *(c for c, _, _ in walk.items))}
         self._dicts = [c for c in containers.values() if isinstance(c, dict)]
         self._lists = [(c, list(c)) for c in containers.values() if isinstance(c, list)]
         self._only_sized = [(c, n) for c, n in walk.sizes if id(c) not in containers]
         self._words: Words | None = None
-        self.hold([s.get() for s in walk.slots], self.copies())
+        self.hold([s.get() for s in self.slots], self.copies())
 
     def copies(self) -> list[mx.array]:
         """Copies of what the slots hold now, which no write in place reaches."""

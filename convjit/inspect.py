@@ -4,11 +4,13 @@
     print(convjit.inspect.ir(fast, "fused"))
     print(convjit.inspect.source(fast, "layers.0.conv1"))
 
-All of them speak of the signature that was compiled last; call the function once before.
+All of them speak of the signature that was compiled last; call the function once before. If it was differentiated,
+there is a program forward and one backward, and the names of the latter's kernels begin with "backward".
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from convjit.compile import compiled_of
@@ -35,9 +37,8 @@ def ir(fast: Any, stage: str = STAGES[-1]) -> str:
     """
     from convjit.lower import stage_text
 
-    entry = _compiled_entry(fast)
-    assert entry.captured is not None and entry.lowered is not None
-    return stage_text(entry.captured, entry.lowered, stage)
+    parts = _compiled_parts(fast).values()
+    return "\n".join(stage_text(p.captured, p.lowered, stage) for p in parts if p.captured and p.lowered)
 
 
 def source(fast: Any, layer: str | None = None) -> str:
@@ -51,9 +52,12 @@ def source(fast: Any, layer: str | None = None) -> str:
     Raises:
         TypeError, ValueError: as for `ir`; ValueError if there is no such layer.
     """
-    entry = _compiled_entry(fast)
-    assert entry.lowered is not None and entry.backend is not None
-    sources = entry.lowered.sources(entry.backend)
+    sources = {
+        prefix + name: text
+        for prefix, part in _compiled_parts(fast).items()
+        if part.lowered and part.backend
+        for name, text in part.lowered.sources(part.backend).items()
+    }
     if layer is None:
         return "\n".join(dict.fromkeys(sources.values()))
     if layer not in sources:
@@ -67,9 +71,12 @@ def kernels(fast: Any) -> list[tuple[str, Kernel, Schedule]]:
     Raises:
         TypeError, ValueError: as for `ir`.
     """
-    entry = _compiled_entry(fast)
-    assert entry.lowered is not None
-    return list(entry.lowered.kernels())
+    return [
+        (prefix + layer, kernel, schedule)
+        for prefix, part in _compiled_parts(fast).items()
+        if part.lowered
+        for layer, kernel, schedule in part.lowered.kernels()
+    ]
 
 
 def explain(fast: Any) -> Explanation:
@@ -83,14 +90,18 @@ def explain(fast: Any) -> Explanation:
 
     compiled = compiled_of(fast)
     entry = _last_entry(compiled)
-    lowered = entry.lowered
+    parts = [(prefix, part.lowered) for prefix, part in entry.parts().items() if part.lowered]
     return Explanation(
         compiled._name,  # pyright: ignore[reportPrivateUsage]
         PLAIN if entry.program is None or entry.backend is None else entry.backend.name,
-        () if lowered is None else tuple(rows(lowered.module)),
+        tuple(replace(row, layer=prefix + row.layer) for prefix, part in parts for row in rows(part.module)),
         tuple(entry.reasons),
-        tuple(entry.frozen()),
-        () if lowered is None else tuple(elementwise_rows(lowered.module, lowered.failed)),
+        tuple(dict.fromkeys(frozen for part in entry.parts().values() for frozen in part.frozen())),
+        tuple(
+            replace(row, name=prefix + row.name)
+            for prefix, part in parts
+            for row in elementwise_rows(part.module, part.failed)
+        ),
     )
 
 
@@ -101,9 +112,9 @@ def _last_entry(compiled: Compiled) -> Entry:
     return entry
 
 
-def _compiled_entry(fast: Any) -> Entry:
+def _compiled_parts(fast: Any) -> dict[str, Entry]:
     entry = _last_entry(compiled_of(fast))
     if entry.program is None:
         why = "; ".join(entry.reasons) or "its ops were measured to be faster here"
         raise ValueError(f"{fast!r} runs as plain MLX: {why}")
-    return entry
+    return entry.parts()

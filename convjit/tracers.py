@@ -53,6 +53,16 @@ def _refuses_evaluation(array: mx.array) -> bool:
 any_tracer: Callable[[Iterable[mx.array]], bool] = _Probe()
 """Is there a tracer among these arrays? 1 us an array, without evaluating it."""
 
+
+def can_evaluate(arrays: Iterable[mx.array]) -> bool:
+    """Evaluate these arrays; no if there is a tracer without a value among them, as under `vmap` and `compile`."""
+    try:
+        mx.eval(*arrays)
+    except ValueError:
+        return False
+    return True
+
+
 _export_only: Any = None
 
 

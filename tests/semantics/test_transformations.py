@@ -55,7 +55,7 @@ def test_of_the_input(name, warm):
         assert_close(fast(x), net(x))
     assert_close(TRANSFORMS[name](fast)(x), TRANSFORMS[name](net)(x))
     assert_close(fast(x), net(x))
-    assert num_kernels(fast) == 3
+    assert num_kernels(fast) in (3, 6)  # of the last capture: a call, or a gradient by the input
 
 
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
@@ -70,7 +70,7 @@ def test_only_the_parameters_are_tracers(warm):
         assert_close(value, expected)
         assert_gradients(gradients, expected_gradients)
         assert_close(fast(x), net(x))
-    assert num_kernels(fast) == 3
+    assert num_kernels(fast) == (8 if warm else 3)  # forward 3, gradients of weights 3 and of inputs 2
 
 
 def test_only_one_parameter_is_a_tracer():

@@ -1,0 +1,175 @@
+"""A user's function as one of the arrays that MLX differentiates it by; its values and gradients as two captures."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from convjit import trees
+from convjit.capture import Capture, Pure, Results, TracerCaptured, constant_names
+from convjit.partition import partition
+from convjit.randomness import random_state
+from convjit.state import Slot
+from convjit.trace import Argument, record
+from convjit.tracers import any_tracer
+
+Arrays = list[mx.array]
+Type = tuple[tuple[int, ...], mx.Dtype]
+
+
+def type_of(array: mx.array) -> Type:
+    return array.shape, array.dtype
+
+
+def _is_differentiable(type_: Type) -> bool:
+    return mx.issubdtype(type_[1], mx.inexact)
+
+
+class Operands(NamedTuple):
+    """All arrays that a function reads in one call.
+
+    Attributes:
+        first: the arrays among its arguments, the random state if it draws from it, those of traced slots.
+        last: those of all other slots.
+    """
+
+    first: Arrays
+    last: Arrays
+
+
+class Halves(NamedTuple):
+    """Of something forward, and backward."""
+
+    forward: Capture
+    backward: Capture
+
+
+@dataclass(frozen=True, slots=True)
+class Derivative:
+    """What is known of a function, for one signature, to differentiate it.
+
+    Attributes:
+        probed: what a run of it came to; its arrays count for their shapes and dtypes.
+        types: of `Operands.first` and of `Operands.last`.
+        num_inputs: how many arrays are among its arguments.
+        traced, others: the slots that it is differentiated by, and those that it is not.
+        by: the numbers, in `Operands.first`, of what it is differentiated by.
+        results: the numbers of its results that can be differentiated.
+    """
+
+    probed: Results
+    types: tuple[list[Type], list[Type]]
+    num_inputs: int
+    traced: Sequence[Slot]
+    others: Sequence[Slot]
+    by: tuple[int, ...]
+    results: tuple[int, ...]
+
+    @staticmethod
+    def of(pure: Pure, inputs: Sequence[mx.array], traced: Sequence[Slot], others: Sequence[Slot]) -> Derivative:
+        """Run a function once, lazily, with other arrays in place of tracers, to see what it does.
+
+        Args:
+            pure: the function; its walk has the traced slots first.
+            inputs: the arrays among its arguments.
+            traced, others: the slots that hold tracers, and those that do not.
+
+        Raises:
+            TracerCaptured: if there is a tracer among the results all the same.
+            TraceError: as a capture does.
+        """
+        tracers = [any_tracer([a]) for a in inputs]
+        stand_ins = [
+            mx.zeros(*type_of(a)) if is_tracer else copy.copy(a) for a, is_tracer in zip(inputs, tracers, strict=True)
+        ]
+        slots = [mx.zeros(*type_of(slot.get())) for slot in traced]
+        last = [copy.copy(slot.get()) for slot in others]
+        probed = pure(stand_ins, [*slots, *last])
+        if any_tracer(probed.arrays):
+            raise TracerCaptured
+        state = [random_state()] if probed.draws else []
+        types = [type_of(a) for a in (*inputs, *state, *slots)]
+        is_traced = [*tracers, *(False for _ in state), *(True for _ in slots)]
+        return Derivative(
+            probed,
+            (types, [type_of(a) for a in last]),
+            len(inputs),
+            traced,
+            others,
+            tuple(n for n, type_ in enumerate(types) if is_traced[n] and _is_differentiable(type_)),
+            tuple(n for n, a in enumerate(probed.arrays) if _is_differentiable(type_of(a))),
+        )
+
+    @property
+    def returned(self) -> tuple[int, ...]:
+        """The numbers of those of `results` that the function returns, and does not write into its state."""
+        count = len(self.probed.arrays) - len(self.probed.written) - self.probed.draws
+        return tuple(n for n in self.results if n < count)
+
+    def with_values(self, operands: Operands, values: Sequence[mx.array]) -> Operands:
+        """The operands with these values in place of those that the function is differentiated by."""
+        first = list(operands.first)
+        for number, value in zip(self.by, values, strict=True):
+            first[number] = value
+        return Operands(first, operands.last)
+
+    def run(self, pure: Pure, operands: Operands) -> Arrays:
+        """All results of the function."""
+        inputs, rest = operands.first[: self.num_inputs], operands.first[self.num_inputs :]
+        draws = self.probed.draws
+        return pure(inputs, [*rest[draws:], *operands.last], *rest[:draws]).arrays
+
+    def vjp(
+        self,
+        pure: Pure,
+        operands: Operands,
+        values: Sequence[mx.array],
+        used: Sequence[int],
+        cotangents: Sequence[mx.array],
+    ) -> tuple[Arrays, Arrays]:
+        """All results, and the gradients from the cotangents of those that are `used`."""
+        results: Arrays = []
+
+        def used_results(*values: mx.array) -> Arrays:
+            results[:] = self.run(pure, self.with_values(operands, values))
+            return [results[n] for n in used]
+
+        _, gradients = mx.vjp(used_results, list(values), list(cotangents))
+        return results, gradients
+
+    def captures(self, pure: Pure, used: Sequence[int]) -> Halves:
+        """The function; and its gradients, from its operands, the cotangents of `used` results, and what was kept.
+
+        The forward half returns all results, then what the backward half needs of it.
+
+        Raises:
+            TraceError: if it cannot be captured.
+        """
+        first, last = self.types
+        cotangents = [type_of(self.probed.arrays[n]) for n in used]
+        given = slice(len(first), len(first) + len(cotangents))
+
+        def results_and_gradients(*tracers: mx.array) -> Arrays:
+            operands = Operands(list(tracers[: given.start]), list(tracers[given.stop :]))
+            values = [operands.first[n] for n in self.by]
+            results, gradients = self.vjp(pure, operands, values, used, tracers[given])
+            return [*results, *gradients]
+
+        tape = record(results_and_gradients, [mx.zeros(*type_) for type_ in (*first, *cotangents, *last)])
+        halves = partition(tape, tape.inputs[given], len(self.probed.arrays), len(last))
+        arguments = [*pure.input_arguments(), *self.probed.state_arguments()]
+        arguments += [Argument(slot.path, "input") for slot in self.traced]
+        others = self.probed.slot_arguments(self.others)
+        late = [Argument(f"cotangent{n}", "input") for n in used]
+        late += [Argument(f"kept{n}", "input") for n in range(halves.num_kept)]
+        outputs, written, draws = self.probed.outputs, self.probed.written, self.probed.draws
+        forward, backward = halves.forward, halves.backward
+        names = [constant_names(half, pure.walk) for half in (forward, backward)]
+        return Halves(
+            Capture(forward, [*arguments, *others], outputs, written, draws, names[0]),
+            Capture(backward, [*arguments, *late, *others], trees.Spec(()), [], False, names[1]),
+        )
