@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import cast
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, YieldOp
 from convjit.ir.types import element_type, shape_of
@@ -52,7 +53,13 @@ def _accuracy(op: ConvolutionOp) -> Accuracy:
 
 
 def _dtype(value: SSAValue) -> str:
-    return str(element_type(value))
+    return _name(element_type(value))
+
+
+@cache
+def _name(type_: Attribute) -> str:
+    """As the IR prints it: "f32", "i1"."""
+    return str(type_)
 
 
 def _epilogue(op: FusedOp | ElementwiseOp) -> Epilogue:
@@ -66,8 +73,8 @@ def _epilogue(op: FusedOp | ElementwiseOp) -> Epilogue:
             results = operands
             continue
         numbers[inner.results[0]] = len(block.args) + len(instructions)
-        instructions.append(Instruction(inner.name, operands, str(inner.results[0].type), _attribute(inner)))
-    return Epilogue(tuple(str(a.type) for a in block.args), tuple(instructions), results)
+        instructions.append(Instruction(inner.name, operands, _name(inner.results[0].type), _attribute(inner)))
+    return Epilogue(tuple(_name(a.type) for a in block.args), tuple(instructions), results)
 
 
 def _attribute(op: Operation) -> str | float | bool | None:

@@ -28,7 +28,7 @@ from xdsl.passes import ModulePass
 from convjit.backends import Backend, registry
 from convjit.emit.region import elementwise_of, kernel_of
 from convjit.errors import PipelineError
-from convjit.ir.attributes import ScheduleAttr
+from convjit.ir.attributes import ScheduleAttr, WindowAttr
 from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, PackOp
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
@@ -124,12 +124,12 @@ class SchedulePass(ModulePass):
             if self.accuracy != "fast":
                 for kernel in kernels:
                     kernel.attributes["accuracy"] = StringAttr(self.accuracy)
-            packs: dict[tuple[SSAValue, str, str], SSAValue] = {}
+            packs: dict[tuple[SSAValue, WindowAttr, ScheduleAttr], SSAValue] = {}
             for conv, schedule in zip(kernels, _decide(kernels, registry.get(self.backend)), strict=True):
                 conv.properties["schedule"] = schedule
                 if not isinstance(conv, FusedOp):
                     continue
-                key = (conv.weight, str(conv.window), str(schedule))
+                key = (conv.weight, conv.window, schedule)
                 if key not in packs:
                     pack = PackOp(conv.weight, conv.window, schedule)
                     pack.result.name_hint = conv.weight.name_hint

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -61,7 +61,7 @@ class _Sinker:
         if isinstance(op, PrimitiveOp):
             op = self._sunk(op) or op
         if isinstance(op, GeneralOp) or (
-            is_primitive(op, *ELEMENTWISE) and any(v in self.epilogues for v in op.operands)
+            _is_elementwise(op) and any(v in self.epilogues for v in op.operands)
         ):
             self.epilogues.update(op.results)
         if isinstance(op, GeneralOp) or any(source_of_transpose(v)[0] in self.behind for v in op.operands):
@@ -105,6 +105,10 @@ class _Sinker:
         return all(source_of_transpose(v)[0] in self.static or self.transposes.is_cheap(v, back) for v in operands)
 
 
+def _is_elementwise(op: Operation) -> bool:
+    return isinstance(op, PrimitiveOp) and op.primitive.data in ELEMENTWISE
+
+
 @dataclass(frozen=True)
 class SinkTransposesPass(ModulePass):
     """See the module's docstring."""
@@ -114,8 +118,9 @@ class SinkTransposesPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
             ops = list(function.body.block.ops)
-            if not any(is_primitive(inner, "Transpose") for inner in ops):
-                continue
+            transposed = (inner.operands[0] for inner in ops if is_primitive(inner, "Transpose"))
+            if all(isinstance(value, BlockArgument) for value in transposed):
+                continue  # none stands behind a convolution
             sinker = _Sinker(function)
             for inner in ops:
                 sinker.visit(inner)
