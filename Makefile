@@ -29,7 +29,7 @@ fuzz: $(VENV)/.with-test ## Random programs against float64: FUZZ_COUNT=1000, FU
 	echo "== FUZZ_SEED=$$seed FUZZ_COUNT=$$count CONVJIT_NUM_THREADS=$${CONVJIT_NUM_THREADS:-all}"; \
 	FUZZ_SEED=$$seed FUZZ_COUNT=$$count $(PY) tests/fuzz
 
-cpu-fuzz: $(VENV)/.with-test ## Random layers by any CPU schedule, on any vectors: CPU_FUZZ_COUNT=2000, CPU_FUZZ_SEED=now
+cpu-fuzz: $(VENV)/.with-test ## Random kernels by any CPU schedule, on any vectors: CPU_FUZZ_COUNT=2000, CPU_FUZZ_SEED=now
 	@seed=$${CPU_FUZZ_SEED:-$$(date +%s)}; count=$${CPU_FUZZ_COUNT:-2000}; \
 	echo "== CPU_FUZZ_SEED=$$seed CPU_FUZZ_COUNT=$$count"; \
 	CPU_FUZZ_SEED=$$seed CPU_FUZZ_COUNT=$$count $(PY) -m pytest tests/numerics/test_cpu_candidates.py

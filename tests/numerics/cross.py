@@ -21,10 +21,10 @@ from convjit.backends import Call, Runner, Stretch
 from convjit.backends.cpu import CpuBackend
 from convjit.backends.cpu.runtime import Runtime, text
 from convjit.backends.cpu.stretch import _batch_steps as batch_steps
+from convjit.backends.cpu.stretch import _extents as extents
 from convjit.backends.cpu.toolchain import FLAGS, Toolchain
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
-from convjit.schedule.nest import nest
 
 THREADS = 2
 
@@ -59,11 +59,11 @@ class CrossBackend(CpuBackend):
         (call,) = stretch.calls
         return lambda inputs: self._run(call, inputs)
 
-    def _load(self, kernel: Kernel, schedule: Schedule) -> int:
+    def _load(self, kernel: AnyKernel, schedule: Schedule) -> int:
         self._library(kernel, schedule)
         return 0
 
-    def _library(self, kernel: Kernel, schedule: Schedule) -> str:
+    def _library(self, kernel: AnyKernel, schedule: Schedule) -> str:
         return str(self._toolchain.build(self._source(kernel, schedule).text))
 
     @cached_property
@@ -81,16 +81,16 @@ class CrossBackend(CpuBackend):
         return cache.artefact(cache.content_key("cross", self.fingerprint(), main), ".program", make)
 
     def _run(self, call: Call, inputs: Sequence[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
-        kernel, geometry = call.kernel, call.kernel.geometry
-        loops = nest(kernel)
-        results = [np.empty(geometry.out_shape, STORED[dtype]) for dtype in kernel.result_dtypes]
+        kernel = call.kernel
+        results = [
+            np.empty(shape, STORED[d]) for shape, d in zip(kernel.result_shapes, kernel.result_dtypes, strict=True)
+        ]
         arrays = [*inputs, *results]
         described = [
             (array.nbytes, step, number >= len(inputs))
             for number, (array, step) in enumerate(zip(arrays, batch_steps(kernel), strict=True))
         ]
-        extents = loops.in_size[loops.outermost], loops.out_size[loops.outermost]
-        numbers = [geometry.batch, *extents, THREADS, len(arrays), *chain.from_iterable(described)]
+        numbers = [*extents(kernel), THREADS, len(arrays), *chain.from_iterable(described)]
         with tempfile.TemporaryDirectory(prefix="convjit-") as folder:
             given, made = Path(folder, "call"), Path(folder, "results")
             given.write_bytes(struct.pack(f"{len(numbers)}q", *numbers) + b"".join(a.tobytes() for a in inputs))

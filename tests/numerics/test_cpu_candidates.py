@@ -1,4 +1,4 @@
-"""Random layers by any schedule that tuning would try, on any machine, against the definition.
+"""Random kernels of all kinds by any schedule that tuning would try, on any machine, against the definition.
 
 A fixed sample here; `make cpu-fuzz` runs CPU_FUZZ_COUNT of them from CPU_FUZZ_SEED.
 """
@@ -9,24 +9,38 @@ import os
 
 import numpy as np
 import pytest
-from sample import layer_geometry, random_geometry, random_kernel, random_numbers
-from test_cpu_kernels import MACHINES, check
+from kinds import check, random_elementwise, random_weight_gradient
+from sample import layer_geometry, random_geometry, random_kernel
+from test_cpu_kernels import MACHINES
 
 from convjit.backends.cpu import CpuBackend
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu import candidates
+from convjit.schedule.cpu.machine import Machine
 
-COUNT = int(os.environ.get("CPU_FUZZ_COUNT", "48"))
+COUNT = int(os.environ.get("CPU_FUZZ_COUNT", "50"))
 SEED = int(os.environ.get("CPU_FUZZ_SEED", "1"))
+KINDS = ("convolution", "convolution", "weight gradient", "convolution", "elementwise")
 
 
-def case(number: int) -> tuple[Kernel, Schedule]:
-    """Case `number` of this seed: two in three a layer as networks have them."""
+def case(number: int) -> tuple[AnyKernel, Schedule]:
+    """Case `number` of this seed: the kinds in turn."""
     rng = np.random.default_rng([SEED, number])
+    machine = MACHINES[0] if rng.random() < 0.5 else MACHINES[rng.integers(len(MACHINES))]
+    match KINDS[number % len(KINDS)]:
+        case "elementwise":
+            return random_elementwise(rng, machine)
+        case "weight gradient":
+            return random_weight_gradient(rng, machine)
+        case _:
+            return random_convolution(rng, machine)
+
+
+def random_convolution(rng: np.random.Generator, machine: Machine) -> tuple[Kernel, Schedule]:
+    """Two in three a layer as networks have them."""
     geometry = layer_geometry(rng) if rng.random() < 0.67 else random_geometry(rng)
     kernel = random_kernel(rng, str(rng.choice(["f32", "f32", "f32", "f16", "bf16"])), geometry)
-    machine = MACHINES[0] if rng.random() < 0.5 else MACHINES[rng.integers(len(MACHINES))]
     schedules = candidates(kernel.any_batch(), machine)
     return kernel, schedules[rng.integers(len(schedules))]
 
@@ -40,5 +54,4 @@ def compiled(backend: CpuBackend) -> None:
 @pytest.mark.parametrize("number", range(COUNT))
 @pytest.mark.usefixtures("guarded_memory")
 def test_candidate(backend: CpuBackend, number: int):
-    kernel, schedule = case(number)
-    check(backend, kernel, schedule, random_numbers(np.random.default_rng([SEED, number]), kernel))
+    check(backend, *case(number), seed=SEED * 1_000_000 + number)

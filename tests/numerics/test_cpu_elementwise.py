@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import reference
 from harness import from_storage, to_storage
 from reference import round_to
 from test_cpu_kernels import MACHINES
@@ -18,19 +20,15 @@ from convjit.emit.cpu import source
 from convjit.kernel import Elementwise, Epilogue, Extra, Instruction, Result
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.elementwise import schedule
+from convjit.schedule.cpu.machine import Machine
 
 Array = npt.NDArray[np.float64]
 
 SAMPLES = 32
-OPS = {
-    "arith.addf": np.add,
-    "arith.subf": np.subtract,
-    "arith.mulf": np.multiply,
-    "math.tanh": np.tanh,
-    "math.absf": np.abs,
-    "arith.negf": np.negative,
-}
-ROUNDING = {"f32": 2e-6, "f16": 1e-3, "bf16": 8e-3}
+ONE_OPERAND = ("math.tanh", "math.absf", "arith.negf")
+TWO_OPERANDS = ("arith.addf", "arith.subf", "arith.mulf")
+UNIT = 2.0**-24
+"""Half a unit in the last place of single precision, relative; functions are within 6 units."""
 
 
 def random_shape(rng: np.random.Generator) -> tuple[int, ...]:
@@ -48,17 +46,29 @@ def random_kernel(rng: np.random.Generator) -> Elementwise:
         for keep in rng.permutation(keeps)[: int(rng.integers(1, 5))]
     ]
     instructions: list[Instruction] = []
-    floats = [*range(len(operands))]
-    first = len(operands)
-    for number, operand in enumerate(operands):
-        if operand.dtype != "f32":
-            instructions.append(Instruction("arith.extf", (number,), "f32"))
-            floats[number] = first + len(instructions) - 1
+
+    def add(name: str, *read: int, attribute: str | float | None = None) -> int:
+        type_ = "i1" if name == "arith.cmpf" else "f32"
+        instructions.append(Instruction(name, tuple(map(int, read)), type_, attribute))
+        return len(operands) + len(instructions) - 1
+
+    floats = [n if o.dtype == "f32" else add("arith.extf", n) for n, o in enumerate(operands)]
+    read = list(floats)
     for _ in range(int(rng.integers(1, 9))):
-        name = str(rng.choice([*OPS]))
-        count = 1 if name in ("math.tanh", "math.absf", "arith.negf") else 2
-        instructions.append(Instruction(name, tuple(int(n) for n in rng.choice(floats, count)), "f32"))
-        floats.append(first + len(instructions) - 1)
+        x, y = rng.choice(floats, 2)
+        match str(rng.choice([*ONE_OPERAND, *TWO_OPERANDS, "third", "sigmoid", "select"])):
+            case "third":
+                floats.append(add("arith.divf", x, add("arith.constant", attribute=3.0)))
+            case "sigmoid":
+                one = add("arith.constant", attribute=1.0)
+                exponential = add("math.exp", add("arith.negf", add("math.tanh", x)))
+                floats.append(add("arith.divf", one, add("arith.addf", one, exponential)))
+            case "select":  # by what is read, which is exact
+                greater = add("arith.cmpf", *rng.choice(read, 2), attribute=str(rng.choice(["ogt", "ule", "une"])))
+                floats.append(add("arith.select", greater, x, y))
+            case name:
+                floats.append(add(name, *([x] if name in ONE_OPERAND else [x, y])))
+    first = len(operands)
     results: list[Result] = []
     values: list[int] = []
     for value in rng.choice(floats, int(rng.integers(1, 4))):
@@ -72,32 +82,61 @@ def random_kernel(rng: np.random.Generator) -> Elementwise:
     return Elementwise(shape, tuple(operands), body, tuple(results))
 
 
+def random_schedule(rng: np.random.Generator, kernel: Elementwise, machine: Machine) -> Schedule:
+    """That of the machine, or one of small units."""
+    chosen = schedule(kernel, machine)
+    if rng.random() < 0.5:
+        return chosen
+    choices = dict(chosen.choices) | {"row_block": 3, "column_block": 2 * machine.lanes}
+    return replace(chosen, choices=tuple(choices.items()))
+
+
 def work() -> list[tuple[Elementwise, Schedule]]:
-    """Machines in turn; every other kernel in small units."""
+    """Machines in turn."""
     rng = np.random.default_rng(5)
-    found: list[tuple[Elementwise, Schedule]] = []
-    for number in range(SAMPLES):
-        kernel = random_kernel(rng)
-        machine = MACHINES[number // 2 % len(MACHINES)]
-        chosen = schedule(kernel, machine)
-        if number % 2:
-            choices = dict(chosen.choices) | {"row_block": 3, "column_block": 2 * machine.lanes}
-            chosen = replace(chosen, choices=tuple(choices.items()))
-        found.append((kernel, chosen))
-    return found
+    kernels = [random_kernel(rng) for _ in range(SAMPLES)]
+    return [(k, random_schedule(rng, k, MACHINES[n // 2 % len(MACHINES)])) for n, k in enumerate(kernels)]
 
 
 def evaluated(kernel: Elementwise, operands: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """The results in double precision, and how large a sum's terms are together."""
-    values: list[Array] = list(operands)
+    """What each result is made of, in double precision: every element, before it is rounded to half.
+
+    Returns:
+        The elements, and how far from them single precision may lead, step by step.
+    """
+    values, errors = list(operands), [np.zeros(o.shape) for o in operands]
     for instruction in kernel.body.instructions:
-        read = [values[o] for o in instruction.operands]
-        values.append(OPS[instruction.op](*read) if instruction.op in OPS else read[0])
-    wholes = [np.broadcast_to(values[v], kernel.shape) for v in kernel.body.results]
-    axes = tuple(range(len(kernel.shape) - 1))
-    exact = [w.sum(axes) if r.is_sum else w for w, r in zip(wholes, kernel.results, strict=True)]
-    sizes = [np.abs(w).sum(axes) if r.is_sum else np.abs(w) for w, r in zip(wholes, kernel.results, strict=True)]
-    return exact, sizes
+        value, error = _step(
+            instruction, [values[o] for o in instruction.operands], [errors[o] for o in instruction.operands]
+        )
+        values.append(value)
+        errors.append(error)
+    return [values[r] for r in kernel.body.results], [errors[r] for r in kernel.body.results]
+
+
+def _step(instruction: Instruction, x: Sequence[Array], e: Sequence[Array]) -> tuple[Array, Array]:
+    name = instruction.op
+    if name in ("arith.extf", "arith.truncf"):
+        return x[0], e[0]
+    if name == "arith.select":
+        return np.where(*x), np.where(x[0], e[1], e[2])
+    (value,) = reference.epilogue(
+        Epilogue(("f32",) * len(x), (replace(instruction, operands=tuple(range(len(x)))),), (len(x),)), x
+    )
+    match name:
+        case "arith.addf" | "arith.subf":
+            error = e[0] + e[1]
+        case "arith.mulf":
+            error = np.abs(x[0]) * e[1] + np.abs(x[1]) * e[0] + e[0] * e[1]
+        case "arith.divf":
+            error = (e[0] + np.abs(value) * e[1]) / (np.abs(x[1]) - e[1])
+        case "math.exp":
+            error = value * np.expm1(e[0])
+        case "math.tanh" | "math.absf" | "arith.negf":
+            error = e[0]
+        case _:
+            return value, np.zeros(value.shape)
+    return value, error + 12 * UNIT * np.abs(value)
 
 
 def run(backend: CpuBackend, kernel: Elementwise, chosen: Schedule, operands: Sequence[Array]) -> list[Array]:
@@ -109,12 +148,17 @@ def run(backend: CpuBackend, kernel: Elementwise, chosen: Schedule, operands: Se
 
 
 def check(backend: CpuBackend, kernel: Elementwise, chosen: Schedule, operands: Sequence[Array]) -> None:
-    exact, sizes = evaluated(kernel, operands)
+    """Every element, rounded once, lies where single precision may lead; a sum of n terms, n roundings further."""
+    axes, length = tuple(range(len(kernel.shape) - 1)), prod(kernel.shape[:-1])
     got = run(backend, kernel, chosen, operands)
-    for g, e, size, result in zip(got, exact, sizes, kernel.results, strict=True):
-        assert g.shape == e.shape
-        bound = 4e-6 * size + ROUNDING[result.dtype] * np.abs(e) + 1e-5
-        assert np.all(np.abs(g - e) <= bound), (kernel, chosen)
+    for g, value, error, result in zip(got, *evaluated(kernel, operands), kernel.results, strict=True):
+        value, error = (np.broadcast_to(v, kernel.shape) for v in (value, error))
+        if result.is_sum:
+            error = error.sum(axes) + length * UNIT * np.abs(value).sum(axes)
+            value = value.sum(axes)
+        low, high = round_to(value - error, result.dtype), round_to(value + error, result.dtype)
+        assert g.shape == value.shape
+        assert np.all((low <= g) & (g <= high)), (kernel, chosen)
 
 
 def numbers_for(kernel: Elementwise, seed: int) -> list[Array]:

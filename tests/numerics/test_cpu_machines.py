@@ -19,18 +19,17 @@ import pytest
 import test_cpu_winograd
 import test_epilogue_ops
 from cross import CrossBackend, arm
+from kinds import check, random_elementwise, random_weight_gradient
 from sample import layer_geometry, random_geometry, random_kernel, random_numbers
-from test_cpu_kernels import check
 
 from convjit.backends.cpu import CpuBackend, runtime, toolchain
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu import candidates
 from convjit.schedule.cpu.machine import Machine
 
 COUNT = int(os.environ.get("NEON_COUNT", "12"))
-TEMPLATES = ("cpu/depthwise.c", "cpu/direct.c", "cpu/dot.c", "cpu/winograd.c")
-"""Those of convolutions; the others' tests have kernels for other CPUs, too."""
+TEMPLATES = ("depthwise", "direct", "dot", "winograd", "weight_gradient", "elementwise")
 
 LANES = {"x86-64": 4, "x86-64-v3": 8, "aarch64": 4}
 
@@ -57,14 +56,18 @@ def elsewhere(request: pytest.FixtureRequest) -> Iterator[CpuBackend]:
         yield backend
 
 
-def case(machine: Machine, number: int) -> tuple[Kernel, Schedule]:
+def case(machine: Machine, number: int) -> tuple[AnyKernel, Schedule]:
     """A layer as networks have them or any other, and one of its schedules; the templates in turn."""
     template = TEMPLATES[number % len(TEMPLATES)]
     rng = np.random.default_rng([17, number])
+    if template == "elementwise":
+        return random_elementwise(rng, machine)
+    if template == "weight_gradient":
+        return random_weight_gradient(rng, machine)
     while True:
         geometry = random_geometry(rng) if rng.random() < 0.3 else layer_geometry(rng)
         kernel = random_kernel(rng, str(rng.choice(["f32", "f32", "f16", "bf16"])), geometry)
-        schedules = [s for s in candidates(kernel.any_batch(), machine) if s.template == template]
+        schedules = [s for s in candidates(kernel.any_batch(), machine) if s.template == f"cpu/{template}.c"]
         if schedules:
             return kernel, schedules[rng.integers(len(schedules))]
 
@@ -73,11 +76,10 @@ def case(machine: Machine, number: int) -> tuple[Kernel, Schedule]:
 @pytest.mark.usefixtures("guarded_memory")
 def test_kernel(elsewhere: CpuBackend, number: int):
     kernel, schedule = case(elsewhere._toolchain.machine, number)
-    numbers = random_numbers(np.random.default_rng(number), kernel)
-    if schedule.template == "cpu/winograd.c":
-        test_cpu_winograd.check(elsewhere, kernel, schedule, numbers)
+    if isinstance(kernel, Kernel) and schedule.template == "cpu/winograd.c":
+        test_cpu_winograd.check(elsewhere, kernel, schedule, random_numbers(np.random.default_rng(number), kernel))
     else:
-        check(elsewhere, kernel, schedule, numbers)
+        check(elsewhere, kernel, schedule, number)
 
 
 @pytest.mark.usefixtures("guarded_memory")
@@ -112,7 +114,7 @@ def clang() -> list[str] | None:
 def test_clang_has_no_complaints(target: str, machine: Machine, tmp_path: Path):
     if (command := clang()) is None or ("macos" in target and command[-1] != "cc"):
         pytest.skip("no clang, or none with this system's headers; see `make neon-test`")
-    texts = {str(number): CpuBackend().source(*case(machine, number)) for number in range(4)}
+    texts = {str(number): CpuBackend().source(*case(machine, number)) for number in range(len(TEMPLATES))}
     for name, text in {**texts, "runtime": runtime.text()}.items():
         source = tmp_path / f"{name}.c"
         source.write_text(text)

@@ -1,0 +1,35 @@
+"""Kernels other than convolutions, drawn by a seed, and the check of any kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+import test_cpu_elementwise
+import test_cpu_kernels
+import test_cpu_weight_gradient
+from sample import random_numbers
+
+from convjit.backends.cpu import CpuBackend
+from convjit.kernel import AnyKernel, Elementwise, Kernel
+from convjit.schedule import Schedule
+from convjit.schedule.cpu.machine import Machine
+
+
+def random_elementwise(rng: np.random.Generator, machine: Machine) -> tuple[Elementwise, Schedule]:
+    kernel = test_cpu_elementwise.random_kernel(rng)
+    return kernel, test_cpu_elementwise.random_schedule(rng, kernel, machine)
+
+
+def random_weight_gradient(rng: np.random.Generator, machine: Machine) -> tuple[Kernel, Schedule]:
+    dtype = str(rng.choice(["f32", "f32", "f16", "bf16"]))
+    kernel = test_cpu_weight_gradient.kernel_of(test_cpu_weight_gradient.random_geometry(rng), dtype)
+    return kernel, test_cpu_weight_gradient.random_schedule(rng, kernel, machine)
+
+
+def check(backend: CpuBackend, kernel: AnyKernel, schedule: Schedule, seed: int) -> None:
+    """On random numbers, against the definition in double precision."""
+    if isinstance(kernel, Elementwise):
+        test_cpu_elementwise.check(backend, kernel, schedule, test_cpu_elementwise.numbers_for(kernel, seed))
+    elif kernel.operation == "weight_gradient":
+        test_cpu_weight_gradient.check(backend, kernel, schedule, *test_cpu_weight_gradient.numbers_of(kernel, seed))
+    else:
+        test_cpu_kernels.check(backend, kernel, schedule, random_numbers(np.random.default_rng(seed), kernel))
