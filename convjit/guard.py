@@ -6,7 +6,7 @@ import copy
 import inspect as python_inspect
 import struct
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import eq, is_
 from typing import Any
@@ -67,6 +67,10 @@ def _key(value: Any, found: Arguments) -> Any:
         return (type(value), *((k, _key(v, found)) for k, v in value.items()))
     if isinstance(value, (list, tuple)):
         return (type(value), *(_key(v, found) for v in value))
+    if isinstance(value, Iterator):
+        raise TypeError(
+            f"convjit.compile: an argument of type {type(value).__name__} can be read only once; pass a list or a tuple"
+        )
     try:
         hash(value)
     except TypeError:

@@ -10,7 +10,7 @@ import functools
 import gc
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,8 @@ def is_state(value: object) -> bool:
     """Is an argument of a call to be followed, rather than compared by value?"""
     if isinstance(value, nn.Module) or is_function(value):
         return True
+    if isinstance(value, CONTAINERS):
+        return False
     has_attributes = is_object(value) or bool(_slot_names(type(value)))
     return (has_attributes and type(value).__hash__ is object.__hash__) or holds_state(value)
 
@@ -255,6 +257,8 @@ class Walk:
                 self.follow(value, name)
             elif is_function(value):
                 self.follow(value, name)
+            elif isinstance(value, Iterator):
+                self.obstacles.append(f"it reads '{name}', an iterator, from outside; make what it gives an argument")
             elif isinstance(value, (dict, list)):
                 self._sized(value, name)
             elif is_object(value):

@@ -105,6 +105,25 @@ def test_unhashable_arguments_raise(value):
         fast(image(), value)
 
 
+@pytest.mark.parametrize(
+    "value", [iter([1.0]), map(float, [1, 2]), (n for n in (1.0, 2.0))], ids=lambda v: type(v).__name__
+)
+def test_iterators_raise(value):
+    """A capture would use them up."""
+    fast = convjit.compile(lambda x, values: [CONV(x) * v for v in values])
+    with pytest.raises(TypeError, match=rf"an argument of type {type(value).__name__} can be read only once"):
+        fast(image(), value)
+    assert next(value) == 1.0
+
+
+def test_an_iterator_outside_is_read_once_a_call():
+    scales, x = iter([1.0, 2.0, 3.0]), image()
+    fast = convjit.compile(lambda x: CONV(x) * next(scales), fallback="quiet")
+    for scale in (1.0, 2.0, 3.0):
+        assert_close(fast(x), CONV(x) * scale)
+    assert "'scales', an iterator" in reasons(fast)
+
+
 def test_keyword_arguments_in_any_order():
     def plain(x, /, a, *, b, c=3.0):
         return CONV(x) * a - b * c
