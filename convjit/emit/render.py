@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convjit.cache import artefact, content_key, find
+from convjit.sources import TEMPLATES
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from jinja2.bccache import Bucket
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-TEMPLATES = _PACKAGE / "templates" if (_PACKAGE / "templates").is_dir() else _PACKAGE.parent / "templates"
-"""The folder of templates: inside the package in a wheel, beside it in a checkout."""
 
 
 @cache
@@ -46,12 +42,9 @@ def _environment() -> Environment:
 
 
 def _key(bucket: Bucket) -> str:
-    return content_key("template", bucket.key, bucket.checksum, _jinja_version(), sys.version)
+    import jinja2
 
-
-@cache
-def _jinja_version() -> str:
-    return version("jinja2")
+    return content_key("template", bucket.key, bucket.checksum, jinja2.__version__, sys.version)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,8 +1,9 @@
 """No kernel is trusted before it has proven itself on this machine.
 
 When a program is built, each kernel that is new here is proven (`convjit.proof`). The verdict is kept on disk, by the
-kernel's text, the device, the system's build and the versions. A kernel that fails leaves a reproduction bundle and is
-never run again: the backend's next smaller schedule takes its place, and where there is none, plain MLX.
+kernel's text, the device, the system's build, the versions, and the code that proves and runs kernels. A kernel that
+fails leaves a reproduction bundle and is never run again: the backend's next smaller schedule takes its place, and
+where there is none, plain MLX.
 
 A driver may take the whole process down with it. So a file says that a proof is under way. If its process is gone, a
 user may have killed it, so the kernel is tried once more; if that process is gone, too, it is taken for the cause.
@@ -19,7 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convjit import cache, proof
+from convjit import cache, proof, sources
 from convjit.backends import Backend
 from convjit.environment import convjit_version
 from convjit.kernel import AnyKernel
@@ -94,9 +95,9 @@ def _key(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> str:
     if words not in _keys:
         shape = repr(proof.for_proof(kernel, schedule).operand_shapes)
         identity = _identity(backend, kernel, schedule)
-        _keys[words] = cache.content_key(
-            "proof", backend.name, backend.fingerprint(), convjit_version(), shape, identity
-        )
+        where = (backend.name, backend.fingerprint(), convjit_version())
+        code = sources.digest(sources.PACKAGE / "proof", sources.PACKAGE / "backends")
+        _keys[words] = cache.content_key("proof", *where, code, shape, identity)
     return _keys[words]
 
 

@@ -7,7 +7,6 @@ CONVJIT_TUNE=0    act as if nothing had ever been measured
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 from collections.abc import Generator
@@ -17,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from convjit import cache, schedule
+from convjit import cache, sources
 from convjit.backends import Backend
 from convjit.environment import convjit_version, mlx_version, os_build
 from convjit.kernel import Kernel
@@ -123,7 +122,8 @@ def ignored() -> Generator[None]:
 def find(backend: Backend, kernel: Kernel) -> Outcome | None:
     """What was measured for `kernel`, by this process or an earlier one; None if nothing was.
 
-    The key: the kernel with its batch, the backend, device, system build, versions, and the code that makes schedules.
+    The key: the kernel with its batch, the backend, device, system build, versions, and the code that makes schedules
+    and texts.
     """
     if _is_ignored.get() or is_off():
         return None
@@ -142,13 +142,8 @@ def keep(backend: Backend, kernel: Kernel, outcome: Outcome) -> None:
 
 def _key(backend: Backend, kernel: Kernel) -> str:
     where = (backend.name, backend.fingerprint(), os_build(), mlx_version(), convjit_version())
-    return cache.content_key("tuned", *where, _digest_of_schedules(), repr(kernel))
-
-
-@functools.cache
-def _digest_of_schedules() -> str:
-    """Of the code that makes and reads schedules: those of an older state may mean something else now."""
-    return cache.content_key(*(path.read_text() for path in sorted(Path(schedule.__file__).parent.rglob("*.py"))))
+    code = sources.digest(sources.PACKAGE / "schedule", sources.PACKAGE / "emit", sources.TEMPLATES)
+    return cache.content_key("tuned", *where, code, repr(kernel))
 
 
 def _write(path: Path, kernel: Kernel, outcome: Outcome) -> None:

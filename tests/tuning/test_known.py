@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from convjit import sources
 from convjit.backends import registry
 from convjit.geometry import Geometry, plain_window
 from convjit.kernel import Kernel, identity_epilogue
@@ -75,7 +76,7 @@ def test_not_used_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch)
 
 def test_schedules_of_other_code_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     known.keep(BACKEND, KERNEL, outcome(2.0, 1.0))
-    monkeypatch.setattr(known, "_digest_of_schedules", lambda: "changed")
+    monkeypatch.setattr(sources, "digest", lambda *folders: "changed")
     assert known.find(BACKEND, KERNEL) is None
 
 
