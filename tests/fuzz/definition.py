@@ -24,18 +24,34 @@ class Noise:
         eps: half the distance from 1 to the next number of the storage type.
         sign: 1 or -1, to have the same errors the other way round.
         seed: what the signs depend on.
+        every_step: is what each step behind a convolution gives stored, too?
     """
 
     eps: float
     sign: int
     seed: int
+    every_step: bool
 
     def added(self, sums: Array, magnitude: Array, terms: int) -> Array:
         """The sums of `terms` products each, whose absolute values sum up to `magnitude`, with errors."""
         error = (4 + terms**0.5) * 2.0**-23 * magnitude + 2 * self.eps * np.abs(sums)
         error = np.where(np.isfinite(error), error, 0.0)
-        signs = np.random.default_rng(self.seed).choice([-1.0, 1.0], sums.shape)
-        return sums + self.sign * signs * error
+        return sums + self._signs(sums.shape, 0) * error
+
+    def stored(self, y: mx.array, step: int) -> mx.array:
+        """What step number `step` gives, and its cotangent or tangent, as if rounded."""
+        if not self.every_step:
+            return y
+        value, other = (
+            mx.array(1 + 2 * self.eps * self._signs(y.shape, n), dtype=mx.float64) for n in (2 * step, 2 * step + 1)
+        )
+        custom = mx.custom_function(lambda y: y * value)
+        custom.vjp(lambda _y, cotangent, _output: cotangent * other)
+        custom.jvp(lambda _y, tangent: tangent * other)
+        return custom(y)
+
+    def _signs(self, shape: tuple[int, ...], step: int) -> Array:
+        return self.sign * np.random.default_rng([self.seed, step]).choice([-1.0, 1.0], shape)
 
 
 _noise: list[Noise] = []
@@ -49,6 +65,13 @@ def noisy(noise: Noise | None) -> Iterator[None]:
         yield
     finally:
         _noise.clear()
+
+
+def stored(y: mx.array, step: int) -> mx.array:
+    """What a step behind a convolution gives, with the errors of the noise that is entered."""
+    for noise in _noise:
+        y = noise.stored(y, step)
+    return y
 
 
 def convolve(x: mx.array, w: mx.array, window: Window) -> mx.array:

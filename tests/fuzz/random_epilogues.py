@@ -9,6 +9,7 @@ from math import prod
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from definition import stored
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     name: getattr(nn, name)
@@ -108,8 +109,8 @@ class Epilogue:
     ) -> list[mx.array]:
         """The results, for the sums `y` and the input `x` of the convolution, of the same layout."""
         values = [y]
-        for step in self.steps:
-            values.append(self._value(step, values, x, extras, norm))
+        for number, step in enumerate(self.steps, start=1):
+            values.append(stored(self._value(step, values, x, extras, norm), number))
         return [values[number] for number in self.results]
 
     def _value(
