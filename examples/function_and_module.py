@@ -43,7 +43,7 @@ print(stem(x).sum().item())
 stem.conv.weight = stem.conv.weight * 2
 print(stem(x).sum().item())
 
-print("== gradients are MLX's own")
+print("== gradients")
 print(mx.grad(lambda w: block(x, w, b).sum())(w).shape)
 
 print("== a function that reads numbers while it runs cannot be traced: it runs as plain MLX, and says so once")
