@@ -63,9 +63,10 @@ def compile(
 ) -> Any:
     """Compile the convolutions of a function or a module, with what surrounds them fused in.
 
-    The result is called like the original and gives the same results; gradients flow as before: under `mx.grad`
-    the CPU backend runs programs for it, under any other transformation of MLX the original runs. Each new combination of structure, shapes, dtypes, constants and module attributes
-    is captured once, as with `mx.compile`. Weights may change at any time.
+    The result is called like the original and gives the same results; gradients flow as before: under `mx.grad` the
+    CPU backend runs programs for it, under any other transformation of MLX the original runs. Each new combination of
+    structure, shapes, dtypes, constants and module attributes is captured once, as with `mx.compile`. Weights may
+    change at any time.
 
     Args:
         function: a function, a bound method, an `nn.Module` instance or an `nn.Module` class. Without it, a
