@@ -180,4 +180,5 @@ class FuseElementwisePass(ModulePass):
             separate_masks(block)
             read_maxima(block)
             shapes = shapes_of_candidates(block, _left_out(block, _prepared(function), self.without))
-            _replace(block, _beside_kernels(Clusters(block, shapes).found()), shapes)
+            if clusters := _beside_kernels(Clusters(block, shapes).found()):
+                _replace(block, clusters, shapes)

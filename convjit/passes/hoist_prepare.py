@@ -122,12 +122,12 @@ def _drop_unused_arguments(function: FuncOp, prepared: int) -> None:
     attributes = list(function.arg_attrs.data)
     attributes += [argument_attributes(n, "prepared") for n in range(prepared)]
     kept: list[DictionaryAttr] = []
-    for argument, attribute in zip(list(block.args), attributes, strict=True):
+    for argument, attribute in reversed([*zip(block.args, attributes, strict=True)]):  # erasing moves those behind
         if attribute.data["mlx.kind"] != StringAttr("input") and not argument.uses:
             block.erase_arg(argument)
         else:
             kept.append(attribute)
-    function.properties["arg_attrs"] = ArrayAttr(kept)
+    function.properties["arg_attrs"] = ArrayAttr(kept[::-1])
     function.properties["function_type"] = FunctionType.from_lists(
         [a.type for a in block.args], list(function.function_type.outputs)
     )

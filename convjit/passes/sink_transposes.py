@@ -60,9 +60,7 @@ class _Sinker:
             return
         if isinstance(op, PrimitiveOp):
             op = self._sunk(op) or op
-        if isinstance(op, GeneralOp) or (
-            _is_elementwise(op) and any(v in self.epilogues for v in op.operands)
-        ):
+        if isinstance(op, GeneralOp) or (_is_elementwise(op) and any(v in self.epilogues for v in op.operands)):
             self.epilogues.update(op.results)
         if isinstance(op, GeneralOp) or any(source_of_transpose(v)[0] in self.behind for v in op.operands):
             self.behind.update(op.results)
