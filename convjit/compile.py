@@ -25,6 +25,7 @@ from convjit.state import Walk
 from convjit.tracers import any_tracer, can_evaluate, capturing
 
 if TYPE_CHECKING:
+    from convjit.backends import QuickCall
     from convjit.entry import CallSite, Entry
 
 _MAX_SIGNATURES = 256
@@ -81,9 +82,15 @@ def compile(
             list, dict or object of arrays.
         tune: measure, at the first call of a signature, the ways to run each kernel that is new on this machine, and
             MLX's own op, and keep what is clearly the fastest, for later processes too. See `convjit.tune`.
-        accuracy: what may be traded for speed. "fast": nothing but the order of additions. "fastest": Winograd's
-            algorithms, too, on Metal: errors up to some ten times as large, in relation to the largest result, and
-            an infinity or NaN spoils its tile. "precise": never such algorithms, whatever "fast" comes to mean.
+        accuracy: what may be traded for speed, as relative to the largest result in float32. "precise": sums of
+            products as defined. "fast": on a CPU Winograd's algorithms with small tiles, where they pay: errors below
+            5e-6, infinities and NaN as defined; on Metal the same as "precise". "fastest": larger tiles, on Metal, too:
+            2.4e-6 there, and an infinity or NaN spoils a tile of up to 4x4 outputs.
+
+    Returns:
+        What `function` was: a callable with its name and attributes, or the class itself, whose instances are compiled.
+        Attributes that are set on a compiled model are set on the model; a copy or a pickle of it compiles anew. It is
+        no `nn.Module`: inside another one its parameters are not found, so compile the outermost, or the class.
 
     Example:
         >>> fast = convjit.compile(model)
@@ -91,8 +98,11 @@ def compile(
         >>> print(convjit.inspect.explain(fast))
 
     Raises:
-        TypeError: if `function` is not callable.
-        ValueError: for an unknown `fallback` or `accuracy`.
+        TypeError: if `function` is not callable; at a call, for an argument that is neither an array, a list, tuple or
+            dict of such, a module, nor hashable.
+        ValueError: for an unknown `fallback` or `accuracy`; at a call, for arguments that make no convolution.
+        CompileError: at a call with `fallback="error"`, if something has to stay plain MLX.
+        PipelineError: at a call, for a mistake in `pipeline`.
     """
     if fallback not in ("warn", "error", "quiet"):
         raise ValueError(f"fallback must be 'warn', 'error' or 'quiet', got {fallback!r}")
@@ -129,6 +139,7 @@ class Compiled:
         self._lock = threading.RLock()
         self._unsettled: set[tuple[Any, ...]] = set()
         self._last: Entry | None = None
+        self._quick: QuickCall | None = None
         self._warned = False
         if not isinstance(function, nn.Module):
             functools.update_wrapper(self, function)
@@ -168,6 +179,11 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if _disabled or capturing():
             return self._function(*args, **kwargs)
+        quick = self._quick
+        if quick is not None and not kwargs:
+            result = quick(args)
+            if result is not None:
+                return result
         arguments = read_arguments(args, kwargs)
         key = (self._options.backend or _default_backend(), arguments.key)
         if any_tracer(arguments.arrays):
@@ -183,16 +199,25 @@ class Compiled:
         if entry is None or program is None:
             return self._function(*args, **kwargs)
         try:
-            return entry.run(program, arguments.arrays)
+            result = entry.run(program, arguments.arrays)
+            self._quick = self._quick_after(entry, args, kwargs)
+            return result
         except UnknownPrimitive as e:  # a replay that only its first run can refuse; no state is written yet
             entry.give_up(str(e))
             self._report(entry)
             return self._function(*args, **kwargs)
 
+    def _quick_after(self, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> QuickCall | None:
+        """What may do the next calls. It does not look at MLX's default device."""
+        if kwargs or not (self._options.backend or _is_cpu_alone()):
+            return None
+        return entry.quick_calls.after(args)
+
     def _forget(self) -> None:
         """Compile every signature anew when it is called next."""
         with self._lock:
             self._entries.clear()
+            self._quick = None
 
     def _find(self, key: tuple[Any, ...]) -> tuple[Entry | None, bool]:
         """The entry whose state is what it was, refreshed for new weights; and whether a tracer is among those."""
@@ -296,7 +321,7 @@ class Compiled:
 
     def _report(self, entry: Entry) -> None:
         if entry.reasons and self._options.fallback == "error":
-            self._entries.clear()
+            self._forget()
             raise CompileError(f"convjit: {self._name}: " + "; ".join(entry.reasons))
         if self._options.fallback != "warn" or self._warned:
             return
@@ -338,6 +363,10 @@ def _stacklevel() -> int:
 def _gradient_key(key: tuple[Any, ...], arguments: Arguments) -> tuple[Any, ...]:
     """The key of a signature that is differentiated by those of its arrays that are tracers, and by slots."""
     return "gradient", *key, *(any_tracer([array]) for array in arguments.arrays)
+
+
+def _is_cpu_alone() -> bool:
+    return not mx.is_available(mx.Device(mx.gpu))
 
 
 def _default_backend() -> str | None:

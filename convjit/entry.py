@@ -18,9 +18,10 @@ from convjit.errors import CompileError, PipelineError, TraceError, UnsettledErr
 from convjit.guard import Arguments, Snapshot
 from convjit.lower import Lowered, lower
 from convjit.options import Options
-from convjit.program import Program, build
+from convjit.program import OnlyStretch, Program, build
 from convjit.progress import kernel_progress
 from convjit.proof import trust
+from convjit.quick import QuickCalls
 from convjit.randomness import random_state, set_random_state
 from convjit.replay import UnknownPrimitive
 from convjit.state import Walk
@@ -48,6 +49,7 @@ class Entry:
         captured, lowered: what was traced and compiled; None where the whole function runs as plain MLX.
         program: what to run; None likewise.
         is_doubtful: did the function raise an error in the capture? Most likely it is the user's own.
+        quick_calls: what does calls like the ones before.
         is_unsettled: does the function change the structure of its state? After a first call, it often does no more.
     """
 
@@ -60,6 +62,7 @@ class Entry:
         self.backend: Backend | None = None
         self.program: Program | None = None
         self.is_doubtful = self.is_unsettled = False
+        self.quick_calls = QuickCalls(self)
         self._bound = Bound([], [])
         self._lock = threading.Lock()
 
@@ -157,6 +160,12 @@ class Entry:
         """What `program` computes from these and the slots' arrays."""
         slots, prepared = self._bound
         return program.run([*inputs, *slots, *program.constants], prepared)
+
+    def only_stretch(self, num_inputs: int) -> OnlyStretch | None:
+        """If the program is one stretch: that. Arrays of a call are given by their numbers."""
+        slots, prepared = self._bound
+        program = self.program
+        return program and program.only_stretch([*range(num_inputs), *slots, *program.constants], prepared)
 
     def delivered(self, results: list[mx.array]) -> Any:
         """The result of the user's function, from all results of its program; the others go where they belong."""

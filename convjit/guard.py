@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import inspect as python_inspect
 import struct
-import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import eq, is_
+from operator import eq
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.state import Slot, Walk, is_function, is_state, unwrap
-from convjit.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, Words, data_pointer, descriptor
+from convjit.watch import Binding, Watch, Watched
+from convjit.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, data_pointer, descriptor
 
 # --- arguments -----------------------------------------------------------------------------------------------
 
@@ -139,14 +139,14 @@ class Snapshot:
         self._held: list[mx.array] = []
         self._items = walk.items
         self._sizes = walk.sizes
-        self._sets, self._elements = [s for s, _ in walk.sets], [elements for _, elements in walk.sets]
-        self._names = walk.names
+        self._sets = walk.sets
+        self._bindings = [Binding(*name) for name in walk.names]
         self._captured = [(copy.copy(a), a) for _, a in walk.captured]
         containers = {id(c): c for c in (*(s.container for s in self.slots), *(c for c, _, _ in walk.items))}
         self._dicts = [c for c in containers.values() if isinstance(c, dict)]
         self._lists = [(c, list(c)) for c in containers.values() if isinstance(c, list)]
         self._only_sized = [(c, n) for c, n in walk.sizes if id(c) not in containers]
-        self._words: Words | None = None
+        self.watch: Watch | None = None
         self.hold([s.get() for s in self.slots], self.copies())
 
     def copies(self) -> list[mx.array]:
@@ -160,10 +160,11 @@ class Snapshot:
         if not self.is_quick:
             return
         frozen, captured = [a for a, _ in self._captured], [a for _, a in self._captured]
-        words = Words([*arrays, *captured], [*held, *frozen], self._dicts)
+        watched = Watched(self._lists, self._only_sized, self._sets, self._bindings)
+        watch = Watch([*arrays, *captured], [*held, *frozen], self._dicts, watched)
         # Only now: had a slot changed before the versions of the dicts were read, nobody would ever see it.
         current = all(s.get() is a for s, a in zip(self.slots, arrays, strict=True)) and self.same_structure()
-        self._words = words if current else None
+        self.watch = watch if current else None
 
     @property
     def is_quick(self) -> bool:
@@ -172,23 +173,16 @@ class Snapshot:
 
     def unchanged(self) -> bool:
         """Is everything what it was? A quick yes for most calls; after a no, the other methods tell what changed."""
-        return (
-            self._words is not None
-            and self._words.unchanged()
-            and all(len(c) == len(old) and all(map(is_, c, old)) for c, old in self._lists)
-            and all(len(c) == n for c, n in self._only_sized)
-            and all(map(eq, self._sets, self._elements))
-            and all(_bound(holder, name) is value for holder, name, value in self._names)
-        )
+        return self.watch is not None and self.watch.unchanged()
 
     def same_structure(self) -> bool:
         """Are all containers, attributes and bindings what they were?"""
         try:
             return (
                 all(len(c) == n for c, n in self._sizes)
-                and all(map(eq, self._sets, self._elements))
+                and all(eq(s, elements) for s, elements in self._sets)
                 and all(c[k] is old or _same_constant(c[k], old) for c, k, old in self._items)
-                and all(_bound(holder, name) is value for holder, name, value in self._names if not _is_array(value))
+                and all(b.current() is b.value for b in self._bindings if not _is_array(b.value))
             )
         except (KeyError, IndexError):
             return False
@@ -208,9 +202,9 @@ class Snapshot:
     def changed_captured(self) -> list[mx.array]:
         """Bare captured arrays that are not what they were: they stay frozen, but a tracer among them matters."""
         changed = [array for frozen, array in self._captured if descriptor(array) != descriptor(frozen)]
-        for holder, name, old in self._names:
-            new = _bound(holder, name)
-            if _is_array(old) and new is not old and isinstance(new, mx.array):
+        for binding in self._bindings:
+            new = binding.current()
+            if _is_array(binding.value) and new is not binding.value and isinstance(new, mx.array):
                 changed.append(new)
         return changed
 
@@ -226,12 +220,3 @@ def _same_constant(new: Any, old: Any) -> bool:
 
 def _is_array(value: object) -> bool:
     return isinstance(value, mx.array)
-
-
-def _bound(holder: Any, name: str) -> object:
-    if isinstance(holder, types.CellType):
-        try:
-            return holder.cell_contents
-        except ValueError:
-            return None
-    return holder.get(name)

@@ -78,6 +78,13 @@ def _check_replay(results: Sequence[mx.array], expected: Sequence[tuple[tuple[in
             )
 
 
+class OnlyStretch(NamedTuple):
+    """The step that is all of a function, and its inputs; a number stands for an array that is not known yet."""
+
+    run: Run
+    inputs: list[mx.array | int]
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A captured function: `prepare` runs once a version of the weights, `forward` at every call.
@@ -102,9 +109,20 @@ class Program:
 
     def run(self, traced: Sequence[mx.array], prepared: Sequence[mx.array]) -> list[mx.array]:
         """Returns the outputs for the traced arguments (inputs, slots, constants, in that order)."""
-        return self.forward(
-            [prepared[a.index] if a.kind == "prepared" else traced[a.index] for a in self.forward.arguments]
-        )
+        return self.forward(self._arguments(traced, prepared))
+
+    def only_stretch(self, traced: Sequence[mx.array | int], prepared: Sequence[mx.array]) -> OnlyStretch | None:
+        """What runs, if all that runs is one step whose results are the outputs; numbers stand for arguments not yet
+        known."""
+        forward = self.forward
+        if len(forward.steps) != 1 or forward.results != list(forward.steps[0].outputs):
+            return None
+        values = forward.initial.copy()
+        values[: len(forward.arguments)] = self._arguments(traced, prepared)
+        return OnlyStretch(forward.steps[0].run, [values[n] for n in forward.steps[0].inputs])
+
+    def _arguments(self, traced: Sequence[Any], prepared: Sequence[mx.array]) -> list[Any]:
+        return [prepared[a.index] if a.kind == "prepared" else traced[a.index] for a in self.forward.arguments]
 
 
 def build(module: ModuleOp, backend: Backend, constants: list[mx.array], kernels: dict[KernelOp, AnyKernel]) -> Program:

@@ -1,4 +1,4 @@
-"""Words of memory that tell whether an array or a dict changed, many of them compared at once.
+"""Words of memory that tell whether an array or a dict changed.
 
 A nanobind `mx.array` object keeps a pointer to its descriptor, which changes whenever its contents are replaced. A
 CPython dict counts its modifications (PEP 509; gone in Python 3.14). Neither is documented for us, so each is put to
@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import copy
 import ctypes
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
 
-_AFTER_HEADER = 24
+AFTER_HEADER = 24
 """Where either word lies: an object's header takes 16 bytes, and one other word comes first."""
 
 
-def _word(value: Any) -> int:
-    return ctypes.c_uint64.from_address(id(value) + _AFTER_HEADER).value
+def word(value: Any) -> int:
+    """The word of an array or a dict."""
+    return ctypes.c_uint64.from_address(id(value) + AFTER_HEADER).value
 
 
 def _descriptors_work() -> bool:
     a, other = mx.array([1.0, 2.0]), mx.array([1.0, 2.0])
     held = copy.copy(a)
-    before = _word(a)
-    if before != _word(held) or before == _word(other):
+    before = word(a)
+    if before != word(held) or before == word(other):
         return False
     a[0] = 3.0
-    return _word(a) != before and _word(held) == before
+    return word(a) != before and word(held) == before
 
 
 class _Attributes:
@@ -48,19 +48,19 @@ def _versions_work() -> bool:
     attributes = vars(owner)
     for number in range(1, 200):  # often, because CPython specialises code that runs often
         for mapping in (plain, module, attributes):
-            seen = {_word(mapping)}
+            seen = {word(mapping)}
             mapping["a"] = number
-            seen.add(_word(mapping))
+            seen.add(word(mapping))
             mapping.update(a=-number)
-            seen.add(_word(mapping))
+            seen.add(word(mapping))
             mapping["b"] = mapping.pop("b")
-            seen.add(_word(mapping))
-            unread = _word(mapping)
-            if len(seen) != 4 or (mapping["a"], len(mapping), _word(mapping)) != (-number, 2, unread):
+            seen.add(word(mapping))
+            unread = word(mapping)
+            if len(seen) != 4 or (mapping["a"], len(mapping), word(mapping)) != (-number, 2, unread):
                 return False
-        before = _word(attributes)
+        before = word(attributes)
         owner.a = number  # pyright: ignore[reportAttributeAccessIssue]
-        if _word(attributes) == before:
+        if word(attributes) == before:
             return False
     return True
 
@@ -82,39 +82,4 @@ def descriptor(array: mx.array) -> int:
 
     Where descriptors cannot be read it is the address of the data, which evaluates the array.
     """
-    return _word(array) if HAVE_DESCRIPTORS else data_pointer(array)
-
-
-Compare = Callable[[Any, Any, int], int]
-
-
-def _same(addresses: Sequence[int], expected: Sequence[int], count: int) -> bool:
-    return [ctypes.c_uint64.from_address(a).value for a in addresses] == list(expected)
-
-
-_compare: Compare = _same
-
-
-def compare_by(function: Compare) -> None:
-    """Use a C function from now on: (addresses, expected words, their number) -> are all words as expected?"""
-    global _compare
-    _compare = function
-
-
-class Words:
-    """The words of some arrays and dicts, to be compared with what they were. Its user keeps the objects alive.
-
-    Args:
-        arrays: arrays; as their words are expected those of `held`.
-        held: copies of the arrays that nobody else has.
-        dicts: dicts, as they are now.
-    """
-
-    def __init__(self, arrays: Sequence[mx.array], held: Sequence[mx.array], dicts: Sequence[dict[Any, Any]]):
-        objects = (*arrays, *dicts)
-        self._addresses = (ctypes.c_uint64 * len(objects))(*(id(o) + _AFTER_HEADER for o in objects))
-        self._expected = (ctypes.c_uint64 * len(objects))(*map(_word, (*held, *dicts)))
-        self._count = len(objects)
-
-    def unchanged(self) -> bool:
-        return bool(_compare(self._addresses, self._expected, self._count))
+    return word(array) if HAVE_DESCRIPTORS else data_pointer(array)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import mlx.core as mx
 
 from convjit.geometry import Window
 from convjit.kernel import AnyKernel, Kernel
 from convjit.schedule import Schedule
+from convjit.watch import Watch
 
 MLX_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 """The storage types of kernels, as MLX's."""
@@ -43,6 +44,37 @@ class Stretch:
 
 Runner = Callable[[Sequence[mx.array]], list[mx.array]]
 """Runs a stretch: its input arrays in, its output arrays out. Neither keeps nor changes its inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Of which calls a quick one is to give the result.
+
+    Attributes:
+        watch: everything that they depend on besides their arguments; it must be unchanged.
+        arguments: an array stands for all of its shape and dtype, anything else for itself.
+    """
+
+    watch: Watch
+    arguments: tuple[Any, ...]
+
+
+QuickCall = Callable[[tuple[Any, ...]], mx.array | None]
+"""Takes the arguments of a call, and gives its result; None if it cannot tell, and nothing has happened."""
+
+
+@runtime_checkable
+class HasQuickCall(Protocol):
+    """A runner that can do all of a call by itself, if the program is nothing but its stretch."""
+
+    def quick_call(self, expected: Expected, inputs: Sequence[int | mx.array]) -> QuickCall | None:
+        """The quick call, or None where there cannot be one.
+
+        Args:
+            expected: the calls.
+            inputs: of the stretch: arrays that stay while the watch is unchanged, or numbers among the array arguments.
+        """
+        ...
 
 
 class BackendError(RuntimeError):

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from convjit.backends.cpu import CpuBackend, memory, recycled, use_counts
+from convjit.backends.cpu import CpuBackend, descriptors, memory, recycled
 from convjit.backends.cpu.recycled import Recycler
 
 SHAPE = (3, 40, 50)
 
-pytestmark = pytest.mark.skipif(use_counts._data_offset() is None, reason="needs MLX's counts of owners")
+pytestmark = pytest.mark.skipif(descriptors.layout() is None, reason="needs MLX's counts of owners")
 
 HOLDERS: dict[str, Callable[[mx.array], Any]] = {
     "the array": lambda a: a,
@@ -40,7 +40,7 @@ def evaluated(array: mx.array) -> mx.array:
 
 
 def recycler(backend: CpuBackend, dtype: str = "f32") -> Recycler:
-    return Recycler(SHAPE, dtype, backend._runtime.one_owner)
+    return Recycler(SHAPE, dtype, backend._runtime.quick)
 
 
 def filled(results: Recycler, value: float) -> mx.array:

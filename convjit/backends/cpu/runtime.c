@@ -245,19 +245,3 @@ int cj_run(const cj_step *steps, int num_steps, char *const *arrays, long result
     leave_pool(granted);
     return own == NULL;
 }
-
-/* Are these words of memory what they were? Python asks it about the weights and modules of a program at every call;
- * loads that do not wait for each other find out much faster than a loop in Python. */
-int cj_same_words(const uint64_t *const *addresses, const uint64_t *expected, int count)
-{
-    uint64_t difference = 0;
-    for (int i = 0; i < count; i++)
-        difference |= *addresses[i] ^ expected[i];
-    return difference == 0;
-}
-
-/* Has an array one owner, and its data? If so, what others have done with it is done. */
-int cj_one_owner(const int *of_descriptor, const int *of_data)
-{
-    return __atomic_load_n(of_descriptor, __ATOMIC_ACQUIRE) == 1 && __atomic_load_n(of_data, __ATOMIC_ACQUIRE) == 1;
-}

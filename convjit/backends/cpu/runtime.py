@@ -6,8 +6,8 @@ import ctypes
 import re
 from pathlib import Path
 
-from convjit import words
 from convjit.backends.cpu.cpus import threads
+from convjit.backends.cpu.quick import Quick
 from convjit.backends.cpu.toolchain import Toolchain
 from convjit.emit.render import TEMPLATES
 
@@ -79,11 +79,7 @@ class Runtime:
         self.pack = library.cj_pack
         self.pack.argtypes = [ctypes.POINTER(PackingOrder), ctypes.c_int]
         self.pack.restype = None
-        self.one_owner = library.cj_one_owner
-        self.one_owner.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        same_words = ctypes.PyDLL(path).cj_same_words  # keeps the interpreter's lock: it reads Python's own objects
-        same_words.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
-        words.compare_by(same_words)
+        self.quick = Quick(toolchain, library.cj_run)
 
 
 def text() -> str:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from convjit.backends import Call, Stretch
+from convjit.backends import Call, Expected, QuickCall, Stretch
 from convjit.backends.cpu.memory import borrow
+from convjit.backends.cpu.quick import Run
 from convjit.backends.cpu.recycled import Recycler
 from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
@@ -67,7 +68,7 @@ class StretchRunner:
         self._made = list(dict.fromkeys(v for v in stretch.outputs if v >= stretch.num_inputs))
         results = {v: (call.kernel, n) for call in stretch.calls for n, v in enumerate(call.results)}
         self._allocators = [
-            Recycler(kernel.result_shapes[n], kernel.result_dtypes[n], runtime.one_owner)
+            Recycler(kernel.result_shapes[n], kernel.result_dtypes[n], runtime.quick)
             for kernel, n in (results[value] for value in self._made)
         ]
         self._poisoned = stretch.poisoned
@@ -110,6 +111,29 @@ class StretchRunner:
             raise MemoryError(f"no memory for the {self._result_bytes} bytes of intermediate results of a stretch")
         values = {value: finished() for value, (_, finished) in zip(self._made, made, strict=True)}
         return [values[v] if v in values else inputs[v] for v in self._outputs]
+
+    def quick_call(self, expected: Expected, inputs: Sequence[int | mx.array]) -> QuickCall | None:
+        if self._poisoned or self._outputs != tuple(self._made) or len(self._made) != 1:
+            return None
+        table = (ctypes.c_void_p * (self._num_inputs + 1))()
+        examples = [a for a in expected.arguments if isinstance(a, mx.array)]
+        places = [-1] * len(examples)
+        held: list[object] = []
+        for number, given in enumerate(inputs):
+            if isinstance(given, mx.array):
+                table[number], holder = self._borrow(number, given)
+                held.append(holder)
+            elif places[given] >= 0 or self._input_bytes[number] not in (None, examples[given].nbytes):
+                return None
+            else:
+                places[given] = number
+        (recycler,) = self._allocators
+        run = Run(
+            *(self._steps, self._threads, self._result_bytes),
+            *(table, recycler.results, self._num_inputs),
+            held=(self, *held),
+        )
+        return self._runtime.quick.call(expected, run, places)
 
     def _borrow(self, number: int, array: mx.array) -> tuple[int, object]:
         size = self._input_bytes[number]
