@@ -38,7 +38,7 @@ from convjit.backends.metal import MetalBackend
 from convjit.backends.simulator import SimulatorBackend
 from convjit.environment import environment, macos_version
 from convjit.kernel import DTYPES, Kernel
-from convjit.proof import bundle
+from convjit.proof import bundle, check
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates
 from convjit.schedule.metal.chip import this_chip
@@ -124,10 +124,10 @@ def _proven(backend: MetalBackend, kernel: Kernel, schedule: Schedule) -> proof.
     verdict = proof.prove(small, schedule, proof.runner(backend, small, schedule))
     if not verdict.is_right or not isinstance(backend, SimulatorBackend):
         return verdict
-    x, weight, *extras = proof.inputs(small, np.random.default_rng(proof.SEED))
+    x, weight, *extras = check.inputs(small, np.random.default_rng(proof.SEED))
     packed = backend.pack(small.geometry.window, schedule, weight)
-    findings = backend.examine(small, schedule, [x, packed, *extras]).findings
-    return proof.Verdict(error="; ".join(map(str, findings))) if findings else verdict
+    findings = backend.examine(backend.dispatches(small, schedule), [x, packed, *extras]).findings
+    return proof.Verdict(error="; ".join(findings)) if findings else verdict
 
 
 def _bundle(
@@ -149,7 +149,7 @@ def _seconds(backend: MetalBackend, kernel: Kernel, schedules: Sequence[Schedule
 
     The first way of a race is timed to the end even if it is hopelessly slow, so each of MLX's has a race of its own.
     """
-    x, weight, *extras = proof.inputs(kernel, np.random.default_rng(proof.SEED))
+    x, weight, *extras = check.inputs(kernel, np.random.default_rng(proof.SEED))
     mlx = mlx_of(kernel)
     compiled = mx.compile(lambda *arrays: mlx(arrays))
     ours: dict[str, stopwatch.Run] = {}

@@ -188,9 +188,9 @@ def test_logarithms_and_roots_read_what_is_positive():
     ],
 )
 def test_two_units_and_the_remainder_are_enough(kernel: Elementwise, shape: tuple[int, ...]):
-    small = elementwise.for_proof(kernel, UNITS)
+    small = proof.of_few_rows(kernel, UNITS)
     assert small.shape == shape and small.any_batch() == kernel.any_batch()
-    assert small == elementwise.for_proof(small, UNITS)
+    assert small == proof.of_few_rows(small, UNITS)
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -11,11 +11,10 @@ import pytest
 from benchmarks import metal_proof
 from benchmarks.kernels import EPILOGUES, kernel_of, mlx_of
 from benchmarks.metal_report import Record, markdown
-from convjit import proof
 from convjit.backends import registry
 from convjit.environment import environment
 from convjit.geometry import Geometry, Window
-from convjit.proof import oracle
+from convjit.proof import check, oracle
 from convjit.schedule.metal.chip import CHIPS
 from tests.metal_faults import ProvingBackend
 
@@ -111,7 +110,7 @@ def test_an_unknown_problem(capsys):
 @pytest.mark.parametrize("epilogue", EPILOGUES)
 def test_the_kernels_do_what_the_mlx_ops_do(dtype, epilogue):
     kernel = kernel_of(GEOMETRY, dtype, epilogue)
-    arrays = proof.inputs(kernel, np.random.default_rng(0))
+    arrays = check.inputs(kernel, np.random.default_rng(0))
     (y,) = mlx_of(kernel)(arrays)
     everywhere = tuple(axis.ravel() for axis in np.indices(GEOMETRY.out_shape))
     (bounds,) = oracle.bounds(kernel, [oracle.stored(a) for a in arrays], everywhere)

@@ -9,23 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import ceil, gcd, prod
 
 import mlx.core as mx
-import numpy as np
 
-from convjit.backends import MLX_DTYPES, Backend, Call, Stretch
+from convjit.backends import Backend, Call, Stretch
 from convjit.kernel import AnyKernel, Elementwise, Kernel
-from convjit.proof import elementwise, oracle
-from convjit.proof.oracle import Bounds, Outputs, Stored
-from convjit.proof.samples import samples, suspects
 from convjit.schedule import Schedule
-from convjit.schedule.metal.winograd import TEMPLATE as WINOGRAD
 
 SEED = 0
-_SHOWN = 16
-"""Wrong outputs that a verdict lists, of each result."""
-_OUT_OF_MEMORY = ("malloc", "out of memory", "insufficient memory")
 
 Run = Callable[[Sequence[mx.array]], Sequence[mx.array]]
 """A kernel: input, weight (O, *kernel, C / groups) and extras, or what elementwise ops read -> its results."""
@@ -92,66 +84,9 @@ def _begin(text: str) -> str:
 
 def prove(kernel: AnyKernel, schedule: Schedule, run: Run, seed: int = SEED) -> Verdict:
     """Run a kernel once and look at sampled outputs."""
-    generator = np.random.default_rng(seed)
-    arrays = inputs(kernel, generator)
-    try:
-        results = [oracle.stored(r) for r in run(arrays)]
-    except Exception as e:
-        text = f"{type(e).__name__}: {e}"
-        out_of_memory = isinstance(e, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY)
-        return Verdict(error=text, is_lasting=not out_of_memory)
-    shapes = tuple(r.shape for r in results)
-    if shapes != kernel.result_shapes:
-        return Verdict(error=f"results have shapes {[*shapes]} instead of {[*kernel.result_shapes]}")
-    read = [oracle.stored(a) for a in arrays]
-    if isinstance(kernel, Elementwise):
-        checks = elementwise.checks(kernel, schedule, read, results, generator)
-    else:
-        checks = _checks(kernel, schedule, read, results, generator)
-    checked, wrong, deviation, examples = 0, 0, 0.0, list[WrongOutput]()
-    for number, (result, (outputs, bounds)) in enumerate(zip(results, checks, strict=True)):
-        actual = oracle.pick(result, outputs)
-        deviation = max(deviation, bounds.deviation(actual))
-        found = np.flatnonzero(bounds.wrong(actual))
-        checked += len(actual)
-        wrong += len(found)
-        for i in found[:_SHOWN]:
-            index = tuple(int(axis[i]) for axis in outputs)
-            examples.append(WrongOutput(number, index, float(actual[i]), float(bounds.low[i]), float(bounds.high[i])))
-    return Verdict("", checked, wrong, tuple(examples), deviation)
+    from convjit.proof.check import check  # with NumPy, which processes without a new kernel can do without
 
-
-def _checks(
-    kernel: Kernel,
-    schedule: Schedule,
-    arrays: Sequence[Stored],
-    results: Sequence[Stored],
-    generator: np.random.Generator,
-) -> list[tuple[Outputs, Bounds]]:
-    """For each result, where to look, everywhere at the same outputs, and what must be there."""
-    chosen = samples(kernel, schedule, generator)
-    more = [np.unravel_index(suspects(r), r.shape) for r in results]
-    outputs = tuple(np.concatenate(axis) for axis in zip(chosen, *more, strict=True))
-    products = kernel.dtype if schedule.template == WINOGRAD else "f32"
-    return [(outputs, bounds) for bounds in oracle.bounds(kernel, arrays, outputs, products)]
-
-
-def inputs(kernel: AnyKernel, generator: np.random.Generator) -> list[mx.array]:
-    """Random operands, see `Kernel.operand_shapes`, and extras, so that results are about as large as 1."""
-    if isinstance(kernel, Elementwise):
-        return elementwise.inputs(kernel, generator)
-    first, second = kernel.operand_shapes
-    x = _around_zero(generator, first)
-    w = _around_zero(generator, second) / np.float32(kernel.terms**0.5)
-    # Positive, so that no logarithm, root or quotient of theirs is NaN.
-    extras = [generator.uniform(0.25, 1.75, e.shape).astype(np.float32) for e in kernel.extras]
-    dtypes = [kernel.dtype, kernel.dtype, *(e.dtype for e in kernel.extras)]
-    return [mx.array(a).astype(MLX_DTYPES[d]) for a, d in zip([x, w, *extras], dtypes, strict=True)]
-
-
-def _around_zero(generator: np.random.Generator, shape: tuple[int, ...]) -> Stored:
-    """Uniform, of unit variance."""
-    return (generator.random(shape, np.float32) - np.float32(0.5)) * np.float32(12**0.5)
+    return check(kernel, schedule, run, seed)
 
 
 def runner(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> Run:
@@ -176,7 +111,7 @@ def runner(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> Run:
 def for_proof(kernel: AnyKernel, schedule: Schedule) -> AnyKernel:
     """The same kernel for as few images or rows as show every way it treats them."""
     if isinstance(kernel, Elementwise):
-        return elementwise.for_proof(kernel, schedule)
+        return of_few_rows(kernel, schedule)
     return of_few_images(kernel, schedule)
 
 
@@ -189,3 +124,22 @@ def of_few_images(kernel: Kernel, schedule: Schedule) -> Kernel:
     batch = min(kernel.geometry.batch, tile + 1)
     extras = tuple(replace(e, shape=(min(e.shape[0], batch), *e.shape[1:])) for e in kernel.extras)
     return replace(kernel, geometry=replace(kernel.geometry, batch=batch), extras=extras)
+
+
+def of_few_rows(kernel: Elementwise, schedule: Schedule) -> Elementwise:
+    """The same kernel, collapsed, for two units and a remainder as it has it: all ways in which it treats elements."""
+    same = kernel.collapsed()
+    if len(same.shape) == 1:
+        unit, inner = schedule.number("column_block"), 1
+    else:
+        unit, inner = schedule.number("row_block"), prod(same.shape[1:-1])
+    period = unit // gcd(unit, inner)
+    extent = period * ceil(2 * unit / (inner * period)) + same.shape[0] % period
+    extent = min(same.shape[0], max(2, extent))
+    shape = (extent, *same.shape[1:])
+    return replace(
+        same,
+        shape=shape,
+        operands=tuple(replace(o, shape=(min(o.shape[0], extent), *o.shape[1:])) for o in same.operands),
+        results=tuple(replace(r, shape=shape[-1:] if r.is_sum else shape) for r in same.results),
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil, gcd, prod
+from math import ceil, prod
 
 import mlx.core as mx
 import numpy as np
@@ -32,25 +32,6 @@ _TRIED = 256
 
 _MOST_TERMS = 1 << 16
 """Of all sums together that are looked at, if these are more than the first and the last channel; and in memory."""
-
-
-def for_proof(kernel: Elementwise, schedule: Schedule) -> Elementwise:
-    """The same kernel, collapsed, for two units and a remainder as it has it: all ways in which it treats elements."""
-    same = kernel.collapsed()
-    if len(same.shape) == 1:
-        unit, inner = schedule.number("column_block"), 1
-    else:
-        unit, inner = schedule.number("row_block"), prod(same.shape[1:-1])
-    period = unit // gcd(unit, inner)
-    extent = period * ceil(2 * unit / (inner * period)) + same.shape[0] % period
-    extent = min(same.shape[0], max(2, extent))
-    shape = (extent, *same.shape[1:])
-    return replace(
-        same,
-        shape=shape,
-        operands=tuple(replace(o, shape=(min(o.shape[0], extent), *o.shape[1:])) for o in same.operands),
-        results=tuple(replace(r, shape=shape[-1:] if r.is_sum else shape) for r in same.results),
-    )
 
 
 def inputs(kernel: Elementwise, generator: np.random.Generator) -> list[mx.array]:

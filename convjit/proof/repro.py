@@ -15,10 +15,11 @@ import numpy as np
 from convjit import proof, simulator
 from convjit.backends import Backend, registry
 from convjit.backends.metal import MetalBackend, at_least_1d, launcher
+from convjit.backends.simulator import SimulatorBackend
 from convjit.emit.metal.dispatch import Dispatch
 from convjit.environment import convjit_version
 from convjit.kernel import Kernel
-from convjit.proof import Run, Verdict
+from convjit.proof import Run, Verdict, check
 from convjit.proof.bundle import Bundle
 
 _SHOWN = 8
@@ -85,7 +86,7 @@ def replay(bundle: Bundle) -> Replay:
     if not bundle.dispatches or not isinstance(backend, MetalBackend):
         return _replay_source(bundle, backend)
     verdict = _prove(bundle, _run_dispatches(bundle, backend, bundle.dispatches))
-    findings = () if backend.name == "metal" else tuple(_findings(bundle, backend))
+    findings = _findings(bundle, backend) if isinstance(backend, SimulatorBackend) else ()
     try:
         ours = backend.dispatches(bundle.kernel, bundle.schedule)
     except Exception as e:
@@ -129,19 +130,13 @@ def _packed(bundle: Bundle, backend: MetalBackend, arrays: Sequence[mx.array]) -
     return [at_least_1d(a) for a in (x, packed, *extras)]
 
 
-def _findings(bundle: Bundle, backend: MetalBackend) -> Iterator[str]:
+def _findings(bundle: Bundle, backend: SimulatorBackend) -> tuple[str, ...]:
     """What the simulator's checks have to say about the bundle's dispatches."""
-    arrays = _packed(bundle, backend, proof.inputs(bundle.kernel, np.random.default_rng(bundle.seed)))
-    launch = launcher(bundle.dispatches)
-    trace = simulator.capture(lambda *a: launch(a), *arrays)
-    for one in trace.launches:
-        for stage, check in (("lint", simulator.lint), ("type check", simulator.type_check)):
-            for finding in check(one.text):
-                yield f"{stage}: {one.name}: {finding}"
+    arrays = _packed(bundle, backend, check.inputs(bundle.kernel, np.random.default_rng(bundle.seed)))
     try:
-        simulator.run(lambda *a: launch(a), *arrays, check=True)
+        return backend.examine(bundle.dispatches, arrays).findings
     except Exception as e:
-        yield f"checker: {type(e).__name__}: {e}"
+        return (f"checker: {type(e).__name__}: {e}",)
 
 
 def _in_words(verdict: Verdict) -> str:

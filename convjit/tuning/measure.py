@@ -11,7 +11,7 @@ import numpy as np
 from convjit import proof
 from convjit.backends import Backend, BackendError, Call, Stretch
 from convjit.kernel import Kernel
-from convjit.proof import trust
+from convjit.proof import check, trust
 from convjit.schedule import Schedule
 from convjit.tuning import plain, stopwatch
 from convjit.tuning.known import Outcome, Timing
@@ -27,7 +27,7 @@ def measure(backend: Backend, layer: str, kernel: Kernel) -> Outcome | None:
 
     What is timed has been compiled, has proven itself, and has run before.
     """
-    x, weight, *extras = proof.inputs(kernel, np.random.default_rng(proof.SEED))
+    x, weight, *extras = check.inputs(kernel, np.random.default_rng(proof.SEED))
     ways: dict[Schedule | None, stopwatch.Run] = {}
     for schedule in _right(backend, layer, kernel):
         packed = backend.pack(kernel.geometry.window, schedule, weight)

@@ -10,6 +10,7 @@ import pytest
 import convjit
 from convjit import proof
 from convjit.backends import registry
+from convjit.proof import check
 from convjit.tuning import plain
 from examples.models import SMALL, ready
 
@@ -35,7 +36,7 @@ def test_as_the_kernel(name: str, dtype: mx.Dtype) -> None:
         fast(mx.zeros(shape, dtype))
     backend = registry.get("cpu")
     for _, kernel, schedule in convjit.inspect.kernels(fast):
-        arrays = proof.inputs(kernel, np.random.default_rng(1))
+        arrays = check.inputs(kernel, np.random.default_rng(1))
         ours = proof.runner(backend, kernel, schedule)(arrays)
         for y, theirs in zip(ours, plain.function(kernel)(arrays), strict=True):
             assert y.dtype == theirs.dtype

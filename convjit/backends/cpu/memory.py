@@ -8,7 +8,6 @@ from collections.abc import Callable
 from math import prod
 
 import mlx.core as mx
-import numpy as np
 
 from convjit.backends import MLX_DTYPES
 from convjit.kernel import DTYPES
@@ -19,12 +18,6 @@ _SMALL_BYTES = 1 << 20
 _LINE = 64
 """Bytes of a line of the cache. MLX's arrays begin anywhere in one: where each store touches two lines, kernels take up
 to 1.6 times as long."""
-
-_NUMPY_DTYPES = {
-    "f32": np.float32,
-    "f16": np.float16,
-    "bf16": np.uint16,
-}  # NumPy lacks bf16: its bits travel as integers
 
 
 def borrow(array: mx.array) -> tuple[int, object]:
@@ -78,7 +71,17 @@ def aligned_array(shape: tuple[int, ...], dtype: str) -> mx.array:
 
 
 def _copied(shape: tuple[int, ...], dtype: str) -> Allocation:
-    buffer = np.empty(shape, _NUMPY_DTYPES[dtype])
+    if dtype != "f32":
+        return _copied_half(shape, dtype)
+    buffer = (ctypes.c_float * prod(shape))()
+    view = memoryview(buffer).cast("B").cast("f", shape)
+    return ctypes.addressof(buffer), lambda: mx.array(view)  # pyright: ignore[reportArgumentType]  not in MLX's stubs
+
+
+def _copied_half(shape: tuple[int, ...], dtype: str) -> Allocation:
+    import numpy as np  # not at start-up: it takes longer than all other imports of a backend
+
+    buffer = np.empty(shape, np.float16 if dtype == "f16" else np.uint16)  # NumPy lacks bf16: its bits are integers
 
     def finished() -> mx.array:
         array = mx.asarray(buffer)
