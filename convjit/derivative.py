@@ -136,7 +136,7 @@ class Derivative:
 
         def used_results(*values: mx.array) -> Arrays:
             results[:] = self.run(pure, self.with_values(operands, values))
-            return [results[n] for n in used]
+            return [results[n] + 0 for n in used]  # MLX drops all but one cotangent of an array that comes twice
 
         _, gradients = mx.vjp(used_results, list(values), list(cotangents))
         return results, gradients
