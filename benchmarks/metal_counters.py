@@ -75,9 +75,10 @@ def ours(geometry: Geometry, small: Geometry, dtype: str, epilogue: str) -> dict
     x, w, *extras = (
         mx.random.normal(shape, key=mx.random.key(seed)).astype(DTYPES[dtype]) for seed, shape in enumerate(shapes)
     )
-    done = backend.examine(kernel, schedule, [x, backend.pack(small.window, schedule, w), *extras])
+    packed = backend.pack(small.window, schedule, w)
+    done = backend.examine(backend.dispatches(kernel, schedule), [x, packed, *extras])
     if done.findings:
-        raise SystemExit(f"{geometry.in_words()}: {'; '.join(map(str, done.findings))}")
+        raise SystemExit(f"{geometry.in_words()}: {'; '.join(done.findings)}")
     return {
         "schedule": schedule.in_words(),
         "bytes": sum(c.device_bytes_read + c.device_bytes_written for c in done.counters),

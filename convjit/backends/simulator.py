@@ -9,8 +9,9 @@ import mlx.core as mx
 
 from convjit import simulator
 from convjit.backends import BackendError, Runner, Stretch
-from convjit.backends.metal import MetalBackend, at_least_1d
-from convjit.kernel import AnyKernel, Kernel
+from convjit.backends.metal import MetalBackend, at_least_1d, launcher
+from convjit.emit.metal.dispatch import Dispatch
+from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
 from convjit.simulator.compiler import runtime
 
@@ -20,13 +21,13 @@ class Examination:
     """A convolution that was run on the host under the checker.
 
     Attributes:
-        results: what it gave.
-        findings: of the linter, the type check and the checker, over all its kernels.
-        counters: what each of its launches did.
+        results: what it gave; empty if a kernel does not compile, or did not end.
+        findings: of the linter, the type check, the compiler and the checker, each with the check and the kernel.
+        counters: what each of its launches did; empty likewise.
     """
 
     results: list[mx.array]
-    findings: tuple[simulator.Finding, ...]
+    findings: tuple[str, ...]
     counters: tuple[simulator.Counters, ...]
 
 
@@ -65,26 +66,32 @@ class SimulatorBackend(MetalBackend):
 
         return run
 
-    def examine(self, kernel: Kernel, schedule: Schedule, arrays: Sequence[mx.array]) -> Examination:
+    def examine(self, dispatches: Sequence[Dispatch], arrays: Sequence[mx.array]) -> Examination:
         """Run a convolution under the checker, and check its text.
 
         Args:
-            kernel, schedule: what to run.
+            dispatches: what to run, such as `MetalBackend.dispatches` gives.
             arrays: input, packed weight, extras.
-
-        Raises:
-            simulator.CompileError: if a kernel is not valid C++ or Metal.
-            simulator.KernelError: if a kernel did not end.
         """
         values = [at_least_1d(a) for a in arrays]
-        findings: list[simulator.Finding] = []
+        launch = launcher(dispatches)
+        launches = simulator.capture(lambda *a: launch(a), *values).launches
+        findings = [
+            f"{name}: {one.name}: {finding}"
+            for one in launches
+            for name, check in (("lint", simulator.lint), ("type check", simulator.type_check))
+            for finding in check(one.text)
+        ]
         counters: list[simulator.Counters] = []
         results: list[mx.array] = []
-        for step, launch in zip(self.dispatches(kernel, schedule), self.launches(kernel, schedule), strict=True):
-            done = simulator.execute(launch, [values[i] for i in step.inputs], check=True)
-            findings += [*simulator.lint(launch.text), *simulator.type_check(launch.text), *done.findings]
+        for step, one in zip(dispatches, launches, strict=True):
+            try:
+                done = simulator.execute(one, [values[i] for i in step.inputs], check=True)
+            except simulator.CompileError as error:
+                return Examination([], (*findings, f"compiler: {one.name}: {error}"), ())
+            findings += [f"checker: {one.name}: {finding}" for finding in done.findings]
             if done.counters is None:
-                raise simulator.KernelError(launch.name, launch.text, done.findings)
+                return Examination([], tuple(findings), ())
             counters.append(done.counters)
             results = done.outputs
             values += results

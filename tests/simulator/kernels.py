@@ -16,6 +16,7 @@ from convjit.backends.simulator import SimulatorBackend
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
 from convjit.schedule import Schedule
+from convjit.simulator import Counters
 
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2}
 BACKEND = SimulatorBackend()
@@ -32,13 +33,21 @@ def stretch_of(kernel: Kernel, schedule: Schedule) -> Stretch:
 def simulate(kernel: Kernel, schedule: Schedule, x: mx.array, w: mx.array, extras: Sequence[mx.array]) -> list[Array]:
     """The results of `kernel` by `schedule`; linter, type check and checker must find nothing."""
     packed = BACKEND.pack(kernel.geometry.window, schedule, w)
-    done = BACKEND.examine(kernel, schedule, [x, packed, *extras])
+    done = BACKEND.examine(BACKEND.dispatches(kernel, schedule), [x, packed, *extras])
     assert done.findings == ()
     for counters in done.counters:
         assert 64 <= counters.threads <= 256
         assert counters.buffers <= 31
         assert counters.threadgroup_memory <= 16 << 10
     return [to_numpy(r) for r in done.results]
+
+
+def count(kernel: Kernel, schedule: Schedule) -> tuple[Counters, ...]:
+    """What each dispatch of a kernel without extras does."""
+    g = kernel.geometry
+    x, w = random_array(0, g.in_shape, kernel.dtype), random_array(1, g.weight_shape, kernel.dtype)
+    packed = BACKEND.pack(g.window, schedule, w)
+    return BACKEND.examine(BACKEND.dispatches(kernel, schedule), [x, packed]).counters
 
 
 def to_numpy(array: mx.array) -> Array:

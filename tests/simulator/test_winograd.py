@@ -11,9 +11,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
-from kernels import BACKEND, bias_silu, check, random_array, residual_gate, simulate, to_numpy
+from kernels import BACKEND, bias_silu, check, count, random_array, residual_gate, simulate, to_numpy
 
-from convjit import simulator
 from convjit.bilinear import POINTS, algorithm
 from convjit.emit.straight_line import Arithmetic, product
 from convjit.geometry import Geometry, Window
@@ -139,12 +138,6 @@ def test_fewer_matrix_operations_for_about_the_same_bytes() -> None:
     assert sum(c.mma_operations for c in ours) < 0.3 * sum(c.mma_operations for c in theirs)
     moved = [sum(c.device_bytes_read + c.device_bytes_written for c in counts) for counts in (ours, theirs)]
     assert moved[0] < 1.2 * moved[1]
-
-
-def count(kernel: Kernel, schedule: Schedule) -> tuple[simulator.Counters, ...]:
-    g = kernel.geometry
-    w = BACKEND.pack(g.window, schedule, random_array(1, g.weight_shape, kernel.dtype))
-    return BACKEND.examine(kernel, schedule, [random_array(0, g.in_shape, kernel.dtype), w]).counters
 
 
 @pytest.mark.parametrize("tile", POINTS)

@@ -62,8 +62,8 @@ def check(kernel: Kernel, schedule: Schedule, tolerance: float) -> None:
     g, dtype = kernel.geometry, MLX_DTYPES[kernel.dtype]
     packed = kernels.BACKEND.pack(g.window, schedule, mx.zeros(g.weight_shape, dtype))
     extras = [mx.zeros(e.shape, MLX_DTYPES[e.dtype]) for e in kernel.extras]
-    done = kernels.BACKEND.examine(kernel, schedule, [mx.zeros(g.in_shape, dtype), packed, *extras])
     launches = kernels.BACKEND.dispatches(kernel, schedule)
+    done = kernels.BACKEND.examine(launches, [mx.zeros(g.in_shape, dtype), packed, *extras])
     for mine, counted, launch in zip(promised, done.counters, launches, strict=True):
         products = counted.mma_operations * 512 if mine.on_matrices else counted.fma_operations
         numbers = {
