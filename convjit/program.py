@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -14,6 +15,7 @@ from xdsl.ir import Operation, SSAValue
 
 from convjit import replay
 from convjit.backends import Backend, Call, Stretch
+from convjit.geometry import Window
 from convjit.ir.arguments import FunctionArgument, arguments_of
 from convjit.ir.attributes import PackedType
 from convjit.ir.conv import FusedOp, KernelOp, PackOp, StretchOp, YieldOp
@@ -23,6 +25,9 @@ from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
 
 Run = Callable[[list[mx.array]], Sequence[mx.array]]
+
+Packer = Callable[[Window, Schedule], Callable[[mx.array], mx.array]]
+"""Makes what packs weights at one place of a program."""
 
 
 class Step(NamedTuple):
@@ -141,8 +146,8 @@ def build(module: ModuleOp, backend: Backend, constants: list[mx.array], kernels
     functions = {op.sym_name.data: op for op in module.body.block.ops if isinstance(op, FuncOp)}
     prepare = functions.get("prepare")
     return Program(
-        None if prepare is None else _function(prepare, backend, kernels),
-        _function(functions["forward"], backend, kernels),
+        None if prepare is None else _function(prepare, backend, kernels, _packs_once(backend)),
+        _function(functions["forward"], backend, kernels, backend.packer),
         constants,
     )
 
@@ -152,7 +157,11 @@ def _schedule(op: KernelOp) -> Schedule:
     return op.schedule.data
 
 
-def _function(op: FuncOp, backend: Backend, kernels: dict[KernelOp, AnyKernel]) -> Function:
+def _packs_once(backend: Backend) -> Packer:
+    return lambda window, schedule: partial(backend.pack, window, schedule)
+
+
+def _function(op: FuncOp, backend: Backend, kernels: dict[KernelOp, AnyKernel], packer: Packer) -> Function:
     block = op.body.block
     numbers: dict[SSAValue, int] = {value: n for n, value in enumerate(block.args)}
     initial: list[Any] = [None] * len(numbers)
@@ -168,7 +177,7 @@ def _function(op: FuncOp, backend: Backend, kernels: dict[KernelOp, AnyKernel]) 
         if isinstance(inner, ConstantOp):
             initial[-1] = mx.array(inner.python_value, dtype_of(inner.output.type))
         else:
-            plan.append((inner, _run(inner, backend, kernels, prepared)))
+            plan.append((inner, _run(inner, backend, kernels, prepared, packer)))
     last = block.last_op
     assert isinstance(last, ReturnOp)
     results = [numbers[v] for v in last.arguments]
@@ -190,12 +199,14 @@ def _function(op: FuncOp, backend: Backend, kernels: dict[KernelOp, AnyKernel]) 
     return Function(arguments, initial, steps, results, [n in owned for n in results])
 
 
-def _run(op: Operation, backend: Backend, kernels: dict[KernelOp, AnyKernel], prepared: set[SSAValue]) -> Run:
+def _run(
+    op: Operation, backend: Backend, kernels: dict[KernelOp, AnyKernel], prepared: set[SSAValue], packer: Packer
+) -> Run:
     if isinstance(op, PrimitiveOp):
         return _replayed(op)
     if isinstance(op, PackOp):
-        window, schedule = op.window.data, op.schedule.data
-        return lambda inputs: [backend.pack(window, schedule, inputs[0])]
+        pack = packer(op.window.data, op.schedule.data)
+        return lambda inputs: [pack(inputs[0])]
     if isinstance(op, StretchOp):
         return backend.load(_stretch(op, kernels, prepared))
     raise ValueError(f"{op.name} cannot run: the pipeline left it unscheduled")

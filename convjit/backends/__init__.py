@@ -111,8 +111,12 @@ class Backend(Protocol):
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         """`weight` (O, *kernel, C / groups) in the order in which a kernel with this window and schedule reads it.
 
-        Runs once a weight version (or in every call, where the weight is an argument); evaluates `weight`.
+        Runs once a weight version; evaluates `weight`.
         """
+        ...
+
+    def packer(self, window: Window, schedule: Schedule) -> Callable[[mx.array], mx.array]:
+        """`pack` for one place of a program that packs in every call."""
         ...
 
     def source(self, kernel: AnyKernel, schedule: Schedule) -> str:

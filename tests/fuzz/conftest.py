@@ -50,7 +50,7 @@ def guard_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
         for module in (stretch, packing):
             monkeypatch.setattr(module, "borrow", borrow)
-        monkeypatch.setattr(stretch, "Recycler", lambda shape, dtype, _: partial(new_array, shape, dtype))
-        monkeypatch.setattr(packing, "new_array", new_array)
+            monkeypatch.setattr(module, "Recycler", lambda shape, dtype, _: partial(new_array, shape, dtype))
+        monkeypatch.setattr(packing, "aligned_array", new_array)
 
     return guard

@@ -37,7 +37,8 @@ def guarded_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         return guarded.address, lambda: guarded.array.copy()
 
     monkeypatch.setattr(stretch, "borrow", borrow)
-    monkeypatch.setattr(stretch, "Recycler", lambda shape, dtype, _: partial(new_array, shape, dtype))
+    for module in (stretch, packing):
+        monkeypatch.setattr(module, "Recycler", lambda shape, dtype, _: partial(new_array, shape, dtype))
     monkeypatch.setattr(packing, "borrow", lambda array: borrow(np.array(array)))
-    monkeypatch.setattr(packing, "new_array", new_array)
+    monkeypatch.setattr(packing, "aligned_array", new_array)
     monkeypatch.setattr(stretch, "FLOPS_PER_THREAD", 1)  # small kernels use all threads too

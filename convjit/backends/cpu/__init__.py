@@ -67,6 +67,9 @@ class CpuBackend:
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         return packing.pack(window, schedule, weight, self._runtime)
 
+    def packer(self, window: Window, schedule: Schedule) -> Callable[[mx.array], mx.array]:
+        return packing.Packer(window, schedule, self._runtime)
+
     def candidates(self, kernel: Kernel) -> list[Schedule]:
         if isinstance(self.schedule(kernel), str):
             return []

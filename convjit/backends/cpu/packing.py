@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from convjit.backends.cpu.memory import borrow, new_array
+from convjit.backends.cpu.memory import Allocation, aligned_array, borrow
+from convjit.backends.cpu.recycled import Recycler
 from convjit.backends.cpu.runtime import PackingOrder, Runtime, Term
 from convjit.bilinear import Matrix
 from convjit.emit.cpu import packing
@@ -23,12 +24,29 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
     Transforms are rounded once. What a kernel reads as it is stays as it is.
     """
     tables = _tables(window, schedule, weight.shape)
-    if tables is None:
-        return weight
+    return weight if tables is None else _packed(tables, weight, aligned_array((tables.floats,), "f32"), runtime)
+
+
+class Packer:
+    """Packs weights of one shape as `pack` does, in every call of a program, into memory that it has used before."""
+
+    def __init__(self, window: Window, schedule: Schedule, runtime: Runtime):
+        self._window, self._schedule, self._runtime = window, schedule, runtime
+        self._recycler: Recycler | None = None
+
+    def __call__(self, weight: mx.array) -> mx.array:
+        tables = _tables(self._window, self._schedule, weight.shape)
+        if tables is None:
+            return weight
+        if self._recycler is None:
+            self._recycler = Recycler((tables.floats,), "f32", self._runtime.quick)
+        return _packed(tables, weight, self._recycler(), self._runtime)
+
+
+def _packed(tables: _Tables, weight: mx.array, into: Allocation, runtime: Runtime) -> mx.array:
     source, held = borrow(weight.astype(mx.float32))
-    target, finished = new_array((tables.floats,), "f32")
     arguments = PackingOrder.from_buffer_copy(tables.arguments)
-    arguments.weight, arguments.packed = source, target
+    arguments.weight, (arguments.packed, finished) = source, into
     runtime.pack(ctypes.byref(arguments), runtime.threads)
     del held
     return finished()

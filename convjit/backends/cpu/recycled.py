@@ -13,7 +13,7 @@ import weakref
 from math import prod
 
 from convjit.backends.cpu.descriptors import use_counts
-from convjit.backends.cpu.memory import Allocation, address_of, aligned_array, new_array
+from convjit.backends.cpu.memory import Allocation, aligned_array, new_array
 from convjit.backends.cpu.quick import COPY, Quick, Results
 from convjit.kernel import DTYPES
 
@@ -56,12 +56,13 @@ class Recycler:
             return -1
         if self._missed > len(self.results.kept) and self._missed % _PATIENCE:
             return -1
-        array = aligned_array(self._shape, self._dtype)
+        address, finished = aligned_array(self._shape, self._dtype)
+        array = finished()
         counts = use_counts(array)
         if counts is None:
             return -1
         _make_room(self._bytes)
-        return self._quick.keep(self._address, array, address_of(array), *counts)
+        return self._quick.keep(self._address, array, address, *counts)
 
     def held_bytes(self) -> int:
         """Of the arrays that are kept now."""

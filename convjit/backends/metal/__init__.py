@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import mlx.core as mx
@@ -50,6 +50,10 @@ class MetalBackend:
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         """`weight` in the order in which the schedule's template reads it."""
         return packing.pack(window, schedule, weight)
+
+    def packer(self, window: Window, schedule: Schedule) -> Callable[[mx.array], mx.array]:
+        """`pack` for one window and schedule."""
+        return partial(self.pack, window, schedule)
 
     def candidates(self, kernel: Kernel) -> list[Schedule]:
         if isinstance(self.schedule(kernel), str):
