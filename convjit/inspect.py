@@ -34,6 +34,9 @@ def ir(fast: Any, stage: str = STAGES[-1]) -> str:
     Raises:
         TypeError: if `fast` is not a compiled function.
         ValueError: if it has not been called, was not compiled, or there is no such stage.
+
+    Example:
+        >>> print(convjit.inspect.ir(fast, "fused"))
     """
     from convjit.lower import stage_text
 
