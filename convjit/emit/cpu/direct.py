@@ -47,7 +47,8 @@ def _source(kernel: Kernel, schedule: Schedule, packed: Packing, fold: int) -> S
         "vectors": vectors,
         "splits": schedule.number("splits"),
         "weights_first": schedule.number("weights_first"),
-        "streams": loops.most_taps == (1, 1, 1),
+        # not from a copy: behind it, another thread writes its own
+        "streams": loops.most_taps == (1, 1, 1) and not variables["copies_all"],
         "is_short": len(variables["statements"]) * pixels * vectors <= SHORT,
         "tiles": _tiles(geometry.out_channels // groups, packed, lanes),
         "runs_at_once": parts.runs,

@@ -9,8 +9,8 @@ from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
 from convjit.schedule.nest import Nest, nest
 
-BLOCK_COLUMNS = 48
-"""Outputs of a row that a block has, about."""
+BLOCK_COLUMNS, BLOCK_ROWS, BLOCK_PIXELS = 48, 4, 256
+"""Outputs of a row that a block has, about; its rows, at least; its outputs, about, where rows are short."""
 
 ADDING_UP = 3
 """What it takes to add up the lanes of an output, in multiply-adds."""
@@ -49,14 +49,16 @@ def fitting(kernel: Kernel, machine: Machine) -> Schedule | None:
     Choices: `lanes` of a vector; `tile_columns` outputs of a row summed in registers; `row_block` x `column_block`
     outputs that are work by themselves.
     """
-    loops, outputs = nest(kernel), kernel.geometry.out_channels
+    loops, outputs, lanes = nest(kernel), kernel.geometry.out_channels, machine.lanes
     if kernel.geometry.window.groups > 1 or outputs > (machine.registers - 2) // 2:
         return None
     tile_columns = min(loops.least_outputs[2], (machine.registers - 2 - outputs) // outputs)
+    while lanes > 4 and kernel.geometry.in_channels <= lanes // 2:
+        lanes //= 2
     choices = {
         "column_block": tile_columns * max(1, BLOCK_COLUMNS // tile_columns),
-        "lanes": machine.lanes,
-        "row_block": 4,
+        "lanes": lanes,
+        "row_block": max(BLOCK_ROWS, BLOCK_PIXELS // loops.least_outputs[2]),
         "tile_columns": tile_columns,
         "tile_rows": 1,
     }
