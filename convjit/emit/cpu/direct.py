@@ -47,8 +47,7 @@ def _source(kernel: Kernel, schedule: Schedule, packed: Packing, fold: int) -> S
         "vectors": vectors,
         "splits": schedule.number("splits"),
         "weights_first": schedule.number("weights_first"),
-        # not from a copy: behind it, another thread writes its own
-        "streams": loops.most_taps == (1, 1, 1) and not variables["copies_all"],
+        "streams": loops.most_taps == (1, 1, 1),
         "is_short": len(variables["statements"]) * pixels * vectors <= SHORT,
         "tiles": _tiles(geometry.out_channels // groups, packed, lanes),
         "runs_at_once": parts.runs,
