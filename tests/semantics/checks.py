@@ -90,6 +90,20 @@ class Net(nn.Module):
         return self.table["conv"](y * self.table["gain"]) * self.scale
 
 
+class Tiny(nn.Module):
+    """Convolutions with and without BatchNorm, dropout, a linear head."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm(4), nn.Conv2d(4, 6, 3, stride=2)]
+        self.dropout, self.head = nn.Dropout(0.4), nn.Linear(6, 3)
+        mx.eval(self.parameters())
+
+    def __call__(self, x):
+        conv, norm, down = self.layers
+        return self.head(self.dropout(nn.relu(down(nn.relu(norm(conv(x)))))).mean((1, 2)))
+
+
 class ConvNorm(nn.Module):
     """Conv, BatchNorm, ReLU."""
 

@@ -7,27 +7,24 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from checks import ConvNorm, Net, assert_close, assert_gradients, fast_of, image, num_kernels, small_conv, twins
+from checks import (
+    ConvNorm,
+    Net,
+    Tiny,
+    assert_close,
+    assert_gradients,
+    fast_of,
+    image,
+    num_kernels,
+    small_conv,
+    twins,
+)
 from mlx.utils import tree_flatten
 from test_convolutions import definition
 
 import convjit
 from convjit.entry import Entry
 from convjit.transforms import differentiable_convolutions
-
-
-class Tiny(nn.Module):
-    """Convolutions with and without BatchNorm, dropout, a linear head."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = [nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm(4), nn.Conv2d(4, 6, 3, stride=2)]
-        self.dropout, self.head = nn.Dropout(0.4), nn.Linear(6, 3)
-        mx.eval(self.parameters())
-
-    def __call__(self, x):
-        conv, norm, down = self.layers
-        return self.head(self.dropout(nn.relu(down(nn.relu(norm(conv(x)))))).mean((1, 2)))
 
 
 @pytest.fixture

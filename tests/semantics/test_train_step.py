@@ -6,27 +6,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import pytest
-from checks import ConvNorm, assert_close, assert_different, fast_of, image, num_kernels, reasons, twins
+from checks import ConvNorm, Tiny, assert_close, assert_different, fast_of, image, num_kernels, reasons, twins
 from mlx.utils import tree_flatten
 
 import convjit
 
 STEPS = 4
 CLASSES = mx.array([0, 2, 1])
-
-
-class Tiny(nn.Module):
-    """Convolutions with and without BatchNorm, dropout, a linear head."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = [nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm(4), nn.Conv2d(4, 6, 3, stride=2)]
-        self.dropout, self.head = nn.Dropout(0.4), nn.Linear(6, 3)
-        mx.eval(self.parameters())
-
-    def __call__(self, x):
-        conv, norm, down = self.layers
-        return self.head(self.dropout(nn.relu(down(nn.relu(norm(conv(x)))))).mean((1, 2)))
 
 
 def loss_of(model, x, classes):
