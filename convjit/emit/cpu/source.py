@@ -91,7 +91,7 @@ def title_of(kernel: Kernel) -> str:
     return " ".join(facts)
 
 
-def _extra(number: int, kernel: Kernel, loops: Nest) -> dict[str, str]:
+def _extra(number: int, kernel: Kernel, loops: Nest) -> dict[str, Any]:
     """How the epilogue reads an extra at output (d, h, w) and channel o: a step of 0 along each broadcast axis."""
     extra, axes = kernel.extras[number], loops.extras[number]
     channels = extra.shape[-1]
@@ -103,4 +103,4 @@ def _extra(number: int, kernel: Kernel, loops: Nest) -> dict[str, str]:
     ]
     address = " + ".join([f"of->extra{number}", *varying])
     load = f"load_{extra.dtype}({address}, count)" if channels > 1 else f"splat_{extra.dtype}({address})"
-    return {"c_type": C_TYPES[extra.dtype], "load": load}
+    return {"number": number, "c_type": C_TYPES[extra.dtype], "load": load, "is_per_channel": axes == (1, 1, 1)}

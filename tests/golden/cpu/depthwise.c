@@ -171,14 +171,32 @@ typedef struct {
     float *result0;
 } image;
 
-/* The epilogue of `count` channels from `o` on, at output (d, h, w). */
-INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int count)
+/* What the epilogue reads of some channels, wherever their output is: loaded once, ahead of stores that it might alias. */
+typedef struct {
+    vec extra0;
+} per_channel;
+
+INLINE per_channel load_per_channel(const image *of, long o, int count)
 {
-    const vec e0 = load_f32(of->extra0 + o, count);
+    return (per_channel){
+        .extra0 = load_f32(of->extra0 + o, count),
+    };
+}
+
+/* The epilogue of `count` channels from `o` on, at output (d, h, w). */
+INLINE void finish_with(const per_channel *with, const image *of, vec sum, long d, long h, long w, long o, int count)
+{
+    const vec e0 = with->extra0;
     const vec v0 = sum + e0;
     const vec v2 = vec_maximum(v0, splat(0.0f));
     const long at = ((d * OUT_HEIGHT + h) * OUT_WIDTH + w) * OUT_CHANNELS + o;
     store_f32(of->result0 + at, v2, count);
+}
+
+INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int count)
+{
+    const per_channel with = load_per_channel(of, o, count);
+    finish_with(&with, of, sum, d, h, w, o, count);
 }
 
 /* Outputs that are a plain convolution with some of the taps. */
@@ -290,9 +308,10 @@ INLINE void tile(const place *at, const int taps_w, const int left, const int ri
     const image here = *t.of; /* which no store can change */
     const long out_d = p.first_d + (long)t.d * PERIOD_D, out_h = p.first_h + (long)t.h * PERIOD_H, out_w = p.first_w + (long)t.w * PERIOD_W;
     const long o = first_output(t.vector);
+    const per_channel with = load_per_channel(&here, o, USED_LANES);
     UNROLL for (int r = 0; r < TILE_ROWS; r++)
         UNROLL for (int pixel = 0; pixel < TILE_COLUMNS; pixel++)
-            finish(&here, sum[r][pixel], out_d, out_h + r * PERIOD_H, out_w + pixel * PERIOD_W, o, USED_LANES);
+            finish_with(&with, &here, sum[r][pixel], out_d, out_h + r * PERIOD_H, out_w + pixel * PERIOD_W, o, USED_LANES);
 }
 
 typedef void tile_function(const place *at);

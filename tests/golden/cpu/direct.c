@@ -191,14 +191,32 @@ typedef struct {
     float *result0;
 } image;
 
-/* The epilogue of `count` channels from `o` on, at output (d, h, w). */
-INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int count)
+/* What the epilogue reads of some channels, wherever their output is: loaded once, ahead of stores that it might alias. */
+typedef struct {
+    vec extra0;
+} per_channel;
+
+INLINE per_channel load_per_channel(const image *of, long o, int count)
 {
-    const vec e0 = load_f32(of->extra0 + o, count);
+    return (per_channel){
+        .extra0 = load_f32(of->extra0 + o, count),
+    };
+}
+
+/* The epilogue of `count` channels from `o` on, at output (d, h, w). */
+INLINE void finish_with(const per_channel *with, const image *of, vec sum, long d, long h, long w, long o, int count)
+{
+    const vec e0 = with->extra0;
     const vec v0 = sum + e0;
     const vec v2 = vec_maximum(v0, splat(0.0f));
     const long at = ((d * OUT_HEIGHT + h) * OUT_WIDTH + w) * OUT_CHANNELS + o;
     store_f32(of->result0 + at, v2, count);
+}
+
+INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int count)
+{
+    const per_channel with = load_per_channel(of, o, count);
+    finish_with(&with, of, sum, d, h, w, o, count);
 }
 
 /* A block of outputs of one phase. */
@@ -450,10 +468,13 @@ INLINE void finish_tile(const block *b, const vec *total, int row, int column, i
 {
     const image of = b->of; /* here and in `at`: what no store can change */
     const output at = output_at(b, row, column);
+    per_channel with[VECTORS];
+    UNROLL for (int v = 0; v < vectors; v++)
+        with[v] = load_per_channel(&of, o + v * LANES, v < vectors - 1 ? LANES : lanes);
     UNROLL for (int pixel = 0; pixel < PIXELS; pixel++) {
         const long h = at.h + pixel / TILE_COLUMNS * PERIOD_H, w = at.w + pixel % TILE_COLUMNS * PERIOD_W;
         UNROLL for (int v = 0; v < vectors; v++)
-            finish(&of, total[pixel * vectors + v], at.d, h, w, o + v * LANES, v < vectors - 1 ? LANES : lanes);
+            finish_with(&with[v], &of, total[pixel * vectors + v], at.d, h, w, o + v * LANES, v < vectors - 1 ? LANES : lanes);
     }
 }
 

@@ -180,14 +180,32 @@ typedef struct {
     float *result0;
 } image;
 
-/* The epilogue of `count` channels from `o` on, at output (d, h, w). */
-INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int count)
+/* What the epilogue reads of some channels, wherever their output is: loaded once, ahead of stores that it might alias. */
+typedef struct {
+    vec extra0;
+} per_channel;
+
+INLINE per_channel load_per_channel(const image *of, long o, int count)
 {
-    const vec e0 = load_f32(of->extra0 + o, count);
+    return (per_channel){
+        .extra0 = load_f32(of->extra0 + o, count),
+    };
+}
+
+/* The epilogue of `count` channels from `o` on, at output (d, h, w). */
+INLINE void finish_with(const per_channel *with, const image *of, vec sum, long d, long h, long w, long o, int count)
+{
+    const vec e0 = with->extra0;
     const vec v0 = sum + e0;
     const vec v2 = vec_maximum(v0, splat(0.0f));
     const long at = ((d * OUT_HEIGHT + h) * OUT_WIDTH + w) * OUT_CHANNELS + o;
     store_f32(of->result0 + at, v2, count);
+}
+
+INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int count)
+{
+    const per_channel with = load_per_channel(of, o, count);
+    finish_with(&with, of, sum, d, h, w, o, count);
 }
 
 INLINE void finish_vector(const image *of, vec sum, long d, long h, long w, long o)
