@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -137,6 +138,28 @@ def test_threads(backend: CpuBackend):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
+
+
+def test_what_a_failed_call_left_is_written_again(backend: CpuBackend):
+    results = recycler(backend)
+    for _ in range(40):
+        results()  # and then an interruption
+    addresses = {memory.address_of(filled(results, value)) for value in range(20)}
+    assert len(addresses) == 1
+    results.forget()
+    assert results.held_bytes() == 0
+
+
+def test_recyclers_made_while_others_make_room(backend: CpuBackend):
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            making = [pool.submit(lambda: [recycler(backend) for _ in range(3000)]) for _ in range(2)]
+            while not all(future.done() for future in making):
+                recycled._make_room(1)
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])

@@ -16,12 +16,23 @@ typedef struct {
     void *internal;
 } Py_buffer;
 
-enum { PyBUF_FULL_RO = 0x011c, Py_EQ = 2 };
+typedef struct {
+    const char *name;
+    PyObject *(*function)(PyObject *self, PyObject *argument);
+    int flags;
+    const char *doc;
+} PyMethodDef;
+
+enum { PyBUF_FULL_RO = 0x011c, Py_EQ = 2, METH_O = 0x0008 };
+
+extern PyObject _Py_NoneStruct;
 
 void Py_IncRef(PyObject *), Py_DecRef(PyObject *);
 void PyErr_Clear(void);
+PyObject *PyErr_Occurred(void);
 PyObject *PyObject_Type(PyObject *), *PyObject_GetItem(PyObject *, PyObject *), *PyCell_Get(PyObject *);
 PyObject *PyObject_CallFunctionObjArgs(PyObject *callable, ...);
+PyObject *PyCFunction_NewEx(PyMethodDef *, PyObject *self, PyObject *module);
 Py_ssize_t PyObject_Size(PyObject *), PyTuple_Size(PyObject *), PyList_Size(PyObject *);
 PyObject *PyTuple_GetItem(PyObject *, Py_ssize_t), *PyList_GetItem(PyObject *, Py_ssize_t); /* borrowed */
 int PyObject_RichCompareBool(PyObject *, PyObject *, int operation);

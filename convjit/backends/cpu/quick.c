@@ -13,7 +13,7 @@ typedef struct {
     PyObject *array; /* ours: users get other array objects; NULL: no array */
     char *address;   /* of its elements */
     const int *descriptor_owners, *data_owners;
-    int taken; /* is a call writing it? */
+    int taken; /* is it being given to a user? */
 } cj_kept;
 
 enum { PER_RESULT = 2 }; /* while one is computed, its user still holds the one before */
@@ -30,42 +30,52 @@ static int is_free(const cj_kept *kept)
            && __atomic_load_n(kept->data_owners, __ATOMIC_ACQUIRE) == 1;
 }
 
-/* The number of an array that nobody holds, from now on taken; or -1. */
-int cj_take(cj_results *results)
+/* A user's array object of an array that nobody holds, and `address`, where to write its elements; NULL if there is
+ * none, or with Python's error set. Whatever ends the call, the array is free again once the user's object is gone. */
+static PyObject *take(cj_results *results, PyObject *copy, char **address)
 {
-    for (int n = 0; n < PER_RESULT; n++)
-        if (is_free(&results->kept[n])) {
-            results->kept[n].taken = 1;
-            return n;
-        }
-    return -1;
+    for (int n = 0; n < PER_RESULT; n++) {
+        cj_kept *const kept = &results->kept[n];
+        if (!is_free(kept))
+            continue;
+        *address = kept->address;
+        kept->taken = 1; /* a new object may set off a collection of garbage, and that any code */
+        PyObject *const array = PyObject_CallFunctionObjArgs(copy, kept->array, NULL);
+        kept->taken = 0;
+        return array;
+    }
+    return NULL;
 }
 
-/* Keeps one more array, already taken, in place of the oldest; returns its number, or -1 if all are taken. */
-int cj_keep(cj_results *results, PyObject *array, char *address, const int *descriptor_owners, const int *data_owners)
+static PyObject *none(void)
+{
+    Py_IncRef(&_Py_NoneStruct);
+    return &_Py_NoneStruct;
+}
+
+/* The same for Python: the array or None. */
+PyObject *cj_take(cj_results *results, PyObject *copy)
+{
+    char *address;
+    PyObject *const array = take(results, copy, &address);
+    return array || PyErr_Occurred() ? array : none();
+}
+
+/* Keeps one more array in place of the oldest that can be let go. */
+void cj_keep(cj_results *results, PyObject *array, char *address, const int *descriptor_owners, const int *data_owners)
 {
     for (int tried = 0; tried < PER_RESULT; tried++) {
-        const int n = results->oldest;
-        cj_kept *const kept = &results->kept[n];
-        results->oldest = (n + 1) % PER_RESULT;
+        cj_kept *const kept = &results->kept[results->oldest];
+        results->oldest = (results->oldest + 1) % PER_RESULT;
         if (kept->taken)
             continue;
         PyObject *const before = kept->array;
         Py_IncRef(array);
-        *kept = (cj_kept){array, address, descriptor_owners, data_owners, .taken = 1};
+        *kept = (cj_kept){array, address, descriptor_owners, data_owners, .taken = 0};
         if (before)
             Py_DecRef(before);
-        return n;
+        return;
     }
-    return -1;
-}
-
-/* A user's array object for a taken array, which is left; NULL with Python's error set if there is none. */
-PyObject *cj_hand_over(cj_results *results, int n, PyObject *copy)
-{
-    PyObject *const array = PyObject_CallFunctionObjArgs(copy, results->kept[n].array, NULL);
-    results->kept[n].taken = 0; /* only now that it has a further owner */
-    return array;
 }
 
 void cj_forget(cj_results *results)
@@ -187,7 +197,7 @@ typedef struct {
     const cj_state *state;
     const cj_argument *arguments;
     long num_arguments;
-    PyObject *array_type, *copy, *none;
+    PyObject *array_type, *copy;
     cj_layout layout;
     int (*run)(const void *steps, int num_steps, char *const *arrays, long result_bytes, int threads);
     const void *steps;
@@ -247,15 +257,13 @@ static int borrow(const cj_quick *quick, const cj_argument *argument, PyObject *
 
 static PyObject *run(const cj_quick *quick, char **arrays)
 {
-    const int n = cj_take(quick->results);
-    if (n < 0)
+    PyObject *const result = take(quick->results, quick->copy, &arrays[quick->result_place]);
+    if (!result)
         return NULL;
-    arrays[quick->result_place] = quick->results->kept[n].address;
     PyThreadState *const thread = PyEval_SaveThread();
     const int failed = quick->run(quick->steps, quick->num_steps, arrays, quick->result_bytes, quick->threads);
     PyEval_RestoreThread(thread);
-    PyObject *const result = cj_hand_over(quick->results, n, quick->copy);
-    if (!failed || !result)
+    if (!failed)
         return result;
     Py_DecRef(result);
     return NULL;
@@ -289,15 +297,21 @@ static PyObject *run_with(const cj_quick *quick, PyObject *args)
     return result;
 }
 
-/* The result, or None where Python has to look at the call. `self` is a tuple: the address of a cj_quick, and all that
- * it points to. */
-PyObject *cj_quick_call(PyObject *self, PyObject *args)
+/* The result, or None where Python has to look at the call. */
+static PyObject *quick_call(PyObject *self, PyObject *args)
 {
     const cj_quick *const quick = PyLong_AsVoidPtr(PyTuple_GetItem(self, 0));
     PyObject *const result = run_with(quick, args);
     if (result)
         return result;
     PyErr_Clear();
-    Py_IncRef(quick->none);
-    return quick->none;
+    return none();
+}
+
+/* A function that takes the arguments of a call as one tuple. `self` is a tuple: the address of a cj_quick, and all that
+ * it points to. */
+PyObject *cj_new_call(PyObject *self)
+{
+    static PyMethodDef method = {"quick_call", quick_call, METH_O, NULL};
+    return PyCFunction_NewEx(&method, self, NULL);
 }

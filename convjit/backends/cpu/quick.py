@@ -18,8 +18,6 @@ from convjit.backends.cpu.toolchain import Toolchain
 COPY = mx.array.__copy__  # pyright: ignore  MLX's stubs lack it
 """Makes another object of an array."""
 
-_FASTCALL_OF_ONE = 0x0008  # METH_O
-
 
 class _Kept(ctypes.Structure):
     _fields_ = [
@@ -59,7 +57,6 @@ class _Call(ctypes.Structure):
         ("num_arguments", ctypes.c_long),
         ("array_type", ctypes.py_object),
         ("copy", ctypes.py_object),
-        ("none", ctypes.py_object),
         ("data", ctypes.c_long),
         ("inputs", ctypes.c_long),
         ("run", ctypes.c_void_p),
@@ -71,17 +68,6 @@ class _Call(ctypes.Structure):
         ("num_arrays", ctypes.c_long),
         ("results", ctypes.POINTER(Results)),
         ("result_place", ctypes.c_long),
-    ]
-
-
-class _MethodDef(ctypes.Structure):
-    """CPython's PyMethodDef."""
-
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("function", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
     ]
 
 
@@ -110,21 +96,20 @@ class Quick:
     """The loaded library. Its functions keep the interpreter's lock, for they handle Python's objects.
 
     Attributes:
-        take, keep, hand_over, forget: see quick.c; results are given by their address.
+        take, keep, forget: see quick.c; results are given by their address.
     """
 
     def __init__(self, toolchain: Toolchain, run: Any):
         folder = Path(__file__).parent
         text = (folder / "quick.c").read_text().replace('#include "python.h"', (folder / "python.h").read_text())
-        self._library = library = ctypes.PyDLL(str(toolchain.build(text)))
+        library = ctypes.PyDLL(str(toolchain.build(text)))
         self._run = ctypes.cast(run, ctypes.c_void_p)
-        self.take, self.keep = library.cj_take, library.cj_keep
-        self.hand_over, self.forget = library.cj_hand_over, library.cj_forget
-        self.take.argtypes = [ctypes.c_void_p]
-        self.keep.argtypes = [ctypes.c_void_p, ctypes.py_object, *[ctypes.c_void_p] * 3]
-        self.hand_over.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.py_object]
-        self.hand_over.restype = ctypes.py_object
+        self.take, self.keep, self.forget = library.cj_take, library.cj_keep, library.cj_forget
+        self.take.argtypes, self.take.restype = [ctypes.c_void_p, ctypes.py_object], ctypes.py_object
+        self.keep.argtypes, self.keep.restype = [ctypes.c_void_p, ctypes.py_object, *[ctypes.c_void_p] * 3], None
         self.forget.argtypes, self.forget.restype = [ctypes.c_void_p], None
+        self._new_call = library.cj_new_call
+        self._new_call.argtypes, self._new_call.restype = [ctypes.py_object], ctypes.py_object
         watch.compare_by(library.cj_unchanged)
 
     def call(self, how: Expected, run: Run, places: Sequence[int]) -> QuickCall | None:
@@ -144,16 +129,14 @@ class Quick:
         )
         call = _Call(
             *(ctypes.pointer(how.watch.state), arguments, len(arguments)),
-            *(mx.array, COPY, None),
+            *(mx.array, COPY),
             *(found.data, found.inputs),
             *(self._run, ctypes.addressof(run.steps), len(run.steps), run.threads, run.result_bytes),
             *(ctypes.addressof(run.arrays), len(run.arrays)),
             *(ctypes.pointer(run.results), run.result_place),
         )
-        function = ctypes.cast(self._library.cj_quick_call, ctypes.c_void_p)
-        method = _MethodDef(b"quick_call", function, _FASTCALL_OF_ONE, None)
-        held = (ctypes.addressof(call), call, method, how, run)
-        return _new_function(ctypes.byref(method), held, None)
+        constants = [a for a in how.arguments if not isinstance(a, mx.array)]
+        return self._new_call((ctypes.addressof(call), call, how.watch, constants, run))
 
 
 def _array(example: mx.array, place: int) -> _Argument:
@@ -163,8 +146,3 @@ def _array(example: mx.array, place: int) -> _Argument:
     return _Argument(
         place=place, ndim=example.ndim, format=format.encode(), shape=numbers(*shape), strides=numbers(*strides)
     )
-
-
-_new_function = ctypes.pythonapi.PyCFunction_NewEx
-_new_function.argtypes = [ctypes.POINTER(_MethodDef), ctypes.py_object, ctypes.c_void_p]
-_new_function.restype = ctypes.py_object

@@ -12,8 +12,10 @@ import threading
 import weakref
 from math import prod
 
+import mlx.core as mx
+
 from convjit.backends.cpu.descriptors import use_counts
-from convjit.backends.cpu.memory import Allocation, aligned_array, new_array
+from convjit.backends.cpu.memory import Allocation, address_of, aligned_array, new_array
 from convjit.backends.cpu.quick import COPY, Quick, Results
 from convjit.kernel import DTYPES
 
@@ -35,34 +37,31 @@ class Recycler:
         self._address = ctypes.addressof(self.results)
         self._used = next(_clock)
         self._missed = 0
-        _recyclers.add(self)
+        with _lock:
+            _recyclers.add(self)
 
     def __del__(self) -> None:
         self.forget()
 
     def __call__(self) -> Allocation:
         self._used = next(_clock)
-        number = self._quick.take(self._address)
-        if number < 0:
-            number = self._keep_another()
-        if number < 0:
-            return new_array(self._shape, self._dtype)
-        return self.results.kept[number].address, lambda: self._quick.hand_over(self._address, number, COPY)
+        array: mx.array | None = self._quick.take(self._address, COPY)
+        if array is None:
+            return self._another()
+        return address_of(array), lambda: array
 
-    def _keep_another(self) -> int:
-        """Keep one more array; not in most calls of a user who holds on to every result."""
+    def _another(self) -> Allocation:
+        """One more array, which is kept; not in most calls of a user who holds on to every result."""
         self._missed += 1
-        if not 0 < self._bytes <= _BUDGET:
-            return -1
-        if self._missed > len(self.results.kept) and self._missed % _PATIENCE:
-            return -1
+        is_refused = self._missed > len(self.results.kept) and self._missed % _PATIENCE
+        if is_refused or not 0 < self._bytes <= _BUDGET:
+            return new_array(self._shape, self._dtype)
         address, finished = aligned_array(self._shape, self._dtype)
         array = finished()
-        counts = use_counts(array)
-        if counts is None:
-            return -1
-        _make_room(self._bytes)
-        return self._quick.keep(self._address, array, address, *counts)
+        if counts := use_counts(array):
+            _make_room(self._bytes)
+            self._quick.keep(self._address, COPY(array), address, *counts)
+        return address, finished
 
     def held_bytes(self) -> int:
         """Of the arrays that are kept now."""
@@ -73,20 +72,21 @@ class Recycler:
         return self._used
 
     def forget(self) -> None:
-        """Keep none of the arrays that no call is writing."""
+        """Keep no array."""
         self._quick.forget(self._address)
 
 
 _clock = itertools.count()
 _recyclers: weakref.WeakSet[Recycler] = weakref.WeakSet()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a collection of garbage while it is held may run a user's code
 
 
 def _make_room(needed: int) -> None:
     """Have those that were not used for the longest time forget what they keep."""
     with _lock:
-        excess = sum(r.held_bytes() for r in _recyclers) + needed - _BUDGET
-        for recycler in sorted(_recyclers, key=Recycler.last_used):
+        recyclers = sorted(_recyclers, key=Recycler.last_used)
+        excess = sum(r.held_bytes() for r in recyclers) + needed - _BUDGET
+        for recycler in recyclers:
             if excess <= 0:
                 return
             excess -= recycler.held_bytes()
