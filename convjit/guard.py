@@ -173,7 +173,8 @@ class Snapshot:
 
     def unchanged(self) -> bool:
         """Is everything what it was? A quick yes for most calls; after a no, the other methods tell what changed."""
-        return self.watch is not None and self.watch.unchanged()
+        watch = self.watch  # once: another thread may take over new weights
+        return watch is not None and watch.unchanged()
 
     def same_structure(self) -> bool:
         """Are all containers, attributes and bindings what they were?"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -22,16 +23,16 @@ class QuickCalls:
 
     def __init__(self, entry: Entry):
         self._entry = entry
-        self._met: Watch | None = None
+        self._met: weakref.ref[Watch] | None = None  # weak: it holds the weights that a step of training replaces
         self._is_made = False
         self._call: QuickCall | None = None
 
     def after(self, args: tuple[Any, ...]) -> QuickCall | None:
         """What may do the calls to come, after one with these arguments."""
         watch = self._entry.snapshot.watch
-        if watch is not self._met:
-            self._met, self._is_made, self._call = watch, False, None
-        elif watch is not None and not self._is_made:
+        if watch is None or self._met is None or watch is not self._met():
+            self._met, self._is_made, self._call = watch and weakref.ref(watch), False, None
+        elif not self._is_made:
             self._is_made, self._call = True, _quick_call(self._entry, watch, args)
         return self._call
 

@@ -63,7 +63,7 @@ class Watched(NamedTuple):
 
 
 class Watch:
-    """Arrays, dicts and more, as they are now. Its user keeps the objects alive.
+    """Arrays, dicts and more, as they are now. It keeps them alive: whoever compares later finds what it was made of.
 
     Args:
         arrays: arrays; as their words are expected those of `held`.
@@ -77,6 +77,7 @@ class Watch:
     ):
         objects = (*arrays, *dicts)
         self._watched = watched
+        self._alive = (objects, held)
         self._addresses = (ctypes.c_uint64 * len(objects))(*(id(o) + AFTER_HEADER for o in objects))
         self._expected = (ctypes.c_uint64 * len(objects))(*map(word, (*held, *dicts)))
         self.state = State(

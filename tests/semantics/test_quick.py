@@ -16,6 +16,8 @@ import pytest
 import convjit
 from convjit.backends.cpu import descriptors
 from convjit.compile import Compiled
+from convjit.entry import Entry
+from convjit.words import word
 
 SHAPE = (1, 9, 11, 4)
 
@@ -145,6 +147,22 @@ def test_every_change_is_seen(change: Callable[[Net], None]):
     assert quick_result(fast, x) is not None
 
 
+def test_every_change_is_seen_after_a_call_that_was_interrupted(monkeypatch: pytest.MonkeyPatch):
+    """What the quick call compares with is held as long as it is there: no descriptor comes again."""
+    layer, x = nn.Conv2d(4, 6, 3), image()
+    fast = prepared(layer, x)
+    old = word(layer.weight)
+    layer.weight *= 0.5
+    with monkeypatch.context() as patched:
+        patched.setattr(Entry, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fast(x)
+    assert quick_result(fast, x) is None
+    others = [mx.array(1.0) for _ in range(1000)]
+    assert old not in map(word, others)
+    assert_right(fast, layer, x)
+
+
 factor = Net()
 
 
@@ -269,6 +287,13 @@ def test_no_references_are_left():
         assert quick_call((x, x)) is None and quick_call((3,)) is None
     assert [sys.getrefcount(o) for o in objects] == before[0]
     assert abs(sys.getrefcount(None) - before[1]) < 100
+
+
+def test_arguments_are_not_kept_alive():
+    net, x = Net(), image()
+    before = sys.getrefcount(x)
+    fast = prepared(net, x)
+    assert fast._quick is not None and sys.getrefcount(x) == before
 
 
 def test_results_are_each_others_input():
