@@ -308,8 +308,8 @@ static PyObject *quick_call(PyObject *self, PyObject *args)
     return none();
 }
 
-/* A function that takes the arguments of a call as one tuple. `self` is a tuple: the address of a cj_quick, and all that
- * it points to. */
+/* A function that takes the arguments of a call as one tuple. `self` is a tuple: the address of a cj_quick, and all
+ * that it points to. */
 PyObject *cj_new_call(PyObject *self)
 {
     static PyMethodDef method = {"quick_call", quick_call, METH_O, NULL};
