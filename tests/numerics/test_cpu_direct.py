@@ -13,7 +13,7 @@ from test_cpu_kernels import MACHINES, bare, check
 from convjit.backends.cpu import CpuBackend
 from convjit.emit import cpu as emit
 from convjit.geometry import Geometry, Window, plain_window
-from convjit.kernel import Kernel
+from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
 from convjit.schedule.cpu import direct, dot
 from convjit.schedule.cpu.machine import Machine
@@ -189,3 +189,19 @@ def test_memory_is_bounded(dilation: int):
     for schedule in direct.candidates(kernel, MACHINES[0]):
         (scratch,) = re.findall(r"scratch_bytes = (\d+)", emit.source(kernel, schedule).text)
         assert int(scratch) <= 8 << 20
+
+
+def test_nothing_is_fetched_behind_a_copy():
+    """There, another thread writes its own copy."""
+    for dtype, is_copied in (("f32", False), ("bf16", True)):
+        geometry = Geometry.of_shapes((1, 28, 28, 64), (32, 1, 1, 64), plain_window(2))
+        kernel = Kernel(geometry, dtype, (), identity_epilogue(dtype), (dtype,))
+        text = emit.source(kernel, direct.schedule(kernel, MACHINES[0])).text
+        assert ("*ahead = input_of(" in text) == is_copied
+        assert ("*ahead = from + " in text) != is_copied
+
+
+def test_vectors_of_few_channels_are_short():
+    for channels, lanes in ((3, 4), (4, 4), (8, 8), (9, 16), (64, 16)):
+        schedule = dot.fitting(bare((1, 16, 16, channels), (1, 3, 3, channels), PADDED), MACHINES[0])
+        assert schedule is not None and schedule.number("lanes") == lanes
