@@ -27,6 +27,7 @@ from convjit.replay import UnknownPrimitive
 from convjit.state import Walk
 from convjit.tracers import any_tracer
 from convjit.tuning.program import tune_if_wanted
+from convjit.watch import Watch
 
 C = TypeVar("C")
 E = TypeVar("E", bound="Entry")
@@ -161,9 +162,12 @@ class Entry:
         slots, prepared = self._bound
         return program.run([*inputs, *slots, *program.constants], prepared)
 
-    def only_stretch(self, num_inputs: int) -> OnlyStretch | None:
-        """If the program is one stretch: that. Arrays of a call are given by their numbers."""
-        slots, prepared = self._bound
+    def only_stretch(self, watch: Watch, num_inputs: int) -> OnlyStretch | None:
+        """If the program is one stretch: that, with the weights of `watch`. Numbers stand for the arrays of a call."""
+        with self._lock:
+            if self.snapshot.watch is not watch:
+                return None
+            slots, prepared = self._bound
         program = self.program
         return program and program.only_stretch([*range(num_inputs), *slots, *program.constants], prepared)
 

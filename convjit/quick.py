@@ -43,7 +43,7 @@ def _quick_call(entry: Entry, watch: Watch, args: tuple[Any, ...]) -> QuickCall 
         return None
     if not all(type(a) is mx.array or type(a) in _VALUES or is_state(a) for a in args):
         return None
-    stretch = entry.only_stretch(sum(type(a) is mx.array for a in args))
+    stretch = entry.only_stretch(watch, sum(type(a) is mx.array for a in args))
     if stretch is None or not isinstance(stretch.run, HasQuickCall):
         return None
     return stretch.run.quick_call(Expected(watch, args), stretch.inputs)
