@@ -151,3 +151,23 @@ def test_what_is_not_finite_stays_with_its_group(backend: CpuBackend, value: flo
     assert spoiled.min(0).tolist() == [0, 7, 7, 8]
     assert spoiled.max(0).tolist() == [0, 9, 9, 11]
     assert len(spoiled) == 9 * 4
+
+
+@pytest.mark.usefixtures("guarded_memory")
+@pytest.mark.parametrize("rank", [2, 3])
+def test_any_outermost_extent_shares_a_text(backend: CpuBackend, rank: int):
+    """It is a run-time value, as the batch is; the width is not, for tiles at its edges have functions of their own."""
+    for dilation, transposed in ((1, False), (2, False), (2, True)):
+        window = Window(
+            (1,) * rank, *[(dilation,) * rank] * 3, (2 if transposed else 1,) * rank, groups=32, flip=transposed
+        )
+
+        def of(extent: int, window: Window = window) -> Kernel:
+            geometry = Geometry.of_shapes((2, extent, *((17,), (5, 17))[rank - 2], 32), (32, *(3,) * rank, 1), window)
+            return Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
+
+        for one in candidates(of(6), MACHINES[0]):
+            texts = {backend.source(of(extent), one) for extent in (6, 11, 40)}
+            assert len(texts) == 1
+            for extent in (6, 11):
+                check(backend, of(extent), one, random_numbers(np.random.default_rng(extent), of(extent)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import Any
 
 from convjit.emit.cpu.packing import Packing, taps_of_phases
 from convjit.emit.cpu.source import C_TYPES, Source, common_variables, name_of
@@ -11,7 +12,7 @@ from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.depthwise import edges, used_lanes, windows
-from convjit.schedule.nest import nest
+from convjit.schedule.nest import Nest, nest
 
 _CACHE_LINE = 16
 """Floats."""
@@ -31,7 +32,7 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     patterns = list(dict.fromkeys(windows(geometry, lanes)))
     text = render(
         "cpu/depthwise.c",
-        **common_variables(kernel, loops) | {"in_size": loops.in_size, "out_size": loops.out_size},
+        **_at_run_time(common_variables(kernel, loops), loops),
         **dict(schedule.choices),
         s_type="float" if copies else C_TYPES[kernel.dtype],
         s_dtype="f32" if copies else kernel.dtype,
@@ -39,10 +40,7 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         step=[max(axis.step for axis in axes) for axes in loops.axes],
         period=[axes[0].period for axes in loops.axes],
         most_taps=loops.most_taps,
-        deep=any(
-            axis.span != 1 or axis.offset < 0 or axis.last_read(loops.out_size[0]) >= loops.in_size[0]
-            for axis in loops.axes[0]
-        ),
+        deep=loops.outermost == 0,
         group_channels=group_channels,
         group_outputs=geometry.out_channels // window.groups,
         used_lanes=used_lanes(geometry, lanes),
@@ -52,7 +50,6 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         pattern_of=[patterns.index(lanes_of_groups) for lanes_of_groups in windows(geometry, lanes)],
         phases=[
             {
-                "outputs": loops.outputs(phase),
                 "first": tuple(axis.first for axis in phase),
                 "offset": tuple(axis.offset for axis in phase),
                 "taps": tuple(len(axis.taps) for axis in phase),
@@ -63,6 +60,14 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
         edges=edges(loops, schedule.number("tile_columns"), copies),
     )
     return Source(text, name_of(kernel))
+
+
+def _at_run_time(variables: dict[str, Any], loops: Nest) -> dict[str, Any]:
+    """The width is in the text, even where it is the outermost axis: tiles at its edges have functions of their own."""
+    if loops.outermost < 2:
+        return variables
+    sizes = {"in_size": loops.in_size, "out_size": loops.out_size}
+    return variables | sizes | {"in_extents": loops.in_size, "out_extents": loops.out_size}
 
 
 def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing:

@@ -138,13 +138,12 @@ INLINE vec vec_maximum(vec a, vec b)
     return select(b == b, select(a <= b, no_less, a), b);
 }
 
-enum {
-    DEPTH = 1, HEIGHT = 28, WIDTH = 28, CHANNELS = 64, /* of the input */
-    OUT_DEPTH = 1, OUT_HEIGHT = 28, OUT_WIDTH = 28, OUT_CHANNELS = 64,
+enum { /* extents are 1 for an outermost axis that is not the width: no address depends on it */
+    HEIGHT = 1, WIDTH = 28, CHANNELS = 64, /* of the input */
+    OUT_HEIGHT = 1, OUT_WIDTH = 28, OUT_CHANNELS = 64,
     STRIDE_D = 1, STRIDE_H = 1, STRIDE_W = 1,
     STEP_D = 1, STEP_H = 1, STEP_W = 1, /* between taps */
     PERIOD_D = 1, PERIOD_H = 1, PERIOD_W = 1, /* between outputs of one phase */
-    PHASE_DEPTH = (OUT_DEPTH + PERIOD_D - 1) / PERIOD_D, PHASE_HEIGHT = (OUT_HEIGHT + PERIOD_H - 1) / PERIOD_H,
     PHASE_WIDTH = (OUT_WIDTH + PERIOD_W - 1) / PERIOD_W, /* outputs of the largest phase */
     GROUP_CHANNELS = 1, GROUP_OUTPUTS = 1,
 
@@ -152,7 +151,7 @@ enum {
     TAPS = 3, /* of a row at a time, whose weights are in registers */
     TAPS_H = 3, TILE_WIDTH = (TILE_COLUMNS - 1) * STRIDE_W + 2 * STEP_W + 1, /* input columns of a tile */
     USED_LANES = 16, VECTORS = (OUT_CHANNELS + USED_LANES - 1) / USED_LANES,
-    ROW_BLOCK = 4, ROW_BLOCKS = (PHASE_HEIGHT + ROW_BLOCK - 1) / ROW_BLOCK,
+    ROW_BLOCK = 4,
     COLUMN_BLOCK = 28, COLUMN_BLOCKS = (PHASE_WIDTH + COLUMN_BLOCK - 1) / COLUMN_BLOCK,
     VECTOR_BLOCK = 1, VECTOR_BLOCKS = (VECTORS + VECTOR_BLOCK - 1) / VECTOR_BLOCK,
 
@@ -201,20 +200,20 @@ INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int
 
 /* Outputs that are a plain convolution with some of the taps. */
 typedef struct {
-    int depth, height, width;         /* outputs */
-    int first_d, first_h, first_w;    /* the first of them */
+    int first_d, first_h, first_w;    /* the first output */
     int offset_d, offset_h, offset_w; /* the input position of its first tap; negative in the padding */
     int taps_d, taps_h, taps_w;
     long weights; /* floats before its own */
 } phase;
 
 static const phase phases[] = {
-    { 1, 28, 28, 0, 0, 0, 0, -1, -1, 1, 3, 3, 0 },
+    { 0, 0, 0, 0, -1, -1, 1, 3, 3, 0 },
 };
 
 /* A tile: what it reads and where it writes. */
 typedef struct {
     const phase *phase;
+    int depth, height; /* of the input */
     const image *of;
     const float *x;
     long origin; /* where the first of its input channels at position (0, 0, 0) is, or would be, in x */
@@ -301,7 +300,7 @@ INLINE void tile(const place *at, const int taps_w, const int left, const int ri
         const float *x = t.x + (t.origin + (long)(from_d + tap_d * STEP_D) * PLANE_STEP + (long)from_h * ROW_STEP + (long)from_w * COLUMN_STEP);
         const float *weights = t.weights + tap_d * p.taps_h * row_weights;
         UNROLL for (int row = 0; row < TILE_ROWS + TAPS_H - 1; row++) {
-            const float *x_row = 0 <= from_h + row && from_h + row < HEIGHT ? x + row * (long)ROW_STEP : zeros;
+            const float *x_row = 0 <= from_h + row && from_h + row < t.height ? x + row * (long)ROW_STEP : zeros;
             add_row(sum, x_row, weights + row * row_weights, most(0, row - TAPS_H + 1), least(TILE_ROWS, row + 1), taps_w, left, right);
         }
     }
@@ -345,13 +344,14 @@ static tile_function *tile_at(const phase *p, int w)
 
 /* Outputs of one phase that are done together, and their channels. */
 typedef struct {
+    int depth, height; /* of the input */
     int d, h, w, rows, columns;
     int first_vector, end_vector;
 } block;
 
 static void run_block(const phase *p, const block *b, const float *x, float *copy, const float *weights, const image *of)
 {
-    place at = {.phase = p, .of = of, .x = x, .d = b->d};
+    place at = {.phase = p, .depth = b->depth, .height = b->height, .of = of, .x = x, .d = b->d};
     for (int column = 0; column < b->columns; column += TILE_COLUMNS) {
         at.w = b->w + least(column, b->columns - TILE_COLUMNS); /* the last tiles overlap those before them */
         tile_function *const run_tile = tile_at(p, at.w);
@@ -367,9 +367,26 @@ static void run_block(const phase *p, const block *b, const float *x, float *cop
     }
 }
 
+/* Outputs of a phase along an axis. */
+INLINE int outputs(int extent, int first, int period)
+{
+    return (extent - first + period - 1) / period;
+}
+
+/* Of the largest phase. */
+static int planes(const cj_call *call)
+{
+    return outputs(1, 0, PERIOD_D);
+}
+
+static int row_blocks(const cj_call *call)
+{
+    return (outputs(call->out_extent, 0, PERIOD_H) + ROW_BLOCK - 1) / ROW_BLOCK;
+}
+
 static long units(const cj_call *call)
 {
-    return call->batch * ROW_BLOCKS * VECTOR_BLOCKS * PHASE_DEPTH * COLUMN_BLOCKS;
+    return call->batch * row_blocks(call) * VECTOR_BLOCKS * planes(call) * COLUMN_BLOCKS;
 }
 
 static void run(const cj_call *call, char *scratch, long first, long end)
@@ -378,10 +395,10 @@ static void run(const cj_call *call, char *scratch, long first, long end)
     for (long unit = first; unit < end; unit++) {
         long rest = unit;
         const int w = rest % COLUMN_BLOCKS * COLUMN_BLOCK;
-        const int d = (rest /= COLUMN_BLOCKS) % PHASE_DEPTH;
-        const int vector = (rest /= PHASE_DEPTH) % VECTOR_BLOCKS * VECTOR_BLOCK;
-        const int h = (rest /= VECTOR_BLOCKS) % ROW_BLOCKS * ROW_BLOCK;
-        const long n = rest / ROW_BLOCKS;
+        const int d = (rest /= COLUMN_BLOCKS) % planes(call);
+        const int vector = (rest /= planes(call)) % VECTOR_BLOCKS * VECTOR_BLOCK;
+        const int h = (rest /= VECTOR_BLOCKS) % row_blocks(call) * ROW_BLOCK;
+        const long n = rest / row_blocks(call);
         const float *x = (const float *)(arrays[0].data + n * arrays[0].batch_step);
         const image of = {
             .extra0 = (const float *)(arrays[2].data + n * arrays[2].batch_step),
@@ -389,12 +406,16 @@ static void run(const cj_call *call, char *scratch, long first, long end)
         };
 
         for (const phase *p = phases; p < phases + 1; p++) {
-            if (d >= p->depth || h >= p->height || w >= p->width)
+            const int depth = outputs(1, p->first_d, PERIOD_D);
+            const int height = outputs(call->out_extent, p->first_h, PERIOD_H);
+            const int width = outputs(OUT_WIDTH, p->first_w, PERIOD_W);
+            if (d >= depth || h >= height || w >= width)
                 continue;
-            /* the last blocks are narrow, but as wide as a tile */
-            block b = {.d = d, .h = least(h, p->height - TILE_ROWS), .w = least(w, p->width - TILE_COLUMNS), .first_vector = vector};
-            b.rows = least(ROW_BLOCK, p->height - b.h);
-            b.columns = least(COLUMN_BLOCK, p->width - b.w);
+            block b = {.depth = 1, .height = call->in_extent, .d = d, .first_vector = vector};
+            b.h = least(h, height - TILE_ROWS); /* the last blocks are narrow, but as wide as a tile */
+            b.w = least(w, width - TILE_COLUMNS);
+            b.rows = least(ROW_BLOCK, height - b.h);
+            b.columns = least(COLUMN_BLOCK, width - b.w);
             b.end_vector = least(vector + VECTOR_BLOCK, VECTORS);
             run_block(p, &b, x, (float *)scratch, (const float *)arrays[1].data, &of);
         }
