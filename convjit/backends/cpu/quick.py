@@ -100,9 +100,7 @@ class Quick:
     """
 
     def __init__(self, toolchain: Toolchain, run: Any):
-        folder = Path(__file__).parent
-        text = (folder / "quick.c").read_text().replace('#include "python.h"', (folder / "python.h").read_text())
-        library = ctypes.PyDLL(str(toolchain.build(text)))
+        library = ctypes.PyDLL(str(toolchain.build(text())))
         self._run = ctypes.cast(run, ctypes.c_void_p)
         self.take, self.keep, self.forget = library.cj_take, library.cj_keep, library.cj_forget
         self.take.argtypes, self.take.restype = [ctypes.c_void_p, ctypes.py_object], ctypes.py_object
@@ -137,6 +135,12 @@ class Quick:
         )
         constants = [a for a in how.arguments if not isinstance(a, mx.array)]
         return self._new_call((ctypes.addressof(call), call, how.watch, constants, run))
+
+
+def text() -> str:
+    """quick.c with the file that it includes."""
+    folder = Path(__file__).parent
+    return (folder / "quick.c").read_text().replace('#include "python.h"', (folder / "python.h").read_text())
 
 
 def _array(example: mx.array, place: int) -> _Argument:

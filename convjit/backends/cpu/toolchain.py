@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,9 @@ from convjit.schedule.cpu.machine import Machine
 FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC")
 """Never -ffast-math or a part of it that changes results: linked with it, a library makes the whole process flush
 denormals."""
+
+_LIBRARIES = ("-lm", "-lpthread", *(("-Wl,-undefined,dynamic_lookup",) if sys.platform == "darwin" else ()))
+"""quick.c calls Python, which is there when it is loaded; Apple's linker wants to be told so."""
 
 _SELECTS_CPU = ("-march", "-mcpu", "-target", "--target")
 """Words of a command that already says what to compile for."""
@@ -75,7 +79,7 @@ class Toolchain:
         with tempfile.TemporaryDirectory(prefix="convjit-") as folder:
             source = Path(folder, "kernel.c")
             source.write_text(text)
-            _run([*self.command, *FLAGS, "-o", str(library), str(source), "-lm", "-lpthread"])
+            _run([*self.command, *FLAGS, "-o", str(library), str(source), *_LIBRARIES])
 
 
 def find() -> Toolchain:
