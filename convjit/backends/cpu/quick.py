@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import mlx.core as mx
 
 from convjit import watch
 from convjit.backends import Expected, QuickCall
-from convjit.backends.cpu.descriptors import knows_tracers, layout
+from convjit.backends.cpu.descriptors import Layout, knows_tracers, layout
 from convjit.backends.cpu.toolchain import Toolchain
 
 COPY = mx.array.__copy__  # pyright: ignore  MLX's stubs lack it
@@ -108,7 +109,18 @@ class Quick:
         self.forget.argtypes, self.forget.restype = [ctypes.c_void_p], None
         self._new_call = library.cj_new_call
         self._new_call.argtypes, self._new_call.restype = [ctypes.py_object], ctypes.py_object
+        self._is_plain = library.cj_is_plain
+        self._is_plain.argtypes = [ctypes.py_object, ctypes.c_void_p]
         watch.compare_by(library.cj_unchanged)
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """The layout of this MLX's descriptors, if `cj_is_plain` knows tracers by it."""
+        found = layout()
+        if found is None:
+            return None
+        numbers = (ctypes.c_long * 2)(*found)
+        return found if knows_tracers(lambda array: self._is_plain(array, numbers)) else None
 
     def call(self, how: Expected, run: Run, places: Sequence[int]) -> QuickCall | None:
         """Calls of a program that is one stretch; none if this MLX's arrays cannot be looked into.
@@ -118,8 +130,8 @@ class Quick:
             run: what to run.
             places: of the arrays among the arguments, in the table of addresses; -1 for one that is not needed.
         """
-        found = layout()
-        if found is None or not knows_tracers(found):
+        found = self.layout
+        if found is None:
             return None
         arrays = iter(places)
         arguments = (_Argument * len(how.arguments))(
