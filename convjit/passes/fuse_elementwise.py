@@ -74,17 +74,6 @@ def _beside_kernels(clusters: list[list[Operation]]) -> list[list[Operation]]:
     return kept
 
 
-def _left_out(block: Block, static: set[SSAValue], without: tuple[int, ...]) -> set[SSAValue]:
-    """`static`, and what the clusters of the ops with these numbers make, each as it is without those before it."""
-    ops = list(block.ops)
-    left_out = set(static)
-    for number in without:
-        for cluster in Clusters(block, shapes_of_candidates(block, left_out)).found():
-            if ops[number] in cluster:
-                left_out.update(op.results[0] for op in cluster)
-    return left_out
-
-
 def _fused(ops: list[Operation], shape: tuple[int, ...], sums: set[Operation], name: str) -> ElementwiseOp:
     """One op for a cluster, whose ops read their sources."""
     inside = set(ops)
@@ -179,6 +168,8 @@ class FuseElementwisePass(ModulePass):
                 continue
             separate_masks(block)
             read_maxima(block)
-            shapes = shapes_of_candidates(block, _left_out(block, _prepared(function), self.without))
-            if clusters := _beside_kernels(Clusters(block, shapes).found()):
+            shapes = shapes_of_candidates(block, _prepared(function))
+            left_out = {o for number, o in enumerate(block.ops) if number in self.without}
+            clusters = [cluster for cluster in Clusters(block, shapes).found() if left_out.isdisjoint(cluster)]
+            if clusters := _beside_kernels(clusters):
                 _replace(block, clusters, shapes)
