@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from reference import Array, convolution
 
@@ -72,6 +73,17 @@ def stored(y: mx.array, step: int) -> mx.array:
     for noise in _noise:
         y = noise.stored(y, step)
     return y
+
+
+class BatchNorm(nn.BatchNorm):
+    """MLX's, where noise rounds the product with the weight, too: the bias may cancel it, and leave an error of any
+    size, relative to the result. What is behind may depend on the sign of that."""
+
+    _STEP = 1000
+    """Not the number of any step, so that it has errors of its own."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return stored(super().__call__(x) - self.bias, self._STEP) + self.bias
 
 
 def convolve(x: mx.array, w: mx.array, window: Window) -> mx.array:

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from definition import Noise, noisy
+from definition import BatchNorm, Noise, noisy
 from mlx.utils import tree_flatten, tree_unflatten
 from random_epilogues import ACTIVATIONS, COMBINATIONS, Epilogue, random_epilogue
 from random_layers import Function, Layer, random_layer
@@ -55,7 +55,7 @@ class BlockModule(nn.Module):
         self._reads_first = layer.channels_first and not exact
         self.extras = [mx.zeros(shape) for shape in block.epilogue.extra_shapes]
         if block.epilogue.has_norm:
-            self.norm = nn.BatchNorm(layer.out_shape[-1])
+            self.norm = (BatchNorm if exact else nn.BatchNorm)(layer.out_shape[-1])
 
     def __call__(self, x: mx.array) -> list[mx.array]:
         """From an input in the block's layout to results in the same."""
