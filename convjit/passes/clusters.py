@@ -16,7 +16,7 @@ from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
 from convjit.passes.values import constant_of, phases_of, users
 
 MOST_OPS = 64
-"""In a kernel: bounds its text and the values that it keeps in registers."""
+"""In a kernel, predicates not counted: bounds its text and the values that it keeps in registers."""
 
 _SUM = 2
 _VIEWS = ("ExpandDims", "Squeeze", "Reshape", "Flatten", "Unflatten")
@@ -108,7 +108,7 @@ def _keeps_predicates_inside(op: Operation, shape: Shape, found: dict[Operation,
             maker = value.owner
             if not isinstance(maker, Operation) or found.get(maker) != shape:
                 return False
-    if element_type(op.results[0]) != i1:
+    if not _is_predicate(op):
         return True
     return all(found.get(user) == shape for user in users(op.results[0]))
 
@@ -147,6 +147,7 @@ class Clusters:
         self._unit = list(range(len(self._ops)))
         self._units: dict[int, _Unit] = {}
         self._shapes = shapes
+        self._predicates = sum(1 << n for op, n in self._numbers.items() if op in shapes and _is_predicate(op))
         read = {op: sources(op) if op in shapes else list(op.operands) for op in self._ops}
         self._phases = phases_of(read, lambda op: op in shapes or _is_kernel(op))  # if all candidates were kernels
         readers: dict[SSAValue, list[int]] = {}
@@ -202,7 +203,8 @@ class Clusters:
         a, b = self._units[first], self._units[second]
         if first == second or a.shape is None or a.shape != b.shape or a.phase != b.phase:
             return
-        if (a.members | b.members).bit_count() > MOST_OPS or self._meets(a, b) or self._meets(b, a):
+        members = (a.members | b.members) & ~self._predicates  # those are with what reads them, in any case
+        if members.bit_count() > MOST_OPS or self._meets(a, b) or self._meets(b, a):
             return
         a.members |= b.members
         a.waiting |= b.waiting
@@ -233,6 +235,10 @@ def sources(op: Operation) -> list[SSAValue]:
     if is_sum_of_channels(op):
         return list(op.operands)
     return [source_of(value) for value in op.operands if constant_of(value) is None]
+
+
+def _is_predicate(op: Operation) -> bool:
+    return element_type(op.results[0]) == i1
 
 
 def _is_kernel(op: Operation) -> bool:

@@ -7,11 +7,13 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from graphs import traced
+from xdsl.dialects.builtin import i1
 
 from convjit import passes
 from convjit.ir import reference
 from convjit.ir.conv import ElementwiseOp, StretchOp
 from convjit.ir.mlx import PrimitiveOp
+from convjit.ir.types import element_type
 from convjit.trace import Argument
 
 PIPELINE = f"{passes.OPTIMIZE},fuse-elementwise"
@@ -125,6 +127,21 @@ def test_more_ops_than_a_kernel_takes():
         return [y]
 
     assert len(check(function, arrays_of_block()[:2])) > 3
+
+
+@pytest.mark.parametrize("others", range(1, 5))
+def test_a_predicate_is_with_what_reads_it_wherever_a_kernel_ends(others: int):
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        y = mx.conv2d(x, w, padding=1)
+        z = mx.cumsum(y, axis=0)
+        for n in range(30):
+            z = mx.where(z > n / 50, z * 0.5, mx.tanh(z + y))
+            for _ in range(others):
+                z = mx.sin(z)
+        return [z]
+
+    kernels = check(function, arrays_of_block()[:2])
+    assert len(kernels) > 1 and all(element_type(v) != i1 for op in kernels for v in (*op.inputs, *op.outputs))
 
 
 def test_infinities_and_nan_pass_through_masks_and_sums():
