@@ -32,13 +32,15 @@ _ARRAY_BYTES = 16
 
 
 class Layout(NamedTuple):
-    """Where a descriptor keeps things, in words.
+    """Where an array and its descriptor keep things, in words.
 
     Attributes:
+        descriptor: of the array: the pointer to its descriptor.
         data: the pointer to the block that counts the owners of the data; 0 without data.
         inputs: the beginning of the list of the arrays that it is computed from; then comes its end.
     """
 
+    descriptor: int
     data: int
     inputs: int
 
@@ -73,7 +75,7 @@ def layout() -> Layout | None:
         return None
     if len(data) != 1 or len(inputs) != 1:
         return None
-    return Layout(data.pop(), inputs.pop())
+    return Layout(AFTER_HEADER // _WORD, data.pop(), inputs.pop())
 
 
 def _word(address: int) -> int:

@@ -188,9 +188,10 @@ typedef struct {
     const Py_ssize_t *shape, *strides;
 } cj_argument;
 
-/* Where an array's descriptor keeps the pointer to its data and the arrays that it is computed from, in words. */
+/* Where an array keeps the pointer to its descriptor, and that one the pointer to its data and the arrays that it is
+ * computed from, in words. */
 typedef struct {
-    long data, inputs;
+    long descriptor, data, inputs;
 } cj_layout;
 
 typedef struct {
@@ -212,7 +213,7 @@ typedef struct {
 /* Has it a value, and nothing that it is computed from? Then it is no tracer of a transformation. */
 int cj_is_plain(PyObject *array, const cj_layout *layout)
 {
-    const uint64_t *const descriptor = *(const uint64_t *const *)((const char *)array + 24);
+    const uint64_t *const descriptor = ((const uint64_t *const *)array)[layout->descriptor];
     return descriptor && descriptor[layout->data] && descriptor[layout->inputs] == descriptor[layout->inputs + 1];
 }
 

@@ -20,6 +20,10 @@ COPY = mx.array.__copy__  # pyright: ignore  MLX's stubs lack it
 """Makes another object of an array."""
 
 
+_Layout = ctypes.c_long * len(Layout._fields)
+"""See `cj_layout`."""
+
+
 class _Kept(ctypes.Structure):
     _fields_ = [
         ("array", ctypes.c_void_p),
@@ -58,8 +62,7 @@ class _Call(ctypes.Structure):
         ("num_arguments", ctypes.c_long),
         ("array_type", ctypes.py_object),
         ("copy", ctypes.py_object),
-        ("data", ctypes.c_long),
-        ("inputs", ctypes.c_long),
+        ("layout", _Layout),
         ("run", ctypes.c_void_p),
         ("steps", ctypes.c_void_p),
         ("num_steps", ctypes.c_int),
@@ -119,7 +122,7 @@ class Quick:
         found = layout()
         if found is None:
             return None
-        numbers = (ctypes.c_long * 2)(*found)
+        numbers = _Layout(*found)
         return found if knows_tracers(lambda array: self._is_plain(array, numbers)) else None
 
     def call(self, how: Expected, run: Run, places: Sequence[int]) -> QuickCall | None:
@@ -139,8 +142,7 @@ class Quick:
         )
         call = _Call(
             *(ctypes.pointer(how.watch.state), arguments, len(arguments)),
-            *(mx.array, COPY),
-            *(found.data, found.inputs),
+            *(mx.array, COPY, _Layout(*found)),
             *(self._run, ctypes.addressof(run.steps), len(run.steps), run.threads, run.result_bytes),
             *(ctypes.addressof(run.arrays), len(run.arrays)),
             *(ctypes.pointer(run.results), run.result_place),
