@@ -135,8 +135,8 @@ class Entry:
         self.reasons = [f"runs as plain MLX: {reason}"]
 
     @property
-    def has_kernels(self) -> bool:
-        return self.lowered is not None and any(op.schedule for op in self.lowered.fused)
+    def computes_convolutions(self) -> bool:
+        return self.lowered is not None and self.lowered.computes_convolutions
 
     def parts(self) -> dict[str, Entry]:
         """The entries whose programs run for this one, and what the names of their kernels begin with."""
@@ -268,7 +268,7 @@ def compile_capture(
     entry = Entry(snapshot, lowered.refusals())
     entry.notes = lowered.substitutes()
     entry.captured, entry.lowered, entry.backend = captured, lowered, backend
-    if not is_part and not entry.has_kernels:
+    if not is_part and not entry.computes_convolutions:
         if not lowered.slower:
             why = entry.reasons or ["it has no convolution"]
             entry.reasons = [f"runs as plain MLX: {'; '.join(why)}"]

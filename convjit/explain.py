@@ -14,7 +14,7 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import is_elementwise
 from convjit.passes.raise_conv import geometry_of
-from convjit.report import PLAIN, ElementwiseRow, Row
+from convjit.report import PLAIN, ZEROS, ElementwiseRow, Row
 
 
 def rows(module: ModuleOp) -> Iterator[Row]:
@@ -54,14 +54,15 @@ def _compiled(op: ConvolutionOp) -> Row:
 
 
 def _plain(op: PrimitiveOp) -> Row:
+    kernel = PLAIN
     try:
         shapes = geometry_of(op).in_words(batch=True)
-        empty = 0 in shape_of(op.operands[0].type)
-        unsupported = "its input is empty" if empty else "its dtype is neither float32, float16 nor bfloat16"
-        note = _text(op, "refused") or unsupported
+        note = _text(op, "refused") or "its dtype is neither float32, float16 nor bfloat16"
     except GeometryError as e:
         shapes, note = "", str(e)
-    return Row(_text(op, "layer") or "conv", shapes, "", PLAIN, note)
+    if 0 in shape_of(op.operands[0].type):
+        kernel, note = ZEROS, "its input is empty"
+    return Row(_text(op, "layer") or "conv", shapes, "", kernel, note)
 
 
 def _text(op: Operation, attribute: str) -> str:

@@ -72,7 +72,7 @@ class GradientEntry(Entry):
         self.reasons = [reason for program in programs for reason in program.reasons]
         self.notes = [note for program in programs for note in program.notes]
         self.captured, self.backend = programs.forward.captured, programs.forward.backend
-        if any(program.has_kernels for program in programs):
+        if any(program.computes_convolutions for program in programs):
             self.program = programs.forward.program
         else:
             self.reasons = [f"runs as plain MLX: {'; '.join(self.reasons) or 'it has no convolution'}"]

@@ -79,6 +79,11 @@ class Lowered:
         """The kernel texts by name."""
         return {name: backend.source(kernel, schedule) for name, kernel, schedule in self.work()}
 
+    @property
+    def computes_convolutions(self) -> bool:
+        """Is there one that is not plain MLX?"""
+        return any(row.kernel != PLAIN for row in rows(self.module))
+
     def refusals(self) -> list[str]:
         """One sentence for each convolution that has to stay plain MLX."""
         plain = [row for row in rows(self.module) if row.kernel == PLAIN and row.layer not in self.slower]

@@ -147,6 +147,8 @@ def _pad(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
 
 
 def _convolution(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
+    if i[0].size == 0:
+        return mx.zeros(*o[0])  # as MLX gives, but where it divides by an extent of 0 and dies
     stride, pad_lo, pad_hi, kernel_dilation, input_dilation, groups, flip = a
     return mx.conv_general(
         i[0],

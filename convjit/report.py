@@ -8,6 +8,9 @@ from dataclasses import dataclass
 PLAIN = "plain MLX"
 """The kernel of a convolution that is not ours."""
 
+ZEROS = "zeros"
+"""The kernel of a convolution whose input is empty: it has nothing to sum."""
+
 REPRODUCE = "python -m convjit repro"
 """The command that runs a kernel that failed again, from the bundle it left."""
 
@@ -27,7 +30,7 @@ class Row:
         layer: the module's path, or the weight's name.
         convolution: its shapes and window, in words.
         fused: the MLX ops that its kernel does as well.
-        kernel: the template and its choices, or "plain MLX".
+        kernel: the template and its choices, "zeros", or "plain MLX".
         note: why it is not compiled, or not as the backend would rather have it, or what ends its epilogue.
     """
 
@@ -99,5 +102,5 @@ class Explanation:
     def _summary(self) -> str:
         if self.backend == PLAIN:
             return PLAIN
-        ours = sum(r.kernel != PLAIN for r in self.rows)
+        ours = sum(r.kernel not in (PLAIN, ZEROS) for r in self.rows)
         return f"{ours} of {len(self.rows)} convolutions on {self.backend} kernels"

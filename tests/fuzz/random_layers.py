@@ -6,7 +6,7 @@ what                                                         | why
 -------------------------------------------------------------|------------------------------------------------------
 MLX's transposed ones with padding > dilation (k - 1)        | MLX crops the input before it spreads it
 `mx.conv_general` with negative padding and input dilation   | the same
-negative padding that leaves nothing of an axis              | stays plain MLX, and says so: "its input is empty"
+negative padding that leaves nothing of an axis              | all is zero; see tests/semantics/test_empty_inputs.py
 input dilation and gradients: padding > dilation (k - 1)     | MLX's gradient by the input has another shape
 input dilation and gradients: strides                        | MLX's gradient by the weight has another shape
 groups and gradients: windows that meet nothing but padding  | the same
