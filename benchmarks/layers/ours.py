@@ -162,9 +162,9 @@ def _pack(backend: CpuBackend, network: Network, schedule: Schedule, weight: Arr
 def memory_bytes(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> int:
     """Of each thread: its scratch memory and its part of what is shared."""
     made = _Kernel.from_address(backend._load(kernel, schedule))
-    loops, batch = nest(kernel), kernel.geometry.batch
+    loops = nest(kernel)
     call = _Call(
-        batch=min(batch, made.images_at_once or batch),
+        batch=kernel.geometry.batch,
         in_extent=loops.in_size[loops.outermost],
         out_extent=loops.out_size[loops.outermost],
     )
@@ -190,5 +190,4 @@ class _Kernel(ctypes.Structure):
     _fields_ = [
         ("scratch_bytes", ctypes.c_long),
         ("shared_bytes", ctypes.CFUNCTYPE(ctypes.c_long, ctypes.POINTER(_Call))),
-        ("images_at_once", ctypes.c_long),
     ]

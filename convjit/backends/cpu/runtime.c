@@ -145,22 +145,16 @@ static long larger(long a, long b)
     return a > b ? a : b;
 }
 
-static long images_at_once(const cj_step *step)
+static cj_call call_of(const cj_step *step)
 {
-    const long most = step->kernel->images_at_once;
-    return most && most < step->batch ? most : step->batch;
-}
-
-static cj_call call_of(const cj_step *step, long batch)
-{
-    return (cj_call){.batch = batch, .in_extent = step->in_extent, .out_extent = step->out_extent};
+    return (cj_call){.batch = step->batch, .in_extent = step->in_extent, .out_extent = step->out_extent};
 }
 
 static needs needs_of(const cj_step *steps, int num_steps, long results)
 {
     needs most = {.results = results};
     for (const cj_step *step = steps; step < steps + num_steps; step++) {
-        const cj_call call = call_of(step, images_at_once(step));
+        const cj_call call = call_of(step);
         most.scratch = larger(most.scratch, step->kernel->scratch_bytes);
         if (step->kernel->shared_bytes)
             most.shared = larger(most.shared, step->kernel->shared_bytes(&call));
@@ -212,20 +206,16 @@ static void run_kernel(const cj_kernel *kernel, const cj_call *call, const memor
 
 static void run_step(const cj_step *step, char *const *arrays, const memory *memory, int threads)
 {
-    const long at_once = images_at_once(step);
-    for (long first = 0; first < step->batch; first += at_once) {
-        cj_array placed[step->num_places];
-        for (int n = 0; n < step->num_places; n++) {
-            const cj_place *place = &step->places[n];
-            char *base = place->base ? arrays[place->base - 1] : memory->results;
-            placed[n] = (cj_array){base + place->offset + first * place->batch_step, place->batch_step};
-        }
-        const long left = step->batch - first;
-        cj_call call = call_of(step, left < at_once ? left : at_once);
-        call.arrays = placed;
-        call.shared = memory->shared;
-        run_kernel(step->kernel, &call, memory, threads < step->threads ? threads : step->threads);
+    cj_array placed[step->num_places];
+    for (int n = 0; n < step->num_places; n++) {
+        const cj_place *place = &step->places[n];
+        char *base = place->base ? arrays[place->base - 1] : memory->results;
+        placed[n] = (cj_array){base + place->offset, place->batch_step};
     }
+    cj_call call = call_of(step);
+    call.arrays = placed;
+    call.shared = memory->shared;
+    run_kernel(step->kernel, &call, memory, threads < step->threads ? threads : step->threads);
 }
 
 /* Runs kernels one after the other, on up to `threads` threads; `result_bytes` of results are seen only by them.

@@ -35,7 +35,6 @@ typedef struct {
 typedef struct {
     long scratch_bytes;  /* of each thread */
     long (*shared_bytes)(const cj_call *call); /* of all threads; NULL: none */
-    long images_at_once; /* 0: all. The runtime splits a larger batch, which bounds the shared memory */
     long num_stages;
     cj_stage stages[3];
 } cj_kernel;
