@@ -16,12 +16,11 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.errors import CompileError, FallbackWarning
-from convjit.guard import Arguments, argument_paths, parameter_names, read_arguments
+from convjit.guard import Arguments, read_arguments
 from convjit.kernel import Accuracy
 from convjit.options import Fallback, Options
 from convjit.replay import UnknownPrimitive
 from convjit.report import REPRODUCE
-from convjit.state import Walk
 from convjit.tracers import any_tracer, can_evaluate, capturing
 
 if TYPE_CHECKING:
@@ -256,11 +255,7 @@ class Compiled:
             entry, tracers = self._find(key)
             if entry is not None or tracers:
                 return entry, tracers
-            walk = Walk().follow(self._function)
-            _, paths = argument_paths(args, kwargs, parameter_names(self._function))
-            for path, module in zip(paths, arguments.modules, strict=True):
-                walk.follow(module, path)
-            entry = make(CallSite(self._name, self._function, args, kwargs, arguments, walk))
+            entry = make(CallSite.of(self._name, self._function, args, kwargs, arguments))
             if entry is None:
                 return None, True
             if self._may_settle(key, entry):
@@ -270,8 +265,8 @@ class Compiled:
             return entry, False
 
     def _may_settle(self, key: tuple[Any, ...], entry: Entry) -> bool:
-        """Did the function change the structure of its state for the first time? Optimizers do so in their first step:
-        that runs as plain MLX, and the next one is compiled."""
+        """Did the function change the structure of its state for the first time? Then plain MLX runs it, and the next
+        call is compiled."""
         first = entry.is_unsettled and key not in self._unsettled
         if first:
             self._unsettled.add(key)

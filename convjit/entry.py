@@ -15,8 +15,9 @@ from convjit import dump, trees
 from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
 from convjit.errors import CompileError, PipelineError, TraceError, UnsettledError
-from convjit.guard import Arguments, Snapshot
+from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names
 from convjit.lower import Lowered, lower
+from convjit.optimizers import made_their_states
 from convjit.options import Options
 from convjit.program import OnlyStretch, Program, build
 from convjit.progress import kernel_progress
@@ -201,9 +202,31 @@ class CallSite:
     arguments: Arguments
     walk: Walk
 
+    @staticmethod
+    def of(
+        name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], arguments: Arguments
+    ) -> CallSite:
+        walk = Walk().follow(function)
+        _, paths = argument_paths(args, kwargs, parameter_names(function))
+        for path, module in zip(paths, arguments.modules, strict=True):
+            walk.follow(module, path)
+        return CallSite(name, function, args, kwargs, arguments, walk)
+
 
 def make(call: CallSite, options: Options, backend: str | None) -> Entry | None:
-    """Capture and compile a function for one signature; None if it must run plain now, under a transformation."""
+    """Capture and compile a function for one signature; None if it must run plain now, under a transformation.
+
+    Optimizers that it would step for the first time make their state before.
+    """
+    entry = _made(call, options, backend)
+    if entry is None or not entry.is_unsettled:
+        return entry
+    if not made_their_states(call.function, call.args, call.kwargs, call.walk):
+        return entry
+    return _made(CallSite.of(call.name, call.function, call.args, call.kwargs, call.arguments), options, backend)
+
+
+def _made(call: CallSite, options: Options, backend: str | None) -> Entry | None:
     walk = call.walk
     read = [*(slot.get() for slot in walk.slots), *(array for _, array in walk.captured)]
     if any_tracer([*read, random_state()]):

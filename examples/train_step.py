@@ -48,7 +48,7 @@ x, y = mx.random.normal((16, 16, 16, 3)), mx.random.randint(0, 10, (16,))
 
 for step, module in ((plain, twin), (fast, model)):
     mx.random.seed(1)  # the same dropout: compiled or not, the same seed draws the same numbers
-    for _ in range(5):  # the first step makes the optimizer's state, as plain MLX; the second one is compiled
+    for _ in range(5):
         value = step(x, y)
         mx.eval(value, module.state)
     print(f"loss after 5 steps: {value.item():.5f}")
