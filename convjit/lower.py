@@ -20,10 +20,10 @@ from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp
 from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.options import Options
 from convjit.passes import STAGES
+from convjit.passes.choose_schedule import Failed, Refused
 from convjit.passes.fuse_elementwise import PREFIX
 from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.raise_weight_gradient import named_weight_gradients
-from convjit.passes.schedule import Failed, Refused
 from convjit.report import PLAIN
 from convjit.schedule import Schedule
 from convjit.trace import to_module
@@ -103,7 +103,7 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
 
     Args:
         captured: the traced function.
-        backend: the backend's name, for the `schedule` pass.
+        backend: the backend's name, for `choose-schedule`.
         options: `pipeline`, the passes up to `fuse-epilogue`, and `accuracy`.
         folder: where to dump the IR behind every pass, or None.
 

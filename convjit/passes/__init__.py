@@ -21,11 +21,12 @@ OPTIMIZE = "raise-weight-gradient,raise-conv,sink-transposes,merge-groups,fold-p
 _OPTIMIZE_FOR = {"cpu": f"{OPTIMIZE},fuse-elementwise"}
 """Passes in place of `OPTIMIZE` for backends that have kernels for more."""
 
-LOWER = "schedule{backend=BACKEND},hoist-prepare,form-stretches"
+LOWER = "choose-schedule{backend=BACKEND},hoist-prepare,form-stretches"
 """The passes that follow in any case: from fused convolutions to what a backend runs."""
 
 STAGES = ("traced", "raised", "fused", "scheduled")
-"""The stages of the IR that have a name of their own; any pass of the pipeline names the IR behind it, too."""
+"""The stages of the IR that have a name of their own: what MLX traced, behind `raise-conv`, behind `fuse-epilogue`, and
+what runs, behind the last pass. Any pass of the pipeline names the IR behind it, too."""
 
 _CLASSES = {
     "raise-weight-gradient": "RaiseWeightGradientPass",
@@ -36,7 +37,7 @@ _CLASSES = {
     "fold-scale": "FoldScalePass",
     "fuse-epilogue": "FuseEpiloguePass",
     "fuse-elementwise": "FuseElementwisePass",
-    "schedule": "SchedulePass",
+    "choose-schedule": "ChooseSchedulePass",
     "hoist-prepare": "HoistPreparePass",
     "form-stretches": "FormStretchesPass",
 }
@@ -67,7 +68,7 @@ def pipeline_for(backend: str, optimize: str | None = None, accuracy: Accuracy =
     """The whole pipeline as one spec string.
 
     Args:
-        backend: the backend's name, which the `schedule` pass asks: "cpu", "metal" or "simulator".
+        backend: the backend's name, which `choose-schedule` asks: "cpu", "metal" or "simulator".
         optimize: what stands in for `OPTIMIZE`; may be empty.
         accuracy: what schedules may trade for speed, see `kernel.Accuracy`.
     """

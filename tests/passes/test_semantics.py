@@ -19,8 +19,8 @@ from convjit.emit.region import kernel_of
 from convjit.ir import reference
 from convjit.ir.conv import CONV, FusedOp
 from convjit.ir.mlx import MLX
+from convjit.passes.choose_schedule import Refused
 from convjit.passes.raise_conv import named_convolutions
-from convjit.passes.schedule import Refused
 
 TOLERANCE = {mx.float32: 1e-5, mx.float16: 2e-2, mx.bfloat16: 1e-1}
 

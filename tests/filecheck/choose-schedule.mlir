@@ -1,4 +1,4 @@
-// RUN: convjit-opt -p 'schedule{backend=cpu}' %s | filecheck %s
+// RUN: convjit-opt -p 'choose-schedule{backend=cpu}' %s | filecheck %s
 
 // Each kernel names its template; a weight that two kernels read in one order is packed once.
 func.func @forward(%x: tensor<1x4x4x8xf32>, %w: tensor<8x1x1x8xf32>) -> tensor<1x4x4x8xf32> {

@@ -1,4 +1,4 @@
-"""`schedule{backend=cpu}`: every fused convolution gets a schedule of its backend, and a weight packed for it.
+"""`choose-schedule{backend=cpu}`: every fused convolution gets a schedule of its backend, and a weight packed for it.
 
     %y = conv.fused %x, %w window <...> {...} : (tensor<...>, tensor<64x3x3x64xf32>) -> tensor<...>
 ->
@@ -104,7 +104,7 @@ def _schedule_elementwise(ops: list[ElementwiseOp], backend: Backend) -> None:
 
 
 @dataclass(frozen=True)
-class SchedulePass(ModulePass):
+class ChooseSchedulePass(ModulePass):
     """See the module's docstring.
 
     Attributes:
@@ -112,7 +112,7 @@ class SchedulePass(ModulePass):
         accuracy: see `kernel.Accuracy`.
     """
 
-    name = "schedule"
+    name = "choose-schedule"
 
     backend: str = "cpu"
     accuracy: Accuracy = "fast"
