@@ -250,9 +250,9 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
     depth, height, width = _outputs(loops)
     taps = loops.most_taps
     outputs_per_copy = prod(taps) * geometry.out_channels / geometry.window.groups
-    most_input = machine.l2_bytes * 3 // 8
-
-    copies = _copies(loops, tile) or _can_be_compact(kernel)
+    copies = kernel.dtype != "f32" or _copies(loops, tile) or _can_be_compact(kernel)
+    most_input = machine.l2_bytes * 3 // (8 if copies else 4)
+    most_terms = min(MAX_CHAIN, _terms(kernel))
     weight_bytes = prod(geometry.weight_shape) * 4
     weights_first = _weights_first(kernel, loops, machine)
     streaming = 0.5 if weight_bytes <= machine.l2_bytes // 2 else 3.2
@@ -261,7 +261,8 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
         """Of copying the input and of streaming the weights, relative to the multiply-adds."""
         pixels = block[0] * block[1]
         input_bytes = _input_bytes(kernel, *block)
-        excess = max(1.0, input_bytes / most_input, pixels / BLOCK_PIXELS, 100 * input_bytes / MAX_SCRATCH - 99)
+        at_hand = input_bytes if copies else min(input_bytes, 4 * pixels * most_terms)  # of one part of the sums
+        excess = max(1.0, at_hand / most_input, pixels / BLOCK_PIXELS, 100 * input_bytes / MAX_SCRATCH - 99)
         places = len(loops.phases) * depth * ceil(height / block[0]) * ceil(width / block[1])
         idle = 0.0 if weights_first else 0.01 * max(0.0, UNITS / places - 1)
         copied = _input_bytes(kernel, *block) / geometry.in_channels / outputs_per_copy / pixels if copies else 0.0
