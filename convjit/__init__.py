@@ -17,7 +17,8 @@ Names:
 __version__ = "0.1.0"
 
 from convjit import inspect, nn, passes
-from convjit.compile import compile, disable, enable
+from convjit.compile import compile
+from convjit.compiled import disable, enable
 from convjit.errors import CompileError, FallbackWarning, PipelineError
 from convjit.tune import tune
 

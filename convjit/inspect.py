@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from convjit.compile import compiled_of
+from convjit.compiled import compiled_of
 from convjit.passes import STAGES
 from convjit.report import PLAIN, Explanation
 
 if TYPE_CHECKING:
-    from convjit.compile import Compiled
+    from convjit.compiled import Compiled
     from convjit.entry import Entry
     from convjit.kernel import Kernel
     from convjit.schedule import Schedule

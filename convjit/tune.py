@@ -36,7 +36,7 @@ def tune(fast: Any, *args: Any, **kwargs: Any) -> Tuning:
     Example:
         >>> print(convjit.tune(fast, x))
     """
-    from convjit.compile import compiled_of
+    from convjit.compiled import compiled_of
     from convjit.tuning.program import Tuning, collected
 
     compiled = compiled_of(fast)

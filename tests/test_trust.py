@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import convjit
-from convjit import cache
+from convjit import cache, compiled
 from convjit.backends import registry
 from convjit.proof import trust
 from tests.metal_faults import BEST, ProvingBackend, image, net
@@ -36,7 +36,7 @@ def new_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVJIT_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(trust, "_failures", {})
     monkeypatch.setenv("CONVJIT_SIMULATOR_TIMEOUT", "2")
-    monkeypatch.setattr(sys.modules["convjit.compile"], "_told_failures", set())
+    monkeypatch.setattr(compiled, "_told_failures", set())
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import collections
 import enum
 import math
-import sys
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -13,6 +12,7 @@ import pytest
 from checks import Net, assert_close, fast_of, image, num_kernels, reasons, small_conv
 
 import convjit
+from convjit import compiled
 
 CONV = small_conv()
 
@@ -283,7 +283,7 @@ def test_no_arguments_at_all():
 
 
 def test_more_signatures_than_are_kept(monkeypatch):
-    monkeypatch.setattr(sys.modules["convjit.compile"], "_MAX_SIGNATURES", 3)
+    monkeypatch.setattr(compiled, "_MAX_SIGNATURES", 3)
     fast, x = fast_of(lambda x, n: CONV(x) * n), image()
     for _ in range(2):
         for n in range(6):

@@ -16,7 +16,7 @@ import pytest
 import convjit
 from convjit.backends import registry
 from convjit.backends.cpu import descriptors
-from convjit.compile import Compiled
+from convjit.compiled import Compiled
 from convjit.entry import Entry
 from convjit.words import word
 
