@@ -193,7 +193,9 @@ def _even(steps: int, parts: int) -> int:
 
 def cycles(tiling: Tiling, chip: Chip) -> tuple[float, float]:
     """Of the whole kernel, by a model of what simdgroups do and of how many of them run at a time; then, to tell apart
-    what memory makes equal, the same without memory."""
+    what memory makes equal, the same without memory. Compares tiles of matrices among themselves: `cost.cost` counts
+    neither loads nor barriers of a core, and is 1.3 times below this in most public problems, up to 3.2 times in those
+    with few output channels."""
     tile, axes = tiling.tile, tiling.axes
     taps = prod(axis.taps for axis in axes)
     fills = prod(axis.taps for axis in axes if not axis.halo)
