@@ -3,8 +3,8 @@
 A launch takes as long as what keeps it longest: its multiply-adds, what its threads read through the caches, what
 memory has to move, or the launch itself. Nothing here was measured by us; the constants are those that others published
 (P. Turner's metal-benchmarks, MLX's issues on small kernels). It compares algorithms, Winograd's with the usual one.
-The tile of one template is chosen by what its cores do all the while (`gemm.cycles`, `depthwise`), which a roofline does
-not see: loads that share a core with multiply-adds, barriers. `convjit.tune` measures them.
+The tile of one template is chosen by what its cores do all the while (`gemm.cycles`, `depthwise`), which a roofline
+does not see: loads that share a core with multiply-adds, barriers. `convjit.tune` measures them.
 """
 
 from __future__ import annotations
