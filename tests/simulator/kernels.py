@@ -16,12 +16,18 @@ from convjit.backends.simulator import SimulatorBackend
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
 from convjit.schedule import Schedule
+from convjit.schedule.metal.tile import Tiling, useful
 from convjit.simulator import Counters
 
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2}
 BACKEND = SimulatorBackend()
 
 Array = npt.NDArray[np.float64]
+
+
+def efficiency(kernel: Kernel, schedule: Schedule) -> float:
+    """Useful / issued multiply-adds of matrices."""
+    return useful(kernel) / Tiling.of(kernel, schedule).issued
 
 
 def stretch_of(kernel: Kernel, schedule: Schedule) -> Stretch:

@@ -10,14 +10,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
-from kernels import BACKEND, TOLERANCE, bias_silu, check, random_geometry, random_kernel, simulate
+from kernels import BACKEND, TOLERANCE, bias_silu, check, efficiency, random_geometry, random_kernel, simulate
 
 from convjit.geometry import Geometry, Window, plain_window
 from convjit.kernel import Extra, Kernel, identity_epilogue
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, smaller
 from convjit.schedule.metal.chip import CHIPS, DEFAULT, Chip
-from convjit.schedule.metal.gemm import THREADGROUP_BYTES, efficiency, gather, gemm, stem
+from convjit.schedule.metal.gemm import THREADGROUP_BYTES, gather, gemm, stem
 from convjit.schedule.metal.tile import Tile, Tiling, foldable
 
 Maker = Callable[[Kernel, Chip, int], list[Schedule]]

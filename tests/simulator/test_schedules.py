@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import prod
 
 import pytest
+from kernels import efficiency
 
 from benchmarks.problems import Problem, problems
 from convjit.geometry import Geometry
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule.metal import choose
 from convjit.schedule.metal.chip import CHIPS, Chip
-from convjit.schedule.metal.gemm import efficiency
 from convjit.schedule.metal.tile import Tiling, useful
 
 ON_MATRICES = ("metal/gemm.metal", "metal/stem.metal", "metal/gather.metal")

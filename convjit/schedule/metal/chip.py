@@ -40,11 +40,6 @@ class Chip:
         """The part of `teraflops` that simdgroup_matrix sustains."""
         return 0.8 if self.generation < 15 else 0.9
 
-    @property
-    def tensor_teraflops(self) -> float:
-        """Of the tensor operations in half precision; 0 where the chip has none."""
-        return 4 * self.teraflops if self.generation >= 17 else 0.0
-
     def threadgroups_per_core(self, dtype: str) -> int:
         """Threadgroups of 128 threads that keep a core busy with matrices of this storage type, such as "f16"."""
         return 6 if dtype == "f32" else 9

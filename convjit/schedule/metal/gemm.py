@@ -228,8 +228,3 @@ def _bytes(tiling: Tiling) -> int:
     """Device bytes that cannot be avoided: input, weights and output once."""
     g, size = tiling.kernel.geometry, DTYPES[tiling.kernel.dtype]
     return size * (prod(g.in_shape) + prod(g.weight_shape) + prod(g.out_shape))
-
-
-def efficiency(kernel: Kernel, schedule: Schedule) -> float:
-    """Useful / issued multiply-adds."""
-    return useful(kernel) / Tiling.of(kernel, schedule).issued
