@@ -9,7 +9,7 @@ from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
 from convjit.geometry import GeometryError
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, StretchOp, YieldOp
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, StretchOp, YieldOp, name_of
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import is_elementwise
@@ -37,20 +37,18 @@ def elementwise_rows(module: ModuleOp, failed: dict[str, str]) -> Iterator[Eleme
     """
     for op in module.walk():
         if isinstance(op, ElementwiseOp):
-            name = op.layer.data if op.layer else "elementwise"
             sums = f"{len(op.summed)} sums" if len(op.summed) > 1 else "1 sum" if op.summed else ""
             shape = ", ".join(filter(None, ["x".join(map(str, op.extents)), sums]))
             kernel = PLAIN if op.schedule is None else op.schedule.data.in_words()
-            yield ElementwiseRow(name, shape, _text(op, "fused"), kernel, "")
+            yield ElementwiseRow(name_of(op), shape, _text(op, "fused"), kernel, "")
     for name, why in failed.items():
         yield ElementwiseRow(name, "", "", PLAIN, why)
 
 
 def _compiled(op: ConvolutionOp) -> Row:
-    layer = op.layer.data if op.layer else "conv"
     kernel = PLAIN if op.schedule is None else op.schedule.data.in_words()
     note = "; ".join(filter(None, [_text(op, "note"), _text(op, "tuned"), _end_of_epilogue(op)]))
-    return Row(layer, op.geometry.in_words(batch=True), _text(op, "fused"), kernel, note)
+    return Row(name_of(op), op.geometry.in_words(batch=True), _text(op, "fused"), kernel, note)
 
 
 def _plain(op: PrimitiveOp) -> Row:

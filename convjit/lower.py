@@ -16,7 +16,7 @@ from convjit.backends import Backend, BackendError
 from convjit.capture import Capture
 from convjit.emit.region import elementwise_of, kernel_of
 from convjit.explain import rows
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp, name_of
 from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.options import Options
 from convjit.passes import STAGES
@@ -60,7 +60,7 @@ class Lowered:
         """Layer, kernel and schedule of every convolution on a kernel of ours, in program order."""
         for op, kernel in self.fused.items():
             if op.schedule is not None:
-                yield op.layer.data if op.layer else "conv", kernel, op.schedule.data
+                yield name_of(op), kernel, op.schedule.data
 
     def all_kernels(self) -> dict[KernelOp, AnyKernel]:
         """The kernel of every op that is one."""
@@ -69,7 +69,7 @@ class Lowered:
     def work(self) -> list[tuple[str, AnyKernel, Schedule]]:
         """Name, kernel and schedule of all that runs on a kernel of ours, convolutions first."""
         elementwise = [
-            (op.layer.data if op.layer else "elementwise", kernel, op.schedule.data)
+            (name_of(op), kernel, op.schedule.data)
             for op, kernel in self.elementwise.items()
             if op.schedule is not None
         ]
@@ -91,10 +91,8 @@ class Lowered:
 
     def substitutes(self) -> list[str]:
         """One sentence for each kernel that failed its proof and that another schedule or MLX stands in for."""
-        notes = [(op.layer, op.attributes.get("note")) for op in self.fused]
-        smaller = [
-            f"{layer.data if layer else 'conv'} has a {n.data}" for layer, n in notes if isinstance(n, StringAttr)
-        ]
+        notes = [(name_of(op), op.attributes.get("note")) for op in self.fused]
+        smaller = [f"{name} has a {note.data}" for name, note in notes if isinstance(note, StringAttr)]
         return smaller + [f"{name} stays plain MLX: {reason}" for name, reason in self.failed.items()]
 
 

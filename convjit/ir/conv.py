@@ -341,6 +341,11 @@ KernelOp = ConvolutionOp | ElementwiseOp
 """The ops that are kernels."""
 
 
+def name_of(op: KernelOp) -> str:
+    """What people call a kernel: its `layer`."""
+    return op.layer.data if op.layer else "elementwise" if isinstance(op, ElementwiseOp) else "conv"
+
+
 @irdl_op_definition
 class PackOp(IRDLOperation):
     """A weight in the order in which a kernel with this window and schedule reads it."""

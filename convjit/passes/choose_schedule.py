@@ -29,7 +29,7 @@ from convjit.backends import Backend, registry
 from convjit.emit.region import elementwise_of, kernel_of
 from convjit.errors import PipelineError
 from convjit.ir.attributes import ScheduleAttr, WindowAttr
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, PackOp
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, PackOp, name_of
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
@@ -68,7 +68,7 @@ def _decide(ops: list[ConvolutionOp], backend: Backend) -> list[ScheduleAttr]:
     refused: dict[str, str] = {}
     slower: set[str] = set()
     for op in ops:
-        layer, kernel = op.layer.data if op.layer else "conv", kernel_of(op)
+        layer, kernel = name_of(op), kernel_of(op)
         measured = known.find(backend, kernel)
         if measured and measured.chosen is measured.plain:
             refused[layer] = measured.note()
@@ -98,7 +98,7 @@ def _schedule_elementwise(ops: list[ElementwiseOp], backend: Backend) -> None:
         elif isinstance(backend.schedule(kernel), str):
             raise PipelineError(f"the pipeline makes conv.elementwise, but {choice}")
         else:
-            failed[op.layer.data if op.layer else "elementwise"] = choice
+            failed[name_of(op)] = choice
     if failed:
         raise Failed(failed)
 
