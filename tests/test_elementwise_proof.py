@@ -174,6 +174,16 @@ def test_logarithms_and_roots_read_what_is_positive():
     assert (x < 0).any() and (x > 0).any() and (y > 0).all()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("is_sum", [False, True])
+def test_what_is_infinite_or_nan_everywhere_passes_without_a_warning(is_sum: bool):
+    body = steps(("arith.subf", 0, 0), ("arith.divf", 0, 1), ("arith.mulf", 2, 1))
+    shape = (6, 7)
+    results = tuple(Result(shape[1:] if is_sum else shape, "f32", is_sum) for _ in range(2))
+    kernel = Elementwise(shape, (Extra(shape, "f32"),), Epilogue(("f32",), body, (2, 3)), results)
+    assert prove(CpuBackend(), kernel).is_right
+
+
 @pytest.mark.parametrize(
     ("kernel", "shape"),
     [
