@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 import pytest
@@ -274,8 +274,8 @@ def test_fastest_takes_larger_tiles():
 
 
 def test_a_large_batch_takes_larger_tiles():
-    """Tiles of all images share transformed weights."""
-    one, many = (schedule(layer((n, 14, 14, 128), 128, (3, 3)), MACHINES[0]) for n in (1, 16))
+    """Tiles of all images share weights that are transformed along the width."""
+    one, many = (schedule(layer((n, 14, 14, 512), 512, (3, 3)), MACHINES[0]) for n in (1, 16))
     assert one is not None and many is not None
     assert one.number("tiles") < many.number("tiles")
 
@@ -294,3 +294,13 @@ def test_any_outermost_extent_shares_a_text(backend: CpuBackend, rank: int):
         texts.add(backend.source(kernel, plan.schedule()))
         check(backend, kernel, plan.schedule(), random_numbers(np.random.default_rng(extent), kernel))
     assert len(texts) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4, 8])
+def test_no_thread_waits_for_others(threads: int):
+    """Where there are few blocks of tiles, threads share their output channels."""
+    kernel = layer((1, 14, 14, 256), 256, (3, 3))
+    found = schedule(kernel, replace(MACHINES[0], threads=threads))
+    assert found is not None
+    plan = Winograd.of(kernel, found)
+    assert ceil(plan.image_tiles / plan.tiles) * plan.splits % threads == 0

@@ -6,6 +6,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 
@@ -13,6 +14,7 @@ import mlx.core as mx
 
 from convjit.backends import BackendError, Call, Runner, Stretch
 from convjit.backends.cpu import packing, toolchain
+from convjit.backends.cpu.cpus import threads
 from convjit.backends.cpu.runtime import Runtime
 from convjit.backends.cpu.stretch import StretchRunner
 from convjit.backends.cpu.toolchain import Toolchain
@@ -24,6 +26,7 @@ from convjit.geometry import Window
 from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule import cpu as schedules
+from convjit.schedule.cpu.machine import Machine
 
 _MAX_PHASES = 4096
 _MAX_ELEMENTS = 2**31 - 1
@@ -46,6 +49,10 @@ class CpuBackend:
         return toolchain.find()
 
     @cached_property
+    def _machine(self) -> Machine:
+        return replace(self._toolchain.machine, threads=threads())
+
+    @cached_property
     def _runtime(self) -> Runtime:
         return Runtime(self._toolchain)
 
@@ -54,7 +61,7 @@ class CpuBackend:
 
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         if isinstance(kernel, Elementwise):
-            return schedules.choose(kernel, self._toolchain.machine)
+            return schedules.choose(kernel, self._machine)
         if op := unsupported(kernel.epilogue, C):
             return f"its epilogue has {op}, which the CPU kernels cannot do"
         geometry = kernel.geometry
@@ -62,7 +69,7 @@ class CpuBackend:
             return f"an image of {prod(geometry.out_shape[1:])} elements is too large for the CPU kernels"
         if prod(geometry.window.input_dilation) > _MAX_PHASES:
             return f"input dilation {geometry.window.input_dilation} is too large for the CPU kernels"
-        return schedules.choose(kernel, self._toolchain.machine)
+        return schedules.choose(kernel, self._machine)
 
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         return packing.pack(window, schedule, weight, self._runtime)
@@ -73,10 +80,10 @@ class CpuBackend:
     def candidates(self, kernel: Kernel) -> list[Schedule]:
         if isinstance(self.schedule(kernel), str):
             return []
-        return schedules.candidates(kernel, self._toolchain.machine)
+        return schedules.candidates(kernel, self._machine)
 
     def smaller(self, kernel: AnyKernel, schedule: Schedule) -> Schedule | None:
-        return schedules.smaller(kernel.any_batch(), schedule, self._toolchain.machine)
+        return schedules.smaller(kernel.any_batch(), schedule, self._machine)
 
     def identity(self, kernel: AnyKernel, schedule: Schedule) -> str:
         return self._source(kernel, schedule).text

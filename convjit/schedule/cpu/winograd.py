@@ -44,8 +44,14 @@ _LEAST_CHANNELS = 8
 _MOST_PHASES, _MOST_POSITIONS = 4, 24
 """Of an axis, so that a kernel's text remains small."""
 
-_BYTES_A_CYCLE = 13
-"""That a core gets from beyond its second-level cache, roughly, while it also computes."""
+_INPUT_BYTES_A_CYCLE, _WEIGHT_BYTES_A_CYCLE = 13, 30
+"""That a core gets from beyond its second-level cache while it also computes: weights are fetched ahead."""
+
+_UNITS_OF_THREAD = 8
+"""So many units of work for each thread need not be as many for all."""
+
+_DIRECT = 1.15
+"""Times its peak is what a direct convolution takes, by the cycles of this model."""
 
 _CANDIDATES = 5
 
@@ -254,7 +260,6 @@ def _tilings(loops: Nest, axis: int) -> list[Tiling]:
 def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine: Machine) -> Iterator[Winograd]:
     """All sensible blocks of tiles for an algorithm."""
     channels = kernel.geometry.in_channels
-    outputs = kernel.geometry.out_channels
     terms = channels * len(loops.axes[0][0].taps)
     image_tiles = loops.out_size[0] * prod(t.count for t in tilings)
     tiles = max(1, kernel.geometry.batch) * image_tiles
@@ -268,14 +273,24 @@ def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine:
         chunk = equal_size(terms, chunk)
         for groups in range(1, 6):
             for group in sorted({most, max(1, most - 1), ceil(equal_size(tiles, groups * most) / groups)}):
-                is_uneven = ceil(tiles / (groups * group)) % 2 and outputs > machine.lanes * vectors
-                for splits in (1, 2) if is_uneven else (1,):  # two threads should have as much to do
-                    plan = Winograd(
-                        *(tilings, channels, terms, image_tiles, machine.lanes, vectors),
-                        *(group, group * groups, chunk, splits, packed),
-                    )
-                    if plan.v_bytes <= _MOST_V_BYTES:
-                        yield plan
+                plan = Winograd(
+                    *(tilings, channels, terms, image_tiles, machine.lanes, vectors),
+                    *(group, group * groups, chunk, _splits(ceil(tiles / (groups * group)), vectors, kernel, machine)),
+                    packed,
+                )
+                if plan.v_bytes <= _MOST_V_BYTES:
+                    yield plan
+
+
+def _splits(blocks: int, vectors: int, kernel: Kernel, machine: Machine) -> int:
+    """In how many units a block of tiles is done: no thread should wait long for others, but units read weights twice
+    and transform inputs by themselves."""
+    of_channels = ceil(kernel.geometry.out_channels / machine.lanes / vectors)
+    for splits in (1, 2, 4, 8, 16):
+        units = blocks * splits
+        if splits >= of_channels or units % machine.threads == 0 or units >= _UNITS_OF_THREAD * machine.threads:
+            return min(splits, of_channels)
+    return of_channels
 
 
 def _packings(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> Iterator[str]:
@@ -291,24 +306,21 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
     """Of one core, roughly, for all images: the parts of the template as they were measured with AVX-512."""
     positions, vectors = plan.positions, ceil(outputs / plan.block) * plan.vectors
     blocks = ceil(max(1, batch) * plan.image_tiles / plan.tiles)
-    sums = plan.group * plan.vectors
-    loads = plan.group + plan.vectors
-    term = max(sums / 2, 0.6 * loads, 4)
-    of_chunk = 1.5 * sums  # M is read and written
+    sums, loads = plan.group * plan.vectors, plan.group + 2 * plan.vectors  # weights are also fetched ahead
+    of_term, of_chunk = max(sums, loads, 8) / 2, 3 * sums  # M is read and written
     groups = plan.tiles // plan.group * vectors / plan.vectors
-    multiply = groups * (plan.terms * term + ceil(plan.terms / plan.chunk) * of_chunk)
+    multiply = groups * (plan.terms * of_term + ceil(plan.terms / plan.chunk) * of_chunk)
     if plan.v_bytes + 4 * positions * plan.m_position > machine.l2_bytes * 3 // 8:
-        multiply += 4 * plan.tiles * plan.terms * vectors / plan.vectors / _BYTES_A_CYCLE
-    transforms = plan.tiles * (5 * plan.splits * plan.terms / plan.lanes + 4.4 * vectors)
+        multiply += 4 * plan.tiles * plan.terms * vectors / plan.vectors / _INPUT_BYTES_A_CYCLE
+    transforms = plan.tiles * (2 * plan.splits * plan.terms / plan.lanes + 12 * vectors)
     weights = 4 * plan.terms * vectors * plan.lanes
     if plan.packed == "height":
-        transforms += 1.5 * plan.terms * vectors
+        transforms += 3 * plan.terms * vectors
         weights *= plan.tilings[1].algorithm.taps / plan.tilings[1].algorithm.positions
     if weights * positions > machine.l2_bytes * 5 // 8:
-        multiply += weights / _BYTES_A_CYCLE
-    units = blocks * plan.splits
-    uneven = 2 * ceil(units / 2) / units  # of two threads, one waits for the other
-    return uneven * blocks * positions * (multiply + transforms)
+        multiply += weights / _WEIGHT_BYTES_A_CYCLE
+    idle = max(1.0, machine.threads / (blocks * plan.splits))
+    return idle * blocks * positions * (multiply + transforms)
 
 
 def _least_cycles(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine: Machine) -> float:
@@ -317,17 +329,17 @@ def _least_cycles(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], m
     tiles = max(1, geometry.batch) * loops.out_size[0] * prod(tiling.count for tiling in tilings)
     terms = geometry.in_channels * len(loops.axes[0][0].taps)
     vectors = ceil(geometry.out_channels / machine.lanes)
-    cycles = vectors * terms / 2 + 5 * terms / machine.lanes + 4.4 * vectors
+    cycles = vectors * terms / 2 + 2 * terms / machine.lanes + 12 * vectors
     return tiles * prod(tiling.algorithm.positions for tiling in tilings) * cycles
 
 
 def _direct_cycles(kernel: Kernel, loops: Nest, machine: Machine) -> float:
-    """Of one core for a direct convolution, at its peak: it leaves out rows of taps in the padding, and columns if they
-    are far apart."""
+    """Of one core for a direct convolution, near its peak: it leaves out rows of taps in the padding, and columns if
+    they are far apart."""
     geometry = kernel.geometry
     products = sum(prod(_products(loops, phase, axis) for axis in range(3)) for phase in loops.phases)
     vectors = ceil(geometry.out_channels / machine.lanes)
-    return geometry.batch * products * geometry.in_channels * vectors / 2
+    return _DIRECT * geometry.batch * products * geometry.in_channels * vectors / 2
 
 
 def _products(loops: Nest, phase: Phase, axis: int) -> int:
