@@ -39,11 +39,11 @@ def folder_for(name: str) -> Path | None:
     return folder
 
 
-def write_sources(folder: Path, sources: dict[str, str]) -> None:
-    """Write the kernel texts, one file for each name."""
+def write_sources(folder: Path, sources: dict[str, str], backend: str) -> None:
+    """Write the kernel texts of a backend, one file for each name."""
+    suffix = "c" if backend == "cpu" else "metal"
     (folder / "sources").mkdir(exist_ok=True)
     for name, text in sources.items():
-        suffix = "metal" if "[[kernel]]" in text or "thread_position_in_grid" in text else "c"
         (folder / "sources" / f"{safe_name(name)}.{suffix}").write_text(text)
 
 

@@ -297,7 +297,7 @@ def compile_capture(
             entry.reasons = [f"runs as plain MLX: {'; '.join(why)}"]
         return entry
     if folder is not None:
-        dump.write_sources(folder, lowered.sources(backend))
+        dump.write_sources(folder, lowered.sources(backend), backend.name)
         dump.write_parameters(folder, captured)
     entry.program = build(lowered.module, backend, lowered.constants, lowered.all_kernels())
     entry.bind(snapshot.arrays, prepare=True)
