@@ -6,13 +6,14 @@
     x, a, c -> dw = conv'(x, c * (a > 0))
 
 The backward half needs values of the forward one. Kept are those that lie in memory anyway, because something that is
-not elementwise makes or reads them; what lies between them is computed again, and fuses with what reads it.
+not elementwise makes or reads them; what lies between them is computed again, and fuses with what reads it. A ReLU's
+mask comes from its result, which the next convolution reads, where possible: then nothing is computed again for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -50,6 +51,7 @@ def partition(tape: Tape, cotangents: Collection[str], num_results: int, num_las
         num_results: how many of the outputs are results.
         num_last: how many of the inputs are to be the last ones of either half.
     """
+    tape = replace(tape, primitives=_reading_maxima(tape.primitives))
     makers = {name: p for p in tape.primitives for name, *_ in p["outputs"]}
     late = set(cotangents)
     for p in tape.primitives:
@@ -70,6 +72,20 @@ def partition(tape: Tape, cotangents: Collection[str], num_results: int, num_las
         _half(tape, [*first, *kept, *last], gradients, types, makers),
         len(kept),
     )
+
+
+def _reading_maxima(primitives: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The primitives, with max(x, c) > c for x > c where that was computed; these are equal, for a NaN, too."""
+    maxima: dict[tuple[str, ...], Any] = {}
+    found: list[dict[str, Any]] = []
+    for p in primitives:
+        operands = tuple(_names(p["inputs"]))
+        if p["name"] == "Maximum":
+            maxima[operands] = p["outputs"][0]
+        elif p["name"] == "Greater" and operands in maxima:
+            p = p | {"inputs": [maxima[operands], p["inputs"][1]]}
+        found.append(p)
+    return found
 
 
 def _names(arrays: Iterable[tuple[str, tuple[int, ...], mx.Dtype]]) -> list[str]:

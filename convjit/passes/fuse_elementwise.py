@@ -58,13 +58,18 @@ def _prepared(function: FuncOp) -> set[SSAValue]:
     return {value for value, size in sources.items() if prod(shape_of(value.type)) <= size}
 
 
-def _beside_kernels(clusters: list[list[Operation]]) -> list[list[Operation]]:
+def _beside_kernels(block: Block, clusters: list[list[Operation]]) -> list[list[Operation]]:
     """The clusters that read what a kernel writes, or write what one reads; so do those beside them."""
     waiting, kept = clusters, list[list[Operation]]()
     inside: set[Operation] = set()
+    candidates = {op for cluster in clusters for op in cluster}
+    readers: dict[SSAValue, set[Operation]] = {}
+    for op in block.ops:
+        for value in sources(op) if op in candidates else op.operands:
+            readers.setdefault(value, set()).add(op)
 
     def is_near(op: Operation) -> bool:
-        ahead = {user for result in op.results for user in users(result)}
+        ahead = {reader for result in op.results for reader in readers.get(result, ())}
         return any(isinstance(o, KernelOp) or o in inside for o in ahead | {v.owner for v in sources(op)})
 
     while near := [cluster for cluster in waiting if any(map(is_near, cluster))]:
@@ -171,5 +176,5 @@ class FuseElementwisePass(ModulePass):
             shapes = shapes_of_candidates(block, _prepared(function))
             left_out = {o for number, o in enumerate(block.ops) if number in self.without}
             clusters = [cluster for cluster in Clusters(block, shapes).found() if left_out.isdisjoint(cluster)]
-            if clusters := _beside_kernels(clusters):
+            if clusters := _beside_kernels(block, clusters):
                 _replace(block, clusters, shapes)

@@ -170,6 +170,18 @@ def test_what_a_backward_pass_reads_is_computed_again():
     assert max(stored) <= 2 and sum(n > 1 for n in stored) <= 1, stored
 
 
+def test_what_a_kernel_reads_repeated_is_computed_by_one_too():
+    """The mean is near no kernel but through a broadcast."""
+
+    def function(x: mx.array, w: mx.array, total: mx.array) -> list[mx.array]:
+        return [mx.conv2d(mx.tanh(x - total * 0.125), w)]
+
+    rng = np.random.default_rng(5)
+    arrays = [mx.array(rng.standard_normal(s).astype(np.float32)) for s in ((2, 2, 2, 3), (3, 1, 1, 3), (1, 1, 1, 3))]
+    kernels = check(function, arrays)
+    assert [op.extents for op in kernels] == [(3,), (2, 2, 2, 3)]
+
+
 def test_kernels_are_the_same_in_every_run():
     """Equal programs have equal texts, which are compiled once."""
     texts: set[str] = set()

@@ -1,6 +1,7 @@
 """Gradients through a compiled function, in a loop that is not compiled: on kernels, and those of plain MLX."""
 
 import functools
+import re
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -275,6 +276,18 @@ def test_a_function_that_cannot_be_compiled_runs_plain():
         with pytest.raises(convjit.CompileError, match="evaluates an array"):
             mx.grad(lambda x: strict(x).sum())(x)
     assert "evaluates an array" in convjit.inspect.explain(quiet).reasons[0]
+
+
+def test_the_backward_program_reads_the_results_of_relus_and_computes_nothing_before_them_again(runs):
+    net, x = nn.Sequential(small_conv(), nn.BatchNorm(4), nn.ReLU(), small_conv(seed=5, in_channels=4)), image()
+    fast = fast_of(net)
+    x[0, 2, 3, 1], x[0, 5, 5, 0] = mx.nan, mx.inf
+    actual, expected = (nn.value_and_grad(net, lambda f=f: f(x).square().sum())() for f in (fast, net))
+    assert_close(actual, expected)
+    _, forward, backward = convjit.inspect.ir(fast, "traced").split("func.func")
+    assert '"Maximum"' in forward and '"Maximum"' not in backward
+    assert re.search(r'"Greater"\(%kept\d+, ', backward)
+    assert len(runs) == 2
 
 
 def test_sources_and_ir_of_both_programs():
