@@ -158,6 +158,8 @@ def test_recyclers_made_while_others_make_room(backend: CpuBackend):
             making = [pool.submit(lambda: [recycler(backend) for _ in range(3000)]) for _ in range(2)]
             while not all(future.done() for future in making):
                 recycled._make_room(1)
+            for future in making:
+                future.result()
     finally:
         sys.setswitchinterval(before)
 
