@@ -1,4 +1,4 @@
-"""Calls of programs that are one stretch: from the second one with the same weights on, the backend does them alone."""
+"""Calls of programs that are one stretch: from the third one with the same weights on, the backend does them alone."""
 
 from __future__ import annotations
 

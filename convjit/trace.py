@@ -1,4 +1,4 @@
-"""MLX function -> module: MLX's own tracer (`mx.export_function`) hands over every primitive; nothing is patched.
+"""MLX function -> module: MLX's own tracer (`mx.export_function`) hands over every primitive.
 
     func.func @forward(%x: tensor<1x8x8x3xf32> {mlx.index = 0 : i64, mlx.kind = "input", mlx.name = "x"},
                        %conv.weight: tensor<16x3x3x3xf32> {..., mlx.kind = "parameter", mlx.name = "conv.weight"}) ...
