@@ -17,7 +17,7 @@ Every argument of both functions keeps its attributes (`mlx.index` counts the tr
 the others; prepared ones follow, with the number of the result of `@prepare` as `mlx.index`. Arguments of kind
 "state" are replaced by the program itself, so nothing that reads them moves. A value much larger than the parameters
 it comes from, such as a bias broadcast to an activation's shape, is computed in `@forward` rather than stored; one
-that both functions need is computed in both.
+that both functions need is computed in both. The pass runs once: `@prepare` is not made anew, nor another beside it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 
+from convjit.errors import PipelineError
 from convjit.ir.arguments import argument_attributes
 from convjit.ir.conv import weight_type
 from convjit.ir.mlx import ConstantOp, is_primitive
@@ -146,5 +147,7 @@ class HoistPreparePass(ModulePass):
             erase_dead_ops(function.body.block)
             crossing, stays = _crossing(function, static_values(function))
             if crossing:
+                if any(isinstance(o, FuncOp) and o.sym_name.data == "prepare" for o in op.body.block.ops):
+                    raise PipelineError(f"{self.name} has made @prepare before; every pipeline ends with it by itself")
                 op.body.block.insert_op_before(_move(function, crossing, stays), function)
             _drop_unused_arguments(function, len(crossing))

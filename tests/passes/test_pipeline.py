@@ -146,6 +146,14 @@ def test_a_mistake_is_no_reason_to_fall_back(net, fallback):
         fast(x)
 
 
+def test_prepare_is_made_once():
+    a, b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+    pipeline = "raise-conv,hoist-prepare,fuse-epilogue"
+    fast = convjit.compile(lambda x: mx.conv2d(mx.conv2d(x, a.weight * 2), b.weight), pipeline=pipeline)
+    with pytest.raises(PipelineError, match="has made @prepare before"):
+        fast(mx.ones((1, 6, 6, 3)))
+
+
 @pytest.mark.usefixtures("registered")
 def test_a_foreign_pass_that_breaks_the_ir_is_named():
     @passes.register
