@@ -12,8 +12,8 @@ from convjit.geometry import GeometryError
 from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, StretchOp, YieldOp, name_of
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
-from convjit.passes.elementwise import is_elementwise
-from convjit.passes.raise_conv import geometry_of
+from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
+from convjit.passes.raise_conv import geometry_of, is_as_defined
 from convjit.report import PLAIN, ZEROS, ElementwiseRow, Row
 
 
@@ -55,12 +55,19 @@ def _plain(op: PrimitiveOp) -> Row:
     kernel = PLAIN
     try:
         shapes = geometry_of(op).in_words(batch=True)
-        note = _text(op, "refused") or "its dtype is neither float32, float16 nor bfloat16"
+        note = _text(op, "refused") or _why_plain(op)
     except GeometryError as e:
         shapes, note = "", str(e)
     if 0 in shape_of(op.operands[0].type):
         kernel, note = ZEROS, "its input is empty"
     return Row(_text(op, "layer") or "conv", shapes, "", kernel, note)
+
+
+def _why_plain(op: PrimitiveOp) -> str:
+    """Why the passes left a convolution that has a geometry as it was."""
+    if element_type(op.results[0]) not in FLOAT_TYPES:
+        return "its dtype is neither float32, float16 nor bfloat16"
+    return "no pass of the pipeline raises it" if is_as_defined(op) else "MLX gives it another shape than it has"
 
 
 def _text(op: Operation, attribute: str) -> str:

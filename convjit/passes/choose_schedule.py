@@ -29,7 +29,7 @@ from convjit.backends import Backend, registry
 from convjit.emit.region import elementwise_of, kernel_of
 from convjit.errors import PipelineError
 from convjit.ir.attributes import ScheduleAttr, WindowAttr
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, PackOp, name_of
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, KernelOp, PackOp, name_of
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
@@ -120,6 +120,8 @@ class ChooseSchedulePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
             block = function.body.block
+            if any(isinstance(o, KernelOp) and o.schedule for o in block.ops):
+                raise PipelineError(f"{self.name} has run before; every pipeline ends with it by itself")
             kernels = [o for o in block.ops if isinstance(o, ConvolutionOp)]
             if self.accuracy != "fast":
                 for kernel in kernels:

@@ -117,7 +117,8 @@ def test_without_passes_everything_stays_plain(net):
     model, x = net
     fast = convjit.compile(model, backend="simulator", fallback="quiet", pipeline="")
     assert mx.array_equal(fast(x), model(x))
-    assert [row.kernel for row in convjit.inspect.explain(fast).rows] == [convjit.inspect.PLAIN]
+    (row,) = convjit.inspect.explain(fast).rows
+    assert (row.kernel, row.note) == (convjit.inspect.PLAIN, "no pass of the pipeline raises it")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,14 @@ def test_a_mistake_is_no_reason_to_fall_back(net, fallback):
     model, x = net
     fast = convjit.compile(model, backend="simulator", fallback=fallback, pipeline="raise-conf")
     with pytest.raises(PipelineError, match="raise-conf"):
+        fast(x)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "simulator"])
+def test_schedules_are_chosen_once(net, backend):
+    model, x = net
+    fast = convjit.compile(model, backend=backend, pipeline=f"{passes.OPTIMIZE},choose-schedule{{backend=cpu}}")
+    with pytest.raises(PipelineError, match="choose-schedule has run before"):
         fast(x)
 
 
