@@ -28,6 +28,13 @@ UNITS = 16
 BLOCK_ROWS = 8
 """Rows of outputs that are done together."""
 
+LEAST_VECTORS = 2
+"""Of channels that are done together, where there are as many: lines of the cache side by side come sooner."""
+
+COPIED_TILES = 8
+"""Tiles of a block whose input is copied, where images have one row: a copy begins and ends with inputs that its
+neighbours copy, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -145,7 +152,8 @@ def _block(kernel: Kernel, machine: Machine, lanes: int, tile: Tile, copies: boo
     )
     vectors = ceil(kernel.geometry.out_channels / used_lanes(kernel.geometry, lanes))
     rows = _tiled(height, tile.rows, height if height <= 2 * BLOCK_ROWS else BLOCK_ROWS)
-    columns = _tiled(width, tile.columns, width if height > 1 else max(tile.columns, width // (2 * UNITS)))
+    most_columns = COPIED_TILES * tile.columns if copies else max(tile.columns, width // (2 * UNITS))
+    columns = _tiled(width, tile.columns, width if height > 1 else most_columns)
 
     def copy_bytes(rows: int, columns: int) -> int:
         return 4 * lanes * prod(loops.inputs_of_block(rows, columns))
@@ -164,14 +172,13 @@ def _block(kernel: Kernel, machine: Machine, lanes: int, tile: Tile, copies: boo
     at_hand = machine.l1_bytes // 2 // copy_bytes(tile.rows, tile.columns)
     together = max(1, min(vectors, at_hand if height > 1 else vectors))
 
-    def units() -> int:
-        return depth * ceil(height / rows) * ceil(width / columns) * ceil(vectors / together)
-
-    while units() < UNITS and rows * together > 2 * tile.rows:
-        if 2 < together < vectors or rows <= 2 * tile.rows:
-            together = ceil(together / 2)
-        else:
-            rows = _tiled(height, tile.rows, rows // 2)
+    others = depth * ceil(width / columns) * ceil(vectors / together)
+    if ceil(height / rows) * others < UNITS:
+        share = ceil(height / tile.rows) // ceil(UNITS / others)
+        rows = _tiled(height, tile.rows, max(2, share) * tile.rows)
+    places = depth * ceil(height / rows) * ceil(width / columns)
+    while places * ceil(vectors / together) < UNITS and together > LEAST_VECTORS:
+        together = ceil(together / 2)
     return rows, columns, together
 
 

@@ -152,7 +152,7 @@ enum { /* extents are 1 for an outermost axis that is not the width: no address 
     USED_LANES = 16, VECTORS = (OUT_CHANNELS + USED_LANES - 1) / USED_LANES,
     ROW_BLOCK = 4,
     COLUMN_BLOCK = 28, COLUMN_BLOCKS = (PHASE_WIDTH + COLUMN_BLOCK - 1) / COLUMN_BLOCK,
-    VECTOR_BLOCK = 1, VECTOR_BLOCKS = (VECTORS + VECTOR_BLOCK - 1) / VECTOR_BLOCK,
+    VECTOR_BLOCK = 2, VECTOR_BLOCKS = (VECTORS + VECTOR_BLOCK - 1) / VECTOR_BLOCK,
 
     CHANNEL_WEIGHTS = 64, TAP_WEIGHTS = GROUP_CHANNELS * CHANNEL_WEIGHTS, /* floats of one channel of a tap, of a tap */
     COLUMN_STEP = CHANNELS, ROW_STEP = WIDTH * COLUMN_STEP, PLANE_STEP = HEIGHT * ROW_STEP, /* of what the tiles read */
