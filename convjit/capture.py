@@ -21,9 +21,10 @@ from convjit.clone import Clone
 from convjit.errors import TraceError
 from convjit.guard import argument_paths, parameter_names, read_arguments
 from convjit.randomness import random_state, random_state_kept, set_random_state
-from convjit.state import Slot, Walk, child_path, holds_state, is_state
+from convjit.state import Slot, child_path, holds_state, is_state
 from convjit.trace import Argument, Tape, record
 from convjit.tracers import any_tracer, capture_in_progress
+from convjit.walk import Walk
 from convjit.words import data_pointer, descriptor
 
 

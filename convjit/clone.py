@@ -15,7 +15,6 @@ from convjit import trees
 from convjit.bindings import bindings, rebinds
 from convjit.errors import TraceError, UnsettledError
 from convjit.state import (
-    Walk,
     child_path,
     holds_state,
     is_followed,
@@ -24,6 +23,7 @@ from convjit.state import (
     unwrap,
     value_and_grad_parts,
 )
+from convjit.walk import Walk
 
 _MISSING = object()
 _ONCE = "a trace would do that only once, not at every call"

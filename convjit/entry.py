@@ -25,9 +25,9 @@ from convjit.proof import trust
 from convjit.quick import QuickCalls
 from convjit.randomness import random_state, set_random_state
 from convjit.replay import UnknownPrimitive
-from convjit.state import Walk
 from convjit.tracers import any_tracer
 from convjit.tuning.program import tune_if_wanted
+from convjit.walk import Walk
 from convjit.watch import Watch
 
 C = TypeVar("C")

@@ -13,7 +13,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.state import Slot, Walk, is_function, is_state, unwrap
+from convjit.state import Slot, is_function, is_state, unwrap
+from convjit.walk import Walk
 from convjit.watch import Binding, Watch, Watched
 from convjit.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, data_pointer, descriptor
 

@@ -10,8 +10,8 @@ from mlx.optimizers import Optimizer
 
 from convjit.clone import Clone
 from convjit.randomness import random_state_kept
-from convjit.state import Walk
 from convjit.tracers import capture_in_progress
+from convjit.walk import Walk
 
 
 def made_their_states(

@@ -1,0 +1,236 @@
+"""What a function reads besides its arguments: modules in `__self__`, closures, globals, and all they hold.
+
+`Walk` lists everything a captured program depends on, so that `guard.py` can tell cheaply whether it changed;
+`clone.py` copies the same structure, so that a trace never touches a live object.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from convjit.bindings import attribute_names, bindings
+from convjit.state import (
+    CONTAINERS,
+    OPAQUE,
+    Slot,
+    child_path,
+    holds_state,
+    is_followed,
+    is_function,
+    is_library,
+    is_object,
+    slot_names,
+    unwrap,
+    value_and_grad_parts,
+)
+
+
+class Walk:
+    """Everything reachable from a function and its arguments that a captured program depends on.
+
+    Attributes:
+        slots: places that hold arrays inside modules, containers and objects.
+        captured: bare arrays in closures, globals and classes, by name: they freeze, as in `mx.compile`.
+        items: (container, key, value) of everything else: plain attributes, child containers.
+        sizes: (container, length), so that a new key is seen.
+        sets: (set, its elements), such as the names of a module's frozen parameters.
+        names: (cell or namespace, name, value) of the bindings that were followed.
+        shared: lists and dicts that methods of classes reach: no copy can take their place.
+        obstacles: why the function cannot be captured; one clause each.
+        alive: what was visited, so that no id is used again while this list lives.
+    """
+
+    def __init__(self) -> None:
+        self.slots: list[Slot] = []
+        self.captured: list[tuple[str, mx.array]] = []
+        self.items: list[tuple[Any, Any, Any]] = []
+        self.sizes: list[tuple[Any, int]] = []
+        self.sets: list[tuple[set[Any], frozenset[Any]]] = []
+        self.names: list[tuple[Any, str, Any]] = []
+        self.shared: list[Any] = []
+        self.obstacles: list[str] = []
+        self.alive: list[Any] = []
+        self._paths: dict[int, str] = {}
+        self._seen: set[int] = set()
+        self._seen_fixed: set[int] = set()
+
+    def path_of(self, container: object) -> str | None:
+        """The path of a module or container: "layers.0.conv1", or "" for the outermost one; None if unknown."""
+        return self._paths.get(id(container))
+
+    def follow(self, value: Any, path: str = "") -> Walk:
+        """Follow a module, a container, an object or a function, named `path` by the user."""
+        value = unwrap(value)
+        if not self._first_visit(value, self._seen):
+            return self
+        if isinstance(value, nn.Module):
+            self._class(type(value))
+            self._mapping(value, path)
+            self._mapping(vars(value), path)
+        elif isinstance(value, dict):
+            self._mapping(value, path)
+        elif isinstance(value, (list, tuple)):
+            self._sequence(value, path)
+        elif isinstance(value, types.MethodType):
+            self.follow(value.__self__, path)
+            self.follow(value.__func__, path)
+        elif isinstance(value, functools.partial):
+            self.follow(value.func, path)
+            self.follow(value.args, path)
+            self.follow(value.keywords, path)
+        elif type(value) is types.FunctionType:
+            self._function(value, path)
+        elif isinstance(value, OPAQUE):
+            self._opaque(value, path)
+        elif is_object(value):
+            self._class(type(value))
+            self._mapping(vars(value), path)
+        elif slot_names(type(value)):
+            self.obstacles.append(f"'{path}' is of {type(value).__name__}, whose attributes are in __slots__")
+        elif holds_state(value):
+            self.obstacles.append(
+                f"'{path}', of {type(value).__name__}, holds arrays where a copy cannot be made of it"
+            )
+        return self
+
+    def _mapping(self, mapping: dict[Any, Any], path: str) -> None:
+        self._sized(mapping, path)
+        for key, value in mapping.items():
+            self._entry(mapping, key, value, child_path(path, key))
+
+    def _sequence(self, sequence: list[Any] | tuple[Any, ...], path: str) -> None:
+        self._sized(sequence, path)
+        for index, value in enumerate(sequence):
+            self._entry(sequence, index, value, child_path(path, index))
+
+    def _sized(self, container: Any, path: str) -> None:
+        self._paths.setdefault(id(container), path)
+        if not isinstance(container, tuple):
+            self.sizes.append((container, len(container)))
+
+    def _entry(self, container: Any, key: Any, value: Any, path: str) -> None:
+        if isinstance(value, mx.array):
+            self.slots.append(Slot(container, key, path))
+            return
+        self.items.append((container, key, value))
+        if isinstance(value, set):
+            self.sets.append((value, frozenset(value)))
+        elif is_followed(value):
+            self.follow(value, path)
+
+    def _function(self, function: types.FunctionType, path: str) -> None:
+        if parts := value_and_grad_parts(function):
+            for part in reversed(parts):  # the function first: it may know the model by the user's own name
+                self.follow(part, path)
+            return
+        for defaults in (function.__defaults__, function.__kwdefaults__):
+            if defaults and holds_state(defaults):
+                self.follow(defaults, path)
+        for name, holder, value in bindings(function):
+            if isinstance(value, mx.array):
+                self._frozen(name, holder, value)
+            elif isinstance(value, (type, types.ModuleType)):
+                self._namespace(value, function)
+            elif holds_state(value):
+                self.names.append((holder, name, value))
+                self.follow(value, name)
+            elif is_function(value):
+                self.follow(value, name)
+            elif isinstance(value, Iterator):
+                self.obstacles.append(f"it reads '{name}', an iterator, from outside; make what it gives an argument")
+            elif isinstance(value, (dict, list)):
+                self._sized(value, name)
+            elif is_object(value):
+                self._sized(vars(value), name)
+
+    def _frozen(self, name: str, holder: Any, array: mx.array) -> None:
+        self.captured.append((name, array))
+        self.names.append((holder, name, array))
+
+    # What cannot be exchanged for a copy: the code of classes, what modules of Python hold, and opaque callables.
+
+    def _class(self, cls: type) -> None:
+        for base in cls.__mro__:
+            if is_library(base.__module__) or not self._first_visit(base, self._seen_fixed):
+                continue
+            members = {
+                name: unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
+                for name, member in vars(base).items()
+                if name == "__call__" or not name.startswith("__")
+            }
+            functions = {name: m for name, m in members.items() if type(m) is types.FunctionType}
+            for name, function in functions.items():
+                self._fixed(function, f"{base.__name__}.{name}")
+            read = frozenset[str]().union(*(attribute_names(f.__code__) for f in functions.values()))
+            for name in read & (members.keys() - functions.keys()):
+                if isinstance(members[name], mx.array):
+                    self._frozen(name, vars(base), members[name])
+                else:
+                    self._refuse_state(members[name], name, base.__name__)
+
+    def _fixed(self, function: types.FunctionType, where: str) -> None:
+        if not self._first_visit(function, self._seen_fixed):
+            return
+        for name, holder, value in bindings(function):
+            if isinstance(value, mx.array):
+                self._frozen(name, holder, value)
+            elif isinstance(value, (type, types.ModuleType)):
+                self._namespace(value, function)
+            elif type(plain := unwrap(value)) is types.FunctionType:
+                if is_function(plain):
+                    self._fixed(plain, where)
+            elif isinstance(value, (dict, list)) and not holds_state(value):
+                self.shared.append(value)
+            else:
+                self._refuse_state(value, name, where)
+
+    def _namespace(self, namespace: Any, function: types.FunctionType) -> None:
+        if is_library(namespace.__name__ if isinstance(namespace, types.ModuleType) else namespace.__module__):
+            return
+        members = vars(namespace)
+        for name in attribute_names(function.__code__) & members.keys():
+            member = unwrap(members[name])
+            if isinstance(member, mx.array):
+                self._frozen(name, members, member)
+            elif type(member) is types.FunctionType:
+                if is_function(member):
+                    self._fixed(member, name)
+            elif not isinstance(member, (type, types.ModuleType)):
+                self._refuse_state(member, name, function.__name__)
+
+    def _opaque(self, value: Any, path: str) -> None:
+        self._refuse_state(value, path or getattr(value, "__name__", "it"), "")
+
+    def _refuse_state(self, value: Any, name: str, where: str) -> None:
+        value = unwrap(value)
+        if isinstance(value, OPAQUE):
+            inner = Walk()
+            for referent in gc.get_referents(value):
+                if isinstance(referent, CONTAINERS) or is_function(referent):
+                    inner.follow(referent, name)
+            self.captured += inner.captured
+            self.names += inner.names
+            self.obstacles += inner.obstacles
+            if inner.slots:
+                self.obstacles.append(
+                    f"'{name}' was made outside by mx.compile, mx.value_and_grad or the like and holds arrays such as "
+                    f"'{inner.slots[0].path}'; make it inside the compiled function"
+                )
+        elif holds_state(value):
+            self.obstacles.append(
+                f"'{where}' reads '{name}', which holds arrays, from outside; make it an attribute or an argument"
+            )
+
+    def _first_visit(self, value: Any, seen: set[int]) -> bool:
+        if id(value) in seen:
+            return False
+        seen.add(id(value))
+        self.alive.append(value)
+        return True
