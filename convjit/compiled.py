@@ -216,7 +216,7 @@ class Compiled:
         if (backend := key[0]) in gradient.BACKENDS and can_evaluate(arguments.arrays):
             key = _gradient_key(key, arguments)
             entry, _ = self._add(
-                *(key, arguments, args, kwargs), lambda call: gradient.make(call, self._options, backend)
+                *(key, arguments, args, kwargs), lambda call: gradient.make(call, self._options, backend, self._report)
             )
         if isinstance(entry, gradient.GradientEntry) and entry.program is not None:
             return entry.differentiated(args, kwargs, arguments.arrays)

@@ -58,6 +58,7 @@ class Derivative:
         num_inputs: how many arrays are among its arguments.
         traced, others: the slots that it is differentiated by, and those that it is not.
         by: the numbers, in `Operands.first`, of what it is differentiated by.
+        groups: the same in groups of which a gradient often needs only some: the slots, then each argument of the call.
         results: the numbers of its results that can be differentiated.
     """
 
@@ -67,6 +68,7 @@ class Derivative:
     traced: Sequence[Slot]
     others: Sequence[Slot]
     by: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
     results: tuple[int, ...]
 
     @staticmethod
@@ -94,13 +96,19 @@ class Derivative:
         state = [random_state()] if probed.draws else []
         types = [type_of(a) for a in (*inputs, *state, *slots)]
         is_traced = [*tracers, *(False for _ in state), *(True for _ in slots)]
+        by = tuple(n for n, type_ in enumerate(types) if is_traced[n] and _is_differentiable(type_))
+        groups: dict[str, list[int]] = {"": [n for n in by if n >= len(inputs)]}
+        for number, argument in enumerate(pure.input_arguments()):
+            if number in by:
+                groups.setdefault(argument.name.partition(".")[0], []).append(number)
         return Derivative(
             probed,
             (types, [type_of(a) for a in last]),
             len(inputs),
             traced,
             others,
-            tuple(n for n, type_ in enumerate(types) if is_traced[n] and _is_differentiable(type_)),
+            by,
+            tuple(tuple(group) for group in groups.values() if group),
             tuple(n for n, a in enumerate(probed.arrays) if _is_differentiable(type_of(a))),
         )
 
@@ -110,10 +118,10 @@ class Derivative:
         count = len(self.probed.arrays) - len(self.probed.written) - self.probed.draws
         return tuple(n for n in self.results if n < count)
 
-    def with_values(self, operands: Operands, values: Sequence[mx.array]) -> Operands:
-        """The operands with these values in place of those that the function is differentiated by."""
+    def with_values(self, operands: Operands, numbers: Sequence[int], values: Sequence[mx.array]) -> Operands:
+        """The operands with these values in place of the first ones of these numbers."""
         first = list(operands.first)
-        for number, value in zip(self.by, values, strict=True):
+        for number, value in zip(numbers, values, strict=True):
             first[number] = value
         return Operands(first, operands.last)
 
@@ -127,18 +135,18 @@ class Derivative:
         self,
         pure: Pure,
         operands: Operands,
-        values: Sequence[mx.array],
+        numbers: Sequence[int],
         used: Sequence[int],
         cotangents: Sequence[mx.array],
     ) -> tuple[Arrays, Arrays]:
-        """All results, and the gradients from the cotangents of those that are `used`."""
+        """All results, and the gradients by operands of these numbers from the cotangents of `used` results."""
         results: Arrays = []
 
         def used_results(*values: mx.array) -> Arrays:
-            results[:] = self.run(pure, self.with_values(operands, values))
+            results[:] = self.run(pure, self.with_values(operands, numbers, values))
             return [results[n] + 0 for n in used]  # MLX drops all but one cotangent of an array that comes twice
 
-        _, gradients = mx.vjp(used_results, list(values), list(cotangents))
+        _, gradients = mx.vjp(used_results, [operands.first[n] for n in numbers], list(cotangents))
         return results, gradients
 
     def captures(self, pure: Pure, used: Sequence[int]) -> Halves:
@@ -155,8 +163,7 @@ class Derivative:
 
         def results_and_gradients(*tracers: mx.array) -> Arrays:
             operands = Operands(list(tracers[: given.start]), list(tracers[given.stop :]))
-            values = [operands.first[n] for n in self.by]
-            results, gradients = self.vjp(pure, operands, values, used, tracers[given])
+            results, gradients = self.vjp(pure, operands, self.by, used, tracers[given])
             return [*results, *gradients]
 
         tape = record(results_and_gradients, [mx.zeros(*type_) for type_ in (*first, *cotangents, *last)])

@@ -6,38 +6,75 @@ program computes from that and the cotangents. All other transformations of it, 
 those of the user's own function. Where arrays cannot be evaluated, under `mx.vmap` or `mx.compile`, that runs as well.
 
 Both programs come from one capture, of `mx.vjp` of the user's function, in two halves (`convjit.partition`): only for
-the gradients by what is traced, and from the cotangents of those results that the gradient depends on.
+the gradients by what is traced, and from the cotangents of those results that the gradient depends on. Of these
+gradients MLX may want only some: `mx.grad` marks all arguments of a function as traced. So results are tied to the
+state and to each argument by themselves. MLX asks at those ties that lead to what it differentiates by, and then the
+backward program is compiled, for what was asked for.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import mlx.core as mx
 
 from convjit.backends import registry
-from convjit.capture import Pure
+from convjit.capture import Capture, Pure
 from convjit.derivative import Arrays, Derivative, Halves, Operands, type_of
 from convjit.entry import Bound, CallSite, Entry, compile_capture, made
+from convjit.errors import CompileError
 from convjit.guard import Snapshot
 from convjit.options import Options
 from convjit.randomness import random_state
 from convjit.state import Slot
+from convjit.tied import joined, tied
 from convjit.tracers import any_tracer, can_evaluate
 from convjit.transforms import differentiable_convolutions
+from convjit.words import HAVE_DESCRIPTORS, descriptor
 
 BACKENDS = ("cpu",)
 """Those that have kernels for gradients by weights."""
 
 
-class Programs(NamedTuple):
-    """Of a function forward, and of its gradients backward."""
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Of a function forward, and of its gradients backward.
+
+    Attributes:
+        forward: the function's results, and what the others need of it.
+        backward: what the others are made from, which gives all gradients.
+        for_groups: the programs of the gradients by some of `Derivative.groups`.
+    """
 
     forward: Entry
-    backward: Entry
+    backward: Capture
+    for_groups: dict[tuple[int, ...], Entry] = field(default_factory=dict[tuple[int, ...], Entry])
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A backward pass through one call. MLX asks for the gradients by one group after the other.
+
+    Attributes:
+        cotangents: what the pass is with.
+        used, given: the numbers of the results that gradients come from, and the cotangents of these.
+        kept: what the forward program kept for them.
+        computed: group -> gradients that nobody has asked for yet.
+        asked: the groups that were asked for.
+    """
+
+    cotangents: Arrays
+    used: tuple[int, ...]
+    given: Arrays
+    kept: Arrays
+    computed: dict[int, Arrays]
+    asked: set[int]
+
+    def is_with(self, cotangents: Arrays) -> bool:
+        return HAVE_DESCRIPTORS and [*map(descriptor, cotangents)] == [*map(descriptor, self.cotangents)]
 
 
 class GradientEntry(Entry):
@@ -53,34 +90,44 @@ class GradientEntry(Entry):
         self._types = [type_of(slot.get()) for slot in traced]
         self._bound = Bound(snapshot.arrays, [])
         self._derivative: Derivative | None = None
-        self._compile: Callable[[Halves], Programs] | None = None
+        self._compile: Callable[[Capture], Entry] | None = None
+        self._report: Callable[[Entry], None] | None = None
         self._programs: dict[tuple[int, ...], Programs] = {}
         self._used: tuple[int, ...] = ()
+        self._asked: tuple[int, ...] = ()
+        self._backward: Entry | None = None
         self._making = threading.Lock()
 
-    def add(self, derivative: Derivative, halves: Halves, compile: Callable[[Halves], Programs]) -> GradientEntry:
-        """Compile a function.
+    def add(
+        self,
+        derivative: Derivative,
+        programs: Programs,
+        compile: Callable[[Capture], Entry],
+        report: Callable[[Entry], None],
+    ) -> GradientEntry:
+        """Add what is to run.
 
         Args:
             derivative: the function.
-            halves: its captures, for those results that it returns.
-            compile: compiles these, and any others.
+            programs: of it, for those results that it returns.
+            compile: compiles others later; without a program where that fails.
+            report: tells of the reasons and notes that these add to the entry's.
         """
-        programs = compile(halves)
-        self._derivative, self._compile, self._used = derivative, compile, derivative.returned
-        self._programs[self._used] = programs
-        self.reasons = [reason for program in programs for reason in program.reasons]
-        self.notes = [note for program in programs for note in program.notes]
-        self.captured, self.backend = programs.forward.captured, programs.forward.backend
-        if any(program.computes_convolutions for program in programs):
-            self.program = programs.forward.program
+        self._derivative, self._compile, self._report, self._used = derivative, compile, report, derivative.returned
+        self._programs[self._used], forward = programs, programs.forward
+        self.reasons, self.notes = list(forward.reasons), list(forward.notes)
+        self.captured, self.backend = forward.captured, forward.backend
+        if forward.computes_convolutions:
+            self.program = forward.program
         else:
             self.reasons = [f"runs as plain MLX: {'; '.join(self.reasons) or 'it has no convolution'}"]
         return self
 
     def parts(self) -> dict[str, Entry]:
         programs = self._programs.get(self._used)
-        return {"": programs.forward, "backward ": programs.backward} if programs else {}
+        if programs is None:
+            return {}
+        return {"": programs.forward, **({"backward ": self._backward} if self._backward else {})}
 
     def refresh(self) -> Literal["ready", "tracer", "other"]:
         try:
@@ -97,7 +144,7 @@ class GradientEntry(Entry):
     def bind(self, slots: Arrays, *, prepare: bool) -> None:
         self._bound = Bound(slots, [])
         for programs in self._programs.values():
-            for program in programs:
+            for program in (programs.forward, *programs.for_groups.values()):
                 program.bind(slots, prepare=prepare)
 
     def differentiated(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: Sequence[mx.array]) -> Any:
@@ -112,32 +159,45 @@ class GradientEntry(Entry):
         state = [random_state()] if derivative.probed.draws else []
         operands = Operands([*inputs, *state, *(slot.get() for slot in self._traced)], self._bound.slots)
         values = [operands.first[n] for n in derivative.by]
-        still = derivative.with_values(operands, [mx.stop_gradient(value) for value in values])
+        still = derivative.with_values(operands, derivative.by, [mx.stop_gradient(value) for value in values])
         plainly = replace(pure, convolutions=lambda _: differentiable_convolutions())
         expected = self._used
         results, kept = self._forward(pure, still, expected)
+        returned = [results[n] for n in derivative.results]
+        passes: list[_Pass] = []
 
-        def plain(values: Arrays) -> Arrays:
-            every = derivative.run(plainly, derivative.with_values(operands, values))
-            return [every[n] for n in derivative.results]
+        def pass_with(cotangents: Arrays) -> _Pass:
+            if not passes or not passes[0].is_with(cotangents):
+                used, given = _nonzero(derivative.results, cotangents)
+                needed = kept if used == expected else self._forward(pure, still, used)[1]
+                passes[:] = [_Pass(cotangents, used, given, needed, {}, set())]
+            return passes[0]
 
-        def gradients(primals: Arrays, cotangents: Arrays, _: Any) -> Arrays:
-            if not can_evaluate(cotangents):
-                return derivative.vjp(plainly, operands, primals, derivative.results, cotangents)[1]
-            used, given = _nonzero(derivative.results, cotangents)
-            needed = kept if used == expected else self._forward(pure, still, used)[1]
-            self._used = used
-            late = [*still.first, *map(mx.stop_gradient, given), *needed]
-            computed = _run(self._programs_for(pure, used).backward, late)
+        def tied_to(group: int) -> Arrays:
+            numbers = derivative.groups[group]
 
             def plain(arrays: Arrays) -> Arrays:
-                return derivative.vjp(plainly, operands, arrays[: len(primals)], used, arrays[len(primals) :])[1]
+                every = derivative.run(plainly, derivative.with_values(operands, numbers, arrays))
+                return [every[n] for n in derivative.results]
 
-            return _tied(computed, [*primals, *given], plain)
+            def gradients(_: Arrays, cotangents: Arrays, outputs: Any) -> Arrays:
+                if not can_evaluate(cotangents):
+                    return derivative.vjp(plainly, operands, numbers, derivative.results, cotangents)[1]
+                current = pass_with(cotangents)
+                used, given = current.used, current.given
+                if not self._compute(pure, still, current, group):
+                    return derivative.vjp(plainly, operands, numbers, used, given)[1]
 
-        for number, result in zip(
-            derivative.results, _tied([results[n] for n in derivative.results], values, plain, gradients), strict=True
-        ):
+                def plain(arrays: Arrays) -> Arrays:
+                    moved = derivative.with_values(operands, derivative.by, arrays[: len(values)])
+                    return derivative.vjp(plainly, moved, numbers, used, arrays[len(values) :])[1]
+
+                return tied(current.computed.pop(group), [*values, *given], plain)
+
+            return tied(returned, [operands.first[n] for n in numbers], plain, gradients)
+
+        ties = [tied_to(group) for group in range(len(derivative.groups))]
+        for number, result in zip(derivative.results, joined(returned, ties), strict=True):
             results[number] = result
         return self.delivered(results)
 
@@ -148,16 +208,56 @@ class GradientEntry(Entry):
         count = len(self._derivative.probed.arrays)
         return results[:count], results[count:]
 
+    def _compute(self, pure: Pure, operands: Operands, current: _Pass, group: int) -> bool:
+        """Compute the gradients by a group, and by those that MLX most likely asks for next; no if plain MLX has to.
+
+        That is what the pass before asked for; at first all further groups, as MLX begins with the last one.
+        """
+        assert self._derivative is not None
+        groups = self._derivative.groups
+        if group not in current.computed:
+            following = self._asked if group in self._asked else tuple(range(group + 1))
+            wanted = (group,) if current.asked else following
+            backward = self._backward_for(pure, current.used, wanted)
+            if backward.program is None:
+                return False
+            late = [*operands.first, *map(mx.stop_gradient, current.given), *current.kept]
+            found = iter(_run(backward, late))
+            current.computed.update({w: [next(found) for _ in groups[w]] for w in wanted})
+        current.asked.add(group)
+        self._asked = tuple(sorted(current.asked))
+        return True
+
     def _programs_for(self, pure: Pure, used: tuple[int, ...]) -> Programs:
         assert self._derivative is not None and self._compile is not None
         with self._making:
             if used not in self._programs:
-                self._programs[used] = self._compile(self._derivative.captures(pure, used))
+                halves = self._derivative.captures(pure, used)
+                self._programs[used] = Programs(self._compile(halves.forward), halves.backward)
             return self._programs[used]
+
+    def _backward_for(self, pure: Pure, used: tuple[int, ...], groups: tuple[int, ...]) -> Entry:
+        """The program of the gradients by these groups."""
+        derivative, programs = self._derivative, self._programs_for(pure, used)
+        assert derivative is not None and self._compile is not None and self._report is not None
+        with self._making:
+            new = groups not in programs.for_groups
+            if new:
+                tape = programs.backward.tape
+                by = [derivative.by.index(n) for group in groups for n in derivative.groups[group]]
+                wanted = replace(programs.backward, tape=replace(tape, outputs=[tape.outputs[n] for n in by]))
+                programs.for_groups[groups] = self._compile(wanted)
+            self._used, self._backward = used, programs.for_groups[groups]
+        if new:
+            self.reasons += [reason for reason in self._backward.reasons if reason not in self.reasons]
+            self.notes += [note for note in self._backward.notes if note not in self.notes]
+            self._report(self)
+        return self._backward
 
 
 def _run(entry: Entry, arrays: Arrays) -> Arrays:
-    assert entry.program is not None
+    if entry.program is None:
+        raise CompileError(f"convjit: {'; '.join(entry.reasons)}")
     return entry.results(entry.program, arrays)
 
 
@@ -170,35 +270,7 @@ def _nonzero(numbers: Sequence[int], cotangents: Arrays) -> tuple[tuple[int, ...
     return tuple(numbers[n] for n in used), [cotangents[n] for n in used]
 
 
-def _tied(
-    values: Arrays,
-    arrays: Arrays,
-    plain: Callable[[Arrays], Arrays],
-    vjp: Callable[[Arrays, Arrays, Any], Arrays] | None = None,
-) -> Arrays:
-    """`values`, which MLX takes for `plain(arrays)` from now on, whatever it does with them.
-
-    Args:
-        values: what was computed.
-        arrays: what it was computed from.
-        plain: a function that computes the same by operations of MLX.
-        vjp: (arrays, cotangents, values) -> gradients; by default those of `plain`.
-    """
-
-    def plain_vjp(primals: Arrays, cotangents: Arrays, _: Any) -> Arrays:
-        return mx.vjp(lambda *arrays: plain(list(arrays)), primals, cotangents)[1]
-
-    def jvp(primals: Arrays, tangents: Sequence[mx.array | None]) -> Arrays:
-        along = [mx.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True)]
-        return mx.jvp(lambda *arrays: plain(list(arrays)), primals, along)[1]
-
-    tied: Any = mx.custom_function(lambda _: values)
-    tied.vjp(vjp or plain_vjp)
-    tied.jvp(jvp)
-    return tied(arrays)
-
-
-def make(call: CallSite, options: Options, backend: str) -> GradientEntry | None:
+def make(call: CallSite, options: Options, backend: str, report: Callable[[Entry], None]) -> GradientEntry | None:
     """Capture and compile a function for one signature under a transformation; None if it must run plain now."""
     walk = call.walk
     captured = [array for _, array in walk.captured]
@@ -211,9 +283,17 @@ def make(call: CallSite, options: Options, backend: str) -> GradientEntry | None
     snapshot = Snapshot(walk, others)
     pure = Pure(call.function, call.args, call.kwargs, walk)
 
-    def compile(halves: Halves) -> Programs:
-        runs = registry.get(backend)
-        return Programs(*(compile_capture(call.name, h, options, runs, snapshot, is_part=True) for h in halves))
+    def compile(captured: Capture) -> Entry:
+        return compile_capture(call.name, captured, options, registry.get(backend), snapshot, is_part=True)
+
+    def compile_later(captured: Capture) -> Entry:
+        entry = made(lambda: captured, compile, lambda reasons: Entry(snapshot, reasons), call.name, options)
+        assert entry is not None
+        return entry
+
+    def gradient_entry(derivative: Derivative, halves: Halves) -> GradientEntry:
+        programs = Programs(compile(halves.forward), halves.backward)
+        return GradientEntry(snapshot, call, traced, ()).add(derivative, programs, compile_later, report)
 
     def capture() -> tuple[Derivative, Halves]:
         derivative = Derivative.of(pure, call.arguments.arrays, traced, others)
@@ -221,7 +301,7 @@ def make(call: CallSite, options: Options, backend: str) -> GradientEntry | None
 
     return made(
         capture,
-        lambda captured: GradientEntry(snapshot, call, traced, ()).add(*captured, compile),
+        lambda captured: gradient_entry(*captured),
         lambda reasons: GradientEntry(snapshot, call, traced, reasons),
         call.name,
         options,

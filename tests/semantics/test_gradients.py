@@ -24,6 +24,7 @@ from mlx.utils import tree_flatten
 from test_convolutions import definition
 
 import convjit
+from convjit.backends import BackendError
 from convjit.entry import Entry
 from convjit.transforms import differentiable_convolutions
 
@@ -288,6 +289,112 @@ def test_the_backward_program_reads_the_results_of_relus_and_computes_nothing_be
     assert '"Maximum"' in forward and '"Maximum"' not in backward
     assert re.search(r'"Greater"\(%kept\d+, ', backward)
     assert len(runs) == 2
+
+
+def num_gradients(fast):
+    """Of the last backward program: gradients by weights, and by inputs of convolutions."""
+    backward = [layer for layer in layers(fast) if layer.startswith("backward")]
+    by_weights = sum(".weight.grad" in layer for layer in backward)
+    return by_weights, len(backward) - by_weights
+
+
+@pytest.mark.parametrize("given", [lambda x: x, lambda x: mx.stop_gradient(mx.tanh(x))], ids=["input", "stopped"])
+def test_a_gradient_by_the_input_that_nobody_asks_for_is_not_computed(given, runs):
+    net, x = nn.Sequential(small_conv(), nn.ReLU(), small_conv(seed=5, in_channels=4)), image()
+    fast = fast_of(net)
+    for _ in range(2):
+        actual, expected = (nn.value_and_grad(net, lambda x, f=f: f(given(x)).square().sum())(x) for f in (fast, net))
+        assert_close(actual, expected)
+        assert num_gradients(fast) == (2, 1)
+    assert len(runs) == 4
+
+
+def test_gradients_by_other_arguments_each_time(runs, monkeypatch):
+    """Whatever was asked for before: each gradient is right, and the one after computes what this one was of."""
+    compiled = []
+    monkeypatch.setattr(convjit.entry, "lower", lambda *a, lower=convjit.entry.lower: compiled.append(a) or lower(*a))
+    bias = nn.Linear(1, 4)
+
+    def function(p, x):
+        return nn.relu(mx.conv2d(x["image"], p["w"] * p["scale"], padding=1) + bias.bias)
+
+    fast, arrays = fast_of(function), ({"w": small_conv().weight, "scale": mx.array(2.0)}, {"image": image()})
+
+    def gradients(f, by):
+        def loss(bias_array, p, x):
+            bias.bias = bias_array
+            return (f(p, x).square() * mx.arange(4)).sum()
+
+        kept = bias.bias
+        result = mx.grad(loss, argnums=by)(kept, *arrays)
+        bias.bias = kept
+        return result
+
+    for by in (1, (1, 2), 2, 0, (0, 2), (0, 1, 2), 1, 1, (0, 1)):
+        assert_close(gradients(fast, by), gradients(function, by))
+    before, _ = len(compiled), runs.clear()
+    assert_close(gradients(fast, (0, 1)), gradients(function, (0, 1)))
+    assert len(compiled) == before and len(runs) == 2
+    assert num_gradients(fast) == (1, 0)
+
+
+@pytest.mark.parametrize("by", [(0, 1), (1, 0), (0, 0), (1, 1)])
+def test_gradients_of_gradients_by_one_argument_each(by):
+    first, second = by
+    x, w = image(), small_conv().weight
+
+    def function(x, w):
+        return mx.tanh(mx.conv2d(x, w, padding=1))
+
+    fast = fast_of(function)
+
+    def twice(f):
+        def slope(*arrays):
+            return mx.grad(lambda *a: f(*a).square().sum(), argnums=first)(*arrays).square().sum()
+
+        return mx.grad(slope, argnums=second)(x, w)
+
+    assert_close(twice(fast), twice(function), rtol=1e-4)
+
+
+def test_what_stays_plain_in_the_backward_program_is_an_error_too(monkeypatch):
+    """It is compiled when the first gradient is asked for."""
+    from convjit.backends.cpu import CpuBackend
+
+    schedule = CpuBackend.schedule
+
+    def refuse(self, kernel, *rest):
+        if kernel.operation == "weight_gradient":
+            return "no gradients here"
+        return schedule(self, kernel, *rest)
+
+    monkeypatch.setattr(CpuBackend, "schedule", refuse)
+    net, x = small_conv(), image()
+    strict, quiet = fast_of(net), convjit.compile(net, fallback="quiet")
+    for _ in range(2):
+        with pytest.raises(convjit.CompileError, match=r"conv\.weight\.grad stays plain MLX: no gradients here"):
+            nn.value_and_grad(net, lambda: strict(x).sum())()
+        actual, expected = (nn.value_and_grad(net, lambda f=f: f(x).sum())() for f in (quiet, net))
+        assert_close(actual, expected)
+    assert "no gradients here" in convjit.inspect.explain(quiet).reasons[0]
+
+
+def test_a_backward_program_that_cannot_be_built_is_plain_mlx(monkeypatch):
+    compile_capture = convjit.entry.compile_capture
+
+    def failing(name, captured, *rest, **options):
+        if any(argument.name == "cotangent0" for argument in captured.arguments):
+            raise BackendError("no compiler here")
+        return compile_capture(name, captured, *rest, **options)
+
+    monkeypatch.setattr("convjit.gradient.compile_capture", failing)
+    net, x = small_conv(), image()
+    strict, quiet = fast_of(net), convjit.compile(net, fallback="quiet")
+    with pytest.raises(convjit.CompileError, match="no compiler here"):
+        mx.grad(lambda x: strict(x).square().sum())(x)
+    for _ in range(2):
+        actual, expected = (mx.grad(lambda x, f=f: f(x).square().sum())(x) for f in (quiet, net))
+        assert_close(actual, expected)
 
 
 def test_sources_and_ir_of_both_programs():
