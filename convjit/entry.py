@@ -124,11 +124,21 @@ class Entry:
         """Use these arrays in the slots from now on; `prepare` folds and packs the weights again."""
         if self.program is None or self.captured is None:
             return
-        prepared = self._bound.prepared
-        if prepare:
-            inputs = [None] * (len(self.captured.arguments) - len(slots))
-            prepared = self.program.prepared([*inputs, *slots, *self.program.constants])  # pyright: ignore
-        self._bound = Bound(slots, prepared)
+        self._bound = Bound(slots, self._prepared(self.program, slots) if prepare else self._bound.prepared)
+
+    def _prepared(self, program: Program, slots: list[mx.array]) -> list[mx.array]:
+        assert self.captured is not None
+        inputs = [None] * (len(self.captured.arguments) - len(slots))
+        return program.prepared([*inputs, *slots, *program.constants])  # pyright: ignore
+
+    def bound_to(self, program: Program, slots: list[mx.array]) -> Bound:
+        """These arrays in the slots for one run, whatever is bound now."""
+        bound = self._bound
+        if bound.slots is slots:
+            return bound
+        changed = [n for n, (a, b) in enumerate(zip(slots, bound.slots, strict=True)) if a is not b]
+        prepare = any(map(self._is_parameter, changed))
+        return Bound(slots, self._prepared(program, slots) if prepare else bound.prepared)
 
     def give_up(self, reason: str) -> None:
         """Run the whole function as plain MLX from now on."""
@@ -158,9 +168,9 @@ class Entry:
         state = [random_state()] if self.captured.draws else []
         return self.delivered(self.results(program, [*inputs, *state]))
 
-    def results(self, program: Program, inputs: Sequence[mx.array]) -> list[mx.array]:
+    def results(self, program: Program, inputs: Sequence[mx.array], bound: Bound | None = None) -> list[mx.array]:
         """What `program` computes from these and the slots' arrays."""
-        slots, prepared = self._bound
+        slots, prepared = bound or self._bound
         return program.run([*inputs, *slots, *program.constants], prepared)
 
     def only_stretch(self, watch: Watch, num_inputs: int) -> OnlyStretch | None:

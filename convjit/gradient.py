@@ -204,7 +204,7 @@ class GradientEntry(Entry):
     def _forward(self, pure: Pure, operands: Operands, used: tuple[int, ...]) -> tuple[Arrays, Arrays]:
         """All results, and what the gradients from those that are `used` need besides the operands."""
         assert self._derivative is not None
-        results = _run(self._programs_for(pure, used).forward, operands.first)
+        results = _run(self._programs_for(pure, used).forward, operands.first, operands.last)
         count = len(self._derivative.probed.arrays)
         return results[:count], results[count:]
 
@@ -222,7 +222,7 @@ class GradientEntry(Entry):
             if backward.program is None:
                 return False
             late = [*operands.first, *map(mx.stop_gradient, current.given), *current.kept]
-            found = iter(_run(backward, late))
+            found = iter(_run(backward, late, operands.last))
             current.computed.update({w: [next(found) for _ in groups[w]] for w in wanted})
         current.asked.add(group)
         self._asked = tuple(sorted(current.asked))
@@ -255,10 +255,11 @@ class GradientEntry(Entry):
         return self._backward
 
 
-def _run(entry: Entry, arrays: Arrays) -> Arrays:
+def _run(entry: Entry, arrays: Arrays, slots: Arrays) -> Arrays:
+    """Other arrays may be in the slots by the time that a gradient is computed: those of the call count."""
     if entry.program is None:
         raise CompileError(f"convjit: {'; '.join(entry.reasons)}")
-    return entry.results(entry.program, arrays)
+    return entry.results(entry.program, arrays, entry.bound_to(entry.program, slots))
 
 
 def _nonzero(numbers: Sequence[int], cotangents: Arrays) -> tuple[tuple[int, ...], Arrays]:

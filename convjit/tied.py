@@ -28,7 +28,8 @@ def tied(
     """
 
     def plain_vjp(primals: Arrays, cotangents: Arrays, _: Any) -> Arrays:
-        return mx.vjp(lambda *arrays: plain(list(arrays)), primals, cotangents)[1]
+        # MLX drops all but one cotangent of an array that comes twice
+        return mx.vjp(lambda *arrays: [a + 0 for a in plain(list(arrays))], primals, cotangents)[1]
 
     def jvp(primals: Arrays, tangents: Sequence[mx.array | None]) -> Arrays:
         along = [mx.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True)]
