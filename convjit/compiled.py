@@ -219,7 +219,7 @@ class Compiled:
                 *(key, arguments, args, kwargs), lambda call: gradient.make(call, self._options, backend, self._report)
             )
         if isinstance(entry, gradient.GradientEntry) and entry.program is not None:
-            return entry.differentiated(args, kwargs, arguments.arrays)
+            return entry.differentiated(arguments.arrays)
         with differentiable_convolutions():
             result = self._function(*args, **kwargs)
         if entry is not None and entry.is_doubtful:

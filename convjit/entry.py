@@ -14,8 +14,9 @@ import mlx.core as mx
 from convjit import dump, trees
 from convjit.backends import Backend, BackendError, registry
 from convjit.capture import Capture, TracerCaptured, capture
+from convjit.clone import Clone
 from convjit.errors import CompileError, PipelineError, TraceError, UnsettledError
-from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names
+from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
 from convjit.lower import Lowered, lower
 from convjit.optimizers import made_their_states
 from convjit.options import Options
@@ -25,6 +26,7 @@ from convjit.proof import trust
 from convjit.quick import QuickCalls
 from convjit.randomness import random_state, set_random_state
 from convjit.replay import UnknownPrimitive
+from convjit.state import is_state
 from convjit.tracers import any_tracer
 from convjit.tuning.program import tune_if_wanted
 from convjit.walk import Walk
@@ -221,6 +223,33 @@ class CallSite:
         for path, module in zip(paths, arguments.modules, strict=True):
             walk.follow(module, path)
         return CallSite(name, function, args, kwargs, arguments, walk)
+
+    def copied(self) -> CallSite:
+        """The same call of a copy of all that it reads, which stays as it is now; its slots are in the same order.
+
+        In its slots and arguments, arrays count for their shapes and dtypes.
+        """
+        slots = {(id(slot.container), slot.key) for slot in self.walk.slots}
+
+        def replacement(container: Any, key: Any, array: mx.array) -> mx.array:
+            return mx.zeros(array.shape, array.dtype) if (id(container), key) in slots else copy.copy(array)
+
+        clone = Clone(replacement)
+
+        def argument(value: Any) -> Any:
+            if isinstance(value, mx.array):
+                return mx.zeros(value.shape, value.dtype)
+            if is_state(value):
+                return clone.follow(value)
+            if isinstance(value, dict):
+                return {key: argument(item) for key, item in value.items()}
+            if isinstance(value, (list, tuple)):
+                return trees.like(value, [*map(argument, value)])
+            return value
+
+        function, args = clone.follow(self.function), tuple(map(argument, self.args))
+        kwargs = {name: argument(value) for name, value in self.kwargs.items()}
+        return CallSite.of(self.name, function, args, kwargs, read_arguments(args, kwargs))
 
 
 def make(call: CallSite, options: Options, backend: str | None) -> Entry | None:

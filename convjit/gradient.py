@@ -80,13 +80,15 @@ class _Pass:
 class GradientEntry(Entry):
     """A signature of a compiled function under a transformation that differentiates it.
 
+    What runs when MLX asks for gradients runs on a copy, `pure`: the user's may have changed by then, as by `eval()`.
+
     Its snapshot is of the slots that are not traced. There are programs for each set of results that gradients came
     from so far; at first those that the function returns, without the state that it writes.
     """
 
-    def __init__(self, snapshot: Snapshot, call: CallSite, traced: Sequence[Slot], reasons: Sequence[str]):
+    def __init__(self, snapshot: Snapshot, pure: Pure, traced: Sequence[Slot], reasons: Sequence[str]):
         super().__init__(snapshot, reasons)
-        self._function, self._walk, self._traced = call.function, call.walk, traced
+        self._pure, self._traced = pure, traced
         self._types = [type_of(slot.get()) for slot in traced]
         self._bound = Bound(snapshot.arrays, [])
         self._derivative: Derivative | None = None
@@ -147,14 +149,13 @@ class GradientEntry(Entry):
             for program in (programs.forward, *programs.for_groups.values()):
                 program.bind(slots, prepare=prepare)
 
-    def differentiated(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: Sequence[mx.array]) -> Any:
+    def differentiated(self, inputs: Sequence[mx.array]) -> Any:
         """The result of a call, tied to what it is differentiated by; the state is written.
 
         Args:
-            args, kwargs: of the call.
-            inputs: the arrays among these; evaluated.
+            inputs: the arrays among the arguments of the call; evaluated.
         """
-        derivative, pure = self._derivative, Pure(self._function, args, kwargs, self._walk)
+        derivative, pure = self._derivative, self._pure
         assert derivative is not None
         state = [random_state()] if derivative.probed.draws else []
         operands = Operands([*inputs, *state, *(slot.get() for slot in self._traced)], self._bound.slots)
@@ -292,18 +293,24 @@ def make(call: CallSite, options: Options, backend: str, report: Callable[[Entry
         assert entry is not None
         return entry
 
-    def gradient_entry(derivative: Derivative, halves: Halves) -> GradientEntry:
-        programs = Programs(compile(halves.forward), halves.backward)
-        return GradientEntry(snapshot, call, traced, ()).add(derivative, programs, compile_later, report)
+    def copied() -> Pure:
+        copy = call.copied()
+        in_order = sorted(zip(is_traced, copy.walk.slots, strict=True), key=lambda pair: not pair[0])
+        copy.walk.slots[:] = [slot for _, slot in in_order]
+        return Pure(copy.function, copy.args, copy.kwargs, copy.walk)
 
-    def capture() -> tuple[Derivative, Halves]:
+    def gradient_entry(later: Pure, derivative: Derivative, halves: Halves) -> GradientEntry:
+        programs = Programs(compile(halves.forward), halves.backward)
+        return GradientEntry(snapshot, later, traced, ()).add(derivative, programs, compile_later, report)
+
+    def capture() -> tuple[Pure, Derivative, Halves]:
         derivative = Derivative.of(pure, call.arguments.arrays, traced, others)
-        return derivative, derivative.captures(pure, derivative.returned)
+        return copied(), derivative, derivative.captures(pure, derivative.returned)
 
     return made(
         capture,
         lambda captured: gradient_entry(*captured),
-        lambda reasons: GradientEntry(snapshot, call, traced, reasons),
+        lambda reasons: GradientEntry(snapshot, pure, traced, reasons),
         call.name,
         options,
     )

@@ -391,6 +391,30 @@ def test_a_gradient_is_by_the_frozen_weights_that_its_call_read(runs):
     assert len(runs) == 8
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_model_that_changes_its_mode_before_the_gradient_is_computed(order):
+    """What is captured, or runs as plain MLX, only then is in the mode of the call."""
+    net, x = ConvNorm(), image()
+
+    def both(x):
+        y = net(x)
+        return y, y.sum()
+
+    def loss(call, x):
+        net.train()
+        value = (call(x)[0] * image(seed=6).sum()).square().mean()
+        net.eval()
+        return value
+
+    def gradient(call):
+        slope = mx.grad(lambda x: loss(call, x))
+        return slope(x) if order == 1 else mx.grad(lambda x: slope(x).square().sum())(x)
+
+    fast = fast_of(both)
+    for _ in range(2):
+        assert_close(gradient(fast), gradient(both), rtol=1e-4)
+
+
 def test_what_stays_plain_in_the_backward_program_is_an_error_too(monkeypatch):
     """It is compiled when the first gradient is asked for."""
     from convjit.backends.cpu import CpuBackend
