@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, prod
 from operator import itemgetter
@@ -46,6 +46,9 @@ _MOST_PHASES, _MOST_POSITIONS = 4, 24
 
 _INPUT_BYTES_A_CYCLE, _WEIGHT_BYTES_A_CYCLE = 13, 30
 """That a core gets from beyond its second-level cache while it also computes: weights are fetched ahead."""
+
+_THREADS = 2
+"""For which a plan is chosen: the number of threads must not change a bit of the results."""
 
 _UNITS_OF_THREAD = 8
 """So many units of work for each thread need not be as many for all."""
@@ -229,7 +232,13 @@ def _best(kernel: Kernel, machine: Machine, count: int) -> list[Schedule]:
         timed = ((_cycles(plan, geometry.batch, outputs, machine), number, plan) for plan in plans)
         if best := min(timed, key=itemgetter(0), default=None):
             found = sorted([*found, best], key=itemgetter(0, 1))[:count]
-    return [plan.schedule() for _, _, plan in found if plan]
+    return [_shared(plan, kernel, machine).schedule() for _, _, plan in found if plan]
+
+
+def _shared(plan: Winograd, kernel: Kernel, machine: Machine) -> Winograd:
+    """The plan with enough units for the threads that there are, which leaves all sums as they are."""
+    blocks = ceil(max(1, kernel.geometry.batch) * plan.image_tiles / plan.tiles)
+    return replace(plan, splits=_splits(blocks, ceil(kernel.geometry.out_channels / plan.block), machine.threads))
 
 
 def _pays(tilings: tuple[Tiling, Tiling], kernel: Kernel) -> bool:
@@ -266,6 +275,7 @@ def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine:
     few = 1 if machine.lanes == 16 else 2  # AVX-512 multiplies by a number in memory, others have to load it
     for packed, vectors in product(_packings(kernel, tilings), (few, 2 * few)):
         most = max(1, (machine.registers - 2 - vectors) // vectors)
+        of_channels = ceil(kernel.geometry.out_channels / machine.lanes / vectors)
         chunk = _MOST_CHAIN
         if packed == "height":
             row_bytes = 4 * tilings[1].algorithm.positions * machine.lanes * vectors
@@ -273,22 +283,21 @@ def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine:
         chunk = equal_size(terms, chunk)
         for groups in range(1, 6):
             for group in sorted({most, max(1, most - 1), ceil(equal_size(tiles, groups * most) / groups)}):
+                splits = _splits(ceil(tiles / (groups * group)), of_channels, _THREADS)
                 plan = Winograd(
                     *(tilings, channels, terms, image_tiles, machine.lanes, vectors),
-                    *(group, group * groups, chunk, _splits(ceil(tiles / (groups * group)), vectors, kernel, machine)),
-                    packed,
+                    *(group, group * groups, chunk, splits, packed),
                 )
                 if plan.v_bytes <= _MOST_V_BYTES:
                     yield plan
 
 
-def _splits(blocks: int, vectors: int, kernel: Kernel, machine: Machine) -> int:
-    """In how many units a block of tiles is done: no thread should wait long for others, but units read weights twice
-    and transform inputs by themselves."""
-    of_channels = ceil(kernel.geometry.out_channels / machine.lanes / vectors)
+def _splits(blocks: int, of_channels: int, threads: int) -> int:
+    """In how many units a block of tiles is done, of its blocks of channels: no thread should wait long for others, but
+    units read weights twice and transform inputs by themselves."""
     for splits in (1, 2, 4, 8, 16):
         units = blocks * splits
-        if splits >= of_channels or units % machine.threads == 0 or units >= _UNITS_OF_THREAD * machine.threads:
+        if splits >= of_channels or units % threads == 0 or units >= _UNITS_OF_THREAD * threads:
             return min(splits, of_channels)
     return of_channels
 
@@ -319,7 +328,7 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
         weights *= plan.tilings[1].algorithm.taps / plan.tilings[1].algorithm.positions
     if weights * positions > machine.l2_bytes * 5 // 8:
         multiply += weights / _WEIGHT_BYTES_A_CYCLE
-    idle = max(1.0, machine.threads / (blocks * plan.splits))
+    idle = max(1.0, _THREADS / (blocks * plan.splits))
     return idle * blocks * positions * (multiply + transforms)
 
 
