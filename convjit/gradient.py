@@ -155,22 +155,22 @@ class GradientEntry(Entry):
         Args:
             inputs: the arrays among the arguments of the call; evaluated.
         """
-        derivative, pure = self._derivative, self._pure
+        derivative = self._derivative
         assert derivative is not None
         state = [random_state()] if derivative.probed.draws else []
         operands = Operands([*inputs, *state, *(slot.get() for slot in self._traced)], self._bound.slots)
         values = [operands.first[n] for n in derivative.by]
         still = derivative.with_values(operands, derivative.by, [mx.stop_gradient(value) for value in values])
-        plainly = replace(pure, convolutions=lambda _: differentiable_convolutions())
+        plainly = replace(self._pure, convolutions=lambda _: differentiable_convolutions())
         expected = self._used
-        results, kept = self._forward(pure, still, expected)
+        results, kept = self._forward(still, expected)
         returned = [results[n] for n in derivative.results]
         passes: list[_Pass] = []
 
         def pass_with(cotangents: Arrays) -> _Pass:
             if not passes or not passes[0].is_with(cotangents):
                 used, given = _nonzero(derivative.results, cotangents)
-                needed = kept if used == expected else self._forward(pure, still, used)[1]
+                needed = kept if used == expected else self._forward(still, used)[1]
                 passes[:] = [_Pass(cotangents, used, given, needed, {}, set())]
             return passes[0]
 
@@ -186,7 +186,7 @@ class GradientEntry(Entry):
                     return derivative.vjp(plainly, operands, numbers, derivative.results, cotangents)[1]
                 current = pass_with(cotangents)
                 used, given = current.used, current.given
-                if not self._compute(pure, still, current, group):
+                if not self._compute(still, current, group):
                     return derivative.vjp(plainly, operands, numbers, used, given)[1]
 
                 def plain(arrays: Arrays) -> Arrays:
@@ -202,14 +202,14 @@ class GradientEntry(Entry):
             results[number] = result
         return self.delivered(results)
 
-    def _forward(self, pure: Pure, operands: Operands, used: tuple[int, ...]) -> tuple[Arrays, Arrays]:
+    def _forward(self, operands: Operands, used: tuple[int, ...]) -> tuple[Arrays, Arrays]:
         """All results, and what the gradients from those that are `used` need besides the operands."""
         assert self._derivative is not None
-        results = _run(self._programs_for(pure, used).forward, operands.first, operands.last)
+        results = _run(self._programs_for(used).forward, operands.first, operands.last)
         count = len(self._derivative.probed.arrays)
         return results[:count], results[count:]
 
-    def _compute(self, pure: Pure, operands: Operands, current: _Pass, group: int) -> bool:
+    def _compute(self, operands: Operands, current: _Pass, group: int) -> bool:
         """Compute the gradients by a group, and by those that MLX most likely asks for next; no if plain MLX has to.
 
         That is what the pass before asked for; at first all further groups, as MLX begins with the last one.
@@ -219,7 +219,7 @@ class GradientEntry(Entry):
         if group not in current.computed:
             following = self._asked if group in self._asked else tuple(range(group + 1))
             wanted = (group,) if current.asked else following
-            backward = self._backward_for(pure, current.used, wanted)
+            backward = self._backward_for(current.used, wanted)
             if backward.program is None:
                 return False
             late = [*operands.first, *map(mx.stop_gradient, current.given), *current.kept]
@@ -229,17 +229,17 @@ class GradientEntry(Entry):
         self._asked = tuple(sorted(current.asked))
         return True
 
-    def _programs_for(self, pure: Pure, used: tuple[int, ...]) -> Programs:
+    def _programs_for(self, used: tuple[int, ...]) -> Programs:
         assert self._derivative is not None and self._compile is not None
         with self._making:
             if used not in self._programs:
-                halves = self._derivative.captures(pure, used)
+                halves = self._derivative.captures(self._pure, used)
                 self._programs[used] = Programs(self._compile(halves.forward), halves.backward)
             return self._programs[used]
 
-    def _backward_for(self, pure: Pure, used: tuple[int, ...], groups: tuple[int, ...]) -> Entry:
+    def _backward_for(self, used: tuple[int, ...], groups: tuple[int, ...]) -> Entry:
         """The program of the gradients by these groups."""
-        derivative, programs = self._derivative, self._programs_for(pure, used)
+        derivative, programs = self._derivative, self._programs_for(used)
         assert derivative is not None and self._compile is not None and self._report is not None
         with self._making:
             new = groups not in programs.for_groups

@@ -265,7 +265,7 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
         excess = max(1.0, at_hand / most_input, pixels / BLOCK_PIXELS, 100 * input_bytes / MAX_SCRATCH - 99)
         places = len(loops.phases) * depth * ceil(height / block[0]) * ceil(width / block[1])
         idle = 0.0 if weights_first else 0.01 * max(0.0, UNITS / places - 1)
-        copied = _input_bytes(kernel, *block) / geometry.in_channels / outputs_per_copy / pixels if copies else 0.0
+        copied = input_bytes / geometry.in_channels / outputs_per_copy / pixels if copies else 0.0
         return copied + streaming / pixels + idle + (excess - 1)
 
     return min(product(_divisions(loops, 1, height, tile.rows), _divisions(loops, 2, width, tile.columns)), key=cost)

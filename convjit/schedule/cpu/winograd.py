@@ -170,6 +170,10 @@ class Winograd:
         """Output channels of a block."""
         return self.lanes * self.vectors
 
+    def tile_blocks(self, batch: int) -> int:
+        """Blocks of tiles of all images."""
+        return ceil(max(1, batch) * self.image_tiles / self.tiles)
+
     @property
     def v_row(self) -> int:
         """Floats of V from one tile to the next; with fewer channels than lanes, the last are followed by zeros."""
@@ -237,7 +241,7 @@ def _best(kernel: Kernel, machine: Machine, count: int) -> list[Schedule]:
 
 def _shared(plan: Winograd, kernel: Kernel, machine: Machine) -> Winograd:
     """The plan with enough units for the threads that there are, which leaves all sums as they are."""
-    blocks = ceil(max(1, kernel.geometry.batch) * plan.image_tiles / plan.tiles)
+    blocks = plan.tile_blocks(kernel.geometry.batch)
     return replace(plan, splits=_splits(blocks, ceil(kernel.geometry.out_channels / plan.block), machine.threads))
 
 
@@ -314,7 +318,7 @@ def _packings(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> Iterator[str]:
 def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float:
     """Of one core, roughly, for all images: the parts of the template as they were measured with AVX-512."""
     positions, vectors = plan.positions, ceil(outputs / plan.block) * plan.vectors
-    blocks = ceil(max(1, batch) * plan.image_tiles / plan.tiles)
+    blocks = plan.tile_blocks(batch)
     sums, loads = plan.group * plan.vectors, plan.group + 2 * plan.vectors  # weights are also fetched ahead
     of_term, of_chunk = max(sums, loads, 8) / 2, 3 * sums  # M is read and written
     groups = plan.tiles // plan.group * vectors / plan.vectors
