@@ -76,14 +76,32 @@ def stored(y: mx.array, step: int) -> mx.array:
 
 
 class BatchNorm(nn.BatchNorm):
-    """MLX's, where noise rounds the product with the weight, too: the bias may cancel it, and leave an error of any
-    size, relative to the result. What is behind may depend on the sign of that."""
+    """MLX's, with two more errors if there is noise. The product with the weight is rounded, too: the bias may cancel
+    it, and leave an error of any size, relative to the result; what is behind may depend on the sign of that. And the
+    statistics are sums of float32 numbers, added up one after the other, as MLX does where the channels are last: where
+    a channel is nearly constant, every addition rounds the same way."""
 
     _STEP = 1000
     """Not the number of any step, so that it has errors of its own."""
 
     def __call__(self, x: mx.array) -> mx.array:
         return stored(super().__call__(x) - self.bias, self._STEP) + self.bias
+
+    def _calc_stats(self, x: mx.array, ddof: int = 0) -> tuple[mx.array, mx.array]:
+        mean, variance = super()._calc_stats(x, ddof)
+        for noise in _noise:
+            rows = np.array(x).reshape(-1, x.shape[-1])
+            deviations = rows - np.array(mean)
+            mean += noise.sign * mx.array(_summing_error(rows), dtype=mx.float64) / len(rows)
+            variance += noise.sign * mx.array(_summing_error(deviations * deviations), dtype=mx.float64) / len(rows)
+        return mean, variance
+
+
+def _summing_error(rows: Array) -> Array:
+    """What the sums of columns (rows, columns) are off by, if each row is added to the ones before in float32."""
+    with np.errstate(all="ignore"):
+        error = np.add.accumulate(rows.astype(np.float32), dtype=np.float32)[-1] - rows.sum(0)
+    return np.where(np.isfinite(error), error, 0.0)
 
 
 def convolve(x: mx.array, w: mx.array, window: Window) -> mx.array:

@@ -23,8 +23,8 @@ ELEMENTS_PER_THREAD = 16 << 10
 def schedule(kernel: Elementwise, machine: Machine) -> Schedule:
     """The schedule of "cpu/elementwise.c" for a kernel.
 
-    Choices: `lanes` of a vector; `row_block` rows, `column_block` wide, are work by themselves. Sums are chains of half
-    as many additions as a unit has rows. What has one axis is one long row.
+    Choices: `lanes` of a vector; `row_block` rows, `column_block` wide, are work by themselves. What has one axis is
+    one long row.
     """
     shape = kernel.any_batch().shape
     columns = UNIT if len(shape) == 1 else min(MOST_COLUMNS, -(-shape[-1] // machine.lanes) * machine.lanes)

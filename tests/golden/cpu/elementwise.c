@@ -2,8 +2,8 @@
  *
  * Units are blocks of rows and columns; a vector's columns are done for all rows of a unit, so that what is the same in every
  * row is loaded and computed once.
- * Each block of rows has its own sums, of even and of odd rows; the second stage adds them up in order, in double precision:
- * the number of threads changes nothing.
+ * Each block of rows has its own sums, of even and of odd rows of a chain, and of its chains; the second stage adds them up
+ * in order, in double precision: the number of threads changes nothing.
  */
 /* How the runtime calls a kernel. */
 typedef struct {
@@ -111,6 +111,7 @@ enum {
     COLUMNS = 20,
     ROW_BLOCK = 256, COLUMN_BLOCK = 32, COLUMN_BLOCKS = (COLUMNS + COLUMN_BLOCK - 1) / COLUMN_BLOCK,
     SUMS = 1,
+    CHAIN = 32, /* rows that are added up one after the other, half of them each: longer chains lose digits */
 };
 
 INLINE long least(long a, long b)
@@ -161,23 +162,31 @@ INLINE void element(const columns *at, long row, int count, vec *sums)
     sums[0] += v2;
 }
 
+/* Rows `first` up to `end`; adds their sums. */
+INLINE void run_chain(const columns *at, long first, long end, int count, vec *totals)
+{
+    vec even[SUMS] = {0}, odd[SUMS] = {0};
+    long row = first;
+    for (; row + 1 < end; row += 2) {
+        element(at, row, count, even);
+        element(at, row + 1, count, odd);
+    }
+    if (row < end)
+        element(at, row, count, even);
+    UNROLL for (int n = 0; n < SUMS; n++)
+        totals[n] += even[n] + odd[n];
+}
+
 /* `count` columns from `column` on, of rows `first` up to `end`. */
 INLINE void run_columns(const cj_call *call, long first, long end, long column, int count)
 {
     const columns at = columns_at(call->arrays, column, count);
-    vec even[SUMS], odd[SUMS];
-    UNROLL for (int n = 0; n < SUMS; n++)
-        even[n] = odd[n] = (vec){0};
-    long row = first;
-    for (; row + 1 < end; row += 2) {
-        element(&at, row, count, even);
-        element(&at, row + 1, count, odd);
-    }
-    if (row < end)
-        element(&at, row, count, even);
+    vec totals[SUMS] = {0};
+    for (long row = first; row < end; row += CHAIN)
+        run_chain(&at, row, least(row + CHAIN, end), count, totals);
     float *const sums = (float *)call->shared + first / ROW_BLOCK * (SUMS * COLUMNS) + column;
     UNROLL for (int n = 0; n < SUMS; n++)
-        store_f32(sums + n * COLUMNS, even[n] + odd[n], count);
+        store_f32(sums + n * COLUMNS, totals[n], count);
 }
 
 static long rows(const cj_call *call)
