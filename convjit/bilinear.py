@@ -128,18 +128,18 @@ def composed(tile: int, phases: tuple[tuple[Tap, ...], ...], stride: int) -> Alg
         for residue in range(stride):
             every = [tap for tap in taps if tap[1] % stride == residue]
             for some in _equal_parts(every, MAX_POSITIONS + 1 - tile):
-                short = _short(tile, len(some))
-                for n in range(short.positions):
+                part = short(tile, len(some))
+                for n in range(part.positions):
                     row, read = [Fraction(0)] * elements, [Fraction(0)] * reads
-                    for (element, _), factor in zip(some, short.weights[n], strict=True):
+                    for (element, _), factor in zip(some, part.weights[n], strict=True):
                         row[element] = factor
-                    for i, factor in enumerate(short.inputs[n]):
+                    for i, factor in enumerate(part.inputs[n]):
                         read[some[0][1] + i * stride] = factor
                     weights.append(row)
                     inputs.append(read)
                     for number, output in enumerate(outputs):
                         q, phase = divmod(number, len(phases))
-                        output.append(short.outputs[q][n] if phase == p else Fraction(0))
+                        output.append(part.outputs[q][n] if phase == p else Fraction(0))
     return Algorithm(_matrix(outputs), _matrix(weights), _matrix(inputs))
 
 
@@ -148,8 +148,9 @@ def _equal_parts(items: Sequence[Tap], longest: int) -> list[Sequence[Tap]]:
     return [items[len(items) * n // count : len(items) * (n + 1) // count] for n in range(count)]
 
 
-def _short(tile: int, taps: int) -> Algorithm:
-    """F(tile, taps), with rows 1, p, p^2, ... for the points p as G."""
+@cache
+def short(tile: int, taps: int) -> Algorithm:
+    """F(tile, taps), with rows 1, p, p^2, ... for the points p as G: few of its numbers are neither 0 nor 1."""
     if min(tile, taps) == 1:
         one = [[Fraction(i == n) for i in range(tile * taps)] for n in range(tile * taps)]
         ones = [[Fraction(1)] * (tile * taps)]

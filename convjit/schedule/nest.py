@@ -65,7 +65,8 @@ class Nest:
         return tuple(map(min, zip(*(e for e in extents if prod(e)), strict=True)))
 
 
-_TRIVIAL = AxisPhase(first=0, period=1, taps=(0,), offset=0, stride=1, step=1)
+TRIVIAL = AxisPhase(first=0, period=1, taps=(0,), offset=0, stride=1, step=1)
+"""Of an axis that a kernel lacks, or whose kernel is 1."""
 
 
 @lru_cache(maxsize=256)
@@ -75,14 +76,14 @@ def nest(kernel: Kernel) -> Nest:
     phases_of = phases_of_axes(geometry.window, geometry.kernel)
     ins, outs = list(geometry.in_size), list(geometry.out_size)
     extras = [list(e.shape[1:-1]) for e in kernel.extras]
-    while len(ins) > 1 and ins[-2:] == outs[-2:] and phases_of[-2:] == [[_TRIVIAL]] * 2 and _uniform(extras, outs):
+    while len(ins) > 1 and ins[-2:] == outs[-2:] and phases_of[-2:] == [[TRIVIAL]] * 2 and _uniform(extras, outs):
         for extents in (ins, outs, *extras):
             extents[-2:] = [extents[-2] * extents[-1]]
         phases_of.pop()
     outermost = 3 - len(ins)
     for extents in (ins, outs, *extras):
         extents[:0] = [1] * (3 - len(extents))
-    phases_of[:0] = [[_TRIVIAL]] * (3 - len(phases_of))
+    phases_of[:0] = [[TRIVIAL]] * (3 - len(phases_of))
     axes = tuple(map(tuple, phases_of))
     return Nest(_three(ins), _three(outs), axes, tuple(product(*axes)), tuple(map(_three, extras)), outermost)
 

@@ -19,7 +19,8 @@ from convjit.geometry import Geometry, GeometryError, Window
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
-from convjit.schedule.cpu.winograd import TEMPLATE, Winograd, candidates, schedule, tiling
+from convjit.schedule.cpu.tiling import tiling
+from convjit.schedule.cpu.winograd import TEMPLATE, Winograd, candidates, has_few_channels, schedule
 from convjit.schedule.nest import nest
 
 MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32), Machine(4, 16)]
@@ -79,11 +80,12 @@ def plan_of(
     kernel: Kernel, machine: Machine, tile: tuple[int, int], packed: str = "height", **numbers: int
 ) -> Winograd | None:
     """One that need not pay; None if the template cannot do it."""
-    loops = nest(kernel)
-    high, wide = (tiling(loops.axes[i], loops.out_size[i], tile[i - 1]) for i in (1, 2))
-    if not high or not wide:
+    loops, few = nest(kernel), has_few_channels(kernel.geometry.in_channels)
+    high, wide = (tiling(loops.axes[i], loops.out_size[i], tile[i - 1], few) for i in (1, 2))
+    if not high or not wide or (packed == "height" and high.residues * wide.residues > 1):
         return None
-    channels, image_tiles = kernel.geometry.in_channels, loops.out_size[0] * high.count * wide.count
+    channels = kernel.geometry.in_channels * high.residues * wide.residues
+    image_tiles = loops.out_size[0] * high.count * wide.count
     terms = channels * len(loops.axes[0][0].taps)
     numbers["chunk"] = min(numbers["chunk"], terms)
     return Winograd((high, wide), channels, terms, image_tiles, machine.lanes, packed=packed, **numbers)
@@ -110,12 +112,14 @@ def random_winograd(seed: int) -> tuple[Kernel, Schedule]:
 
 
 def random_geometry(rng: np.random.Generator) -> Geometry:
-    """One to three axes, some of them transposed, dilated or with a stride; kernels of up to 5 taps."""
+    """One to three axes, some of them transposed, dilated or with a stride; kernels of up to 6 taps."""
     while True:
         rank = int(rng.choice([1, 2, 2, 2, 3]))
-        transposed, dilated = rng.random() < 0.25, rng.random() < 0.15
+        transposed, dilated = rng.random() < 0.3, rng.random() < 0.15
         taps = [int(rng.choice([1, 2, 3, 3, 3, 4, 5])) for _ in range(rank)]
-        strides = tuple(int(rng.choice([1, 2])) if not dilated else 1 for _ in range(rank))
+        strides = tuple(int(rng.choice([1, 2, 2, 3])) if not dilated else 1 for _ in range(rank))
+        if transposed and rng.random() < 0.7:
+            taps = [2 * s for s in strides]  # as many taps in each phase
         if rank == 3 and transposed:
             strides = (1, *strides[1:])
         one = (1,) * rank
@@ -172,7 +176,7 @@ def test_random_kernels(backend: CpuBackend, seed: int):
 
 def chosen(kernel: Kernel) -> Schedule:
     """What is chosen, or would be if it paid."""
-    plan = plan_of(kernel, MACHINES[0], (2, 4), group=25, tiles=25, vectors=1, splits=1, chunk=64)
+    plan = plan_of(kernel, MACHINES[0], (2, 4), "both", group=25, tiles=25, vectors=1, splits=1, chunk=64)
     assert plan is not None
     return schedule(kernel, MACHINES[0]) or plan.schedule()
 
@@ -184,10 +188,14 @@ def layer(x: tuple[int, ...], filters: int, kernel: tuple[int, ...], stride: int
     return Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
 
 
-def transposed(x: tuple[int, ...], filters: int) -> Kernel:
-    """Kernel 4x4, stride 2, as generators have it."""
-    window = Window((1, 1), (2, 2), (2, 2), (1, 1), (2, 2), flip=True)
-    return Kernel(Geometry.of_shapes(x, (filters, 4, 4, x[-1]), window), "f32", (), identity_epilogue("f32"), ("f32",))
+def transposed(x: tuple[int, ...], filters: int, stride: int) -> Kernel:
+    """A kernel of two strides, as generators and vocoders have it."""
+    rank = len(x) - 2
+    one, extents = (1,) * rank, (2 * stride,) * rank
+    pad = (2 * stride - 1 - stride // 2,) * rank
+    window = Window(one, pad, pad, one, (stride,) * rank, flip=True)
+    geometry = Geometry.of_shapes(x, (filters, *extents, x[-1]), window)
+    return Kernel(geometry, "f32", (), identity_epilogue("f32"), ("f32",))
 
 
 LAYERS = {
@@ -197,7 +205,10 @@ LAYERS = {
     "stride 2": layer((1, 56, 56, 64), 64, (3, 3), stride=2),
     "1D": layer((1, 600, 64), 128, (3,)),
     "3D": layer((1, 6, 14, 14, 32), 32, (3, 3, 3)),
-    "transposed": transposed((1, 16, 16, 64), 64),
+    "transposed": transposed((1, 16, 16, 64), 64, 2),
+    "transposed 1D": transposed((1, 60, 64), 40, 5),
+    "stem": layer((1, 80, 80, 3), 64, (7, 7), stride=2, pad=3),
+    "stem, stride 4": layer((1, 90, 90, 3), 64, (11, 11), stride=4, pad=2),
 }
 
 
@@ -236,6 +247,21 @@ def test_what_is_not_finite_reaches_its_outputs_only(backend: CpuBackend, name: 
 
 
 # ---- The schedules.
+
+
+def test_forms_of_an_axis():
+    """Composed; with few channels, residues of a stride like channels; phases of as many taps apart."""
+    stem, vocoder = nest(LAYERS["stem"]).axes[1], nest(LAYERS["transposed 1D"])
+    composed, residues = tiling(stem, 40, 3, False), tiling(stem, 40, 3, True)
+    apart = tiling(vocoder.axes[2], vocoder.out_size[2], 3, False)
+    assert composed and residues and apart
+    forms = [
+        (t.residues, t.apart, t.shift, t.algorithm.positions, t.by_definition) for t in (composed, residues, apart)
+    ]
+    assert forms == [(1, 1, 0, 11, 21), (2, 1, 0, 6, 21), (1, 5, 2, 4, 30)]
+    assert [t.multiplications for t in (composed, residues, apart)] == [11, 12, 20]
+    uneven = replace(vocoder.axes[2][0], taps=(0,))
+    assert tiling((uneven, *vocoder.axes[2][1:]), 300, 3, False) is None
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from math import ceil
 from typing import Any
 
@@ -10,12 +12,14 @@ from convjit.emit.cpu.language import float_literal
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source, common_variables, name_of
 from convjit.emit.render import render
-from convjit.emit.straight_line import Arithmetic, Code, product
+from convjit.emit.straight_line import Arithmetic, Code
+from convjit.emit.straight_line import product as product_of_matrix
 from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.cpu.winograd import Tiling, Winograd, tiling
-from convjit.schedule.nest import nest
+from convjit.schedule.cpu.tiling import Tiling, tiling
+from convjit.schedule.cpu.winograd import Winograd, has_few_channels
+from convjit.schedule.nest import TRIVIAL, nest
 from convjit.schedule.phases import phases_of_axes
 
 _ARITHMETIC = Arithmetic(float_literal, "{0} * {1} + {2}")
@@ -26,17 +30,26 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     loops = nest(kernel)
     plan = Winograd.of(kernel, schedule)
     (depth,) = loops.axes[0]
-    elements_h, elements_w = (tiling.algorithm.taps for tiling in plan.tilings)
+    high, wide = plan.tilings
+    variables = common_variables(kernel, loops)
     text = render(
         "cpu/winograd.c",
-        **common_variables(kernel, loops),
+        **variables,
+        outputs_of_phase=[
+            f"({extent} + SHIFT_{name} + APART_{name} - 1) / APART_{name}" if plan.apart > 1 else extent
+            for extent, name in zip(variables["out_extents"][1:], "HW", strict=True)
+        ],
+        blocks="APART * BLOCKS" if plan.apart > 1 else "BLOCKS",
+        apart=plan.apart,
+        residues=high.residues * wide.residues,
         d=depth,
-        h=_axis(plan.tilings[0]),
-        w=_axis(plan.tilings[1]),
-        elements_h=elements_h,
-        elements_w=elements_w,
+        h=_axis(high),
+        w=_axis(wide),
+        growth=high.growth * wide.growth,
+        growth_h=high.growth,
         positions=plan.positions,
-        multiplications=plan.multiplications,
+        multiplications=high.multiplications * wide.multiplications,
+        by_definition=high.by_definition * wide.by_definition,
         lanes=plan.lanes,
         vectors=plan.vectors,
         block=plan.block,
@@ -58,33 +71,51 @@ def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Pack
     out_channels, *kernel, channels = weight
     block = schedule.number("lanes") * schedule.number("vectors")
     width = ceil(out_channels / block) * block
-    axes = phases_of_axes(window, tuple(kernel))
+    axes = list(map(tuple, phases_of_axes(window, tuple(kernel))))
     while kernel[-2:] == [1, 1]:  # `nest` makes one axis of them
         kernel.pop()
-    names = ["tile_h", "tile_w"] if schedule["packed"] == "both" else ["tile_h"]
-    depth_taps = axes[0][0].taps if len(kernel) > 2 else (0,)
-    extents, transforms = [1, kernel[-1]], list[tuple[int, Matrix]]()
-    for number, name in enumerate(names):
-        axis = len(kernel) - 2 + number
-        tiles = tiling(tuple(axes[axis]), 1, schedule.number(name)) if axis >= 0 else None
-        if tiles and tiles.algorithm.positions > 1:
-            extents[number] = tiles.algorithm.positions
-            transforms.append((1 + axis, tiles.algorithm.weights))
-    high, wide = extents
-    if schedule["packed"] == "both":
-        taps = tuple((d * high + i) * wide + j for i in range(high) for j in range(wide) for d in depth_taps)
-    else:
-        taps = tuple((d * high + i) * wide + j for i in range(high) for d in depth_taps for j in range(wide))
-    return Packing((taps,), 1, block, block, width, len(taps) * width * channels, tuple(transforms))
+    depth, of_height, of_width = [(TRIVIAL,)] * (3 - len(kernel)) + axes[: len(kernel)]
+    few = has_few_channels(channels)
+    high = tiling(of_height, 1, schedule.number("tile_h"), few)
+    wide = tiling(of_width, 1, schedule.number("tile_w"), few)
+    assert high is not None and wide is not None
+    both = schedule["packed"] == "both"
+    transformed = [(len(kernel) - 1, high)] + [(len(kernel), wide)] * both
+    transforms = tuple((axis, t.weights) for axis, t in transformed if t.algorithm.positions > 1)
+    columns, order = (len(wide.weights), _both) if both else (kernel[-1], _height)
+    taps = tuple(
+        tuple((d * len(high.weights) + i) * columns + j for i, d, j in order(high, wide, depth[0].taps, *phase))
+        for phase in product(range(high.apart), range(wide.apart))
+    )
+    return Packing(taps, 1, block, block, width, len(taps) * len(taps[0]) * width * channels, transforms)
+
+
+def _both(high: Tiling, wide: Tiling, depth: tuple[int, ...], p: int, q: int) -> Iterator[tuple[int, int, int]]:
+    """The order of a phase: position, tap along the depth, residue; as rows of the three axes."""
+    of_position = list(product(depth, range(high.residues), range(wide.residues)))
+    for i, j in product(range(high.algorithm.positions), range(wide.algorithm.positions)):
+        for d, r, s in of_position:
+            yield i * len(high.parts) + p + r, d, j * len(wide.parts) + q + s
+
+
+def _height(high: Tiling, wide: Tiling, depth: tuple[int, ...], p: int, q: int) -> Iterator[tuple[int, int, int]]:
+    """The order of a phase: position along the height, tap along the depth, element along the width."""
+    for i, d, (element, _) in product(range(high.algorithm.positions), depth, wide.parts[q]):
+        yield i * len(high.parts) + p, d, element
 
 
 def _axis(tiling: Tiling) -> dict[str, Any]:
     """The variables of one axis: extents, taps, and the code of its transforms."""
     algorithm = tiling.algorithm
+    of_part = tiling.weights if tiling.residues > 1 else algorithm.weights
     return {
         "reads": algorithm.reads,
         "positions": algorithm.positions,
         "outputs": algorithm.tile,
+        "elements": len(of_part[0]),
+        "residues": tiling.residues,
+        "apart": tiling.apart,
+        "shift": tiling.shift,
         "advance": tiling.advance,
         "offset": tiling.offset,
         "spread": tiling.spread,
@@ -94,7 +125,7 @@ def _axis(tiling: Tiling) -> dict[str, Any]:
         ],
         "inputs": _code(algorithm.inputs),
         "weights": _code(algorithm.weights),
-        "restored": _restored(left_inverse(algorithm.weights)),
+        "restored": _restored(left_inverse(of_part)),
         "made": _code(algorithm.outputs),
     }
 
@@ -106,4 +137,4 @@ def _restored(matrix: Matrix) -> dict[str, Any]:
 
 
 def _code(matrix: Matrix) -> Code:
-    return product(matrix, [f"x{n}" for n in range(len(matrix[0]))], _ARITHMETIC)
+    return product_of_matrix(matrix, [f"x{n}" for n in range(len(matrix[0]))], _ARITHMETIC)

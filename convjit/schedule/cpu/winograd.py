@@ -8,14 +8,14 @@ from itertools import product
 from math import ceil, prod
 from operator import itemgetter
 
-from convjit.bilinear import Algorithm, Tap, composed
 from convjit.geometry import Geometry
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
 from convjit.schedule.cpu.tiles import equal_size
+from convjit.schedule.cpu.tiling import Tiling, tiling
 from convjit.schedule.nest import Nest, nest
-from convjit.schedule.phases import AxisPhase, Phase, phases_of_axes
+from convjit.schedule.phases import Phase, phases_of_axes
 
 TEMPLATE = "cpu/winograd.c"
 
@@ -41,7 +41,7 @@ _MOST_CHAIN = 112
 _LEAST_CHANNELS = 8
 """Of input and output: with fewer, transforms would take most of the time."""
 
-_MOST_PHASES, _MOST_POSITIONS = 4, 24
+_MOST_POSITIONS = 24
 """Of an axis, so that a kernel's text remains small."""
 
 _INPUT_BYTES_A_CYCLE, _WEIGHT_BYTES_A_CYCLE = 13, 30
@@ -60,66 +60,21 @@ _CANDIDATES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Tiling:
-    """How the outputs of an axis fall into tiles.
-
-    Attributes:
-        algorithm: of one tile.
-        phases: the kernel's taps, each with the input that it meets, counted from `offset` in steps of `spread`.
-        stride: inputs from one output of a phase to its next.
-        advance: inputs from one tile to the next, in steps of `spread`.
-        offset: the first input of the first tile; negative in the padding.
-        spread: from one input or output of a tile to the next: the dilation of the kernel.
-        count: how many tiles there are.
-    """
-
-    algorithm: Algorithm
-    phases: tuple[tuple[Tap, ...], ...]
-    stride: int
-    advance: int
-    offset: int
-    spread: int
-    count: int
-
-    @property
-    def multiplications(self) -> int:
-        """Those of a tile by the definition."""
-        return self.algorithm.tile // len(self.phases) * sum(map(len, self.phases))
-
-
-def tiling(axis: tuple[AxisPhase, ...], extent: int, tile: int) -> Tiling | None:
-    """Tiles of `tile` outputs of each phase, along an axis of `extent` outputs.
-
-    Returns:
-        None if the kernel is both dilated and strided, or if a phase has no taps.
-    """
-    stride = axis[0].stride
-    (spread, *other) = sorted({phase.step for phase in axis if len(phase.taps) > 1}) or [1]
-    if other or (spread > 1 and (stride > 1 or len(axis) > 1)) or not all(phase.taps for phase in axis):
-        return None
-    offset = min(phase.offset for phase in axis)
-    phases = tuple(tuple((tap, phase.offset - offset + t) for t, tap in enumerate(phase.taps)) for phase in axis)
-    algorithm = composed(tile, phases, stride)
-    count = ceil(ceil(extent / spread) / algorithm.tile) * spread
-    return Tiling(algorithm, phases, stride, tile * stride, offset, spread, count)
-
-
-@dataclass(frozen=True, slots=True)
 class Winograd:
     """What a kernel of "cpu/winograd.c" does.
 
     Attributes:
         tilings: of height and width.
-        channels: of the input.
-        terms: products of a sum: channels times taps along the depth.
+        channels: of a sum: those of the input, of all residues.
+        terms: products of a sum: its channels times taps along the depth.
         image_tiles: tiles of an image.
         lanes: of a vector.
         vectors: of output channels, summed at once.
         group: tiles summed at once.
         tiles: whose transformed inputs are at hand, whole groups.
         chunk: terms in one chain of additions, whose transformed weights are at hand.
-        splits: units of work that share the output channels of a block of tiles. Each transforms the inputs by itself:
-            fetching what another core has just written took longer.
+        splits: units of work that share the output channels of a block of tiles, of all phases that are done apart.
+            Each transforms the inputs by itself: fetching what another core has just written took longer.
         packed: whether weights are packed transformed along the "height", or along "both" axes.
     """
 
@@ -138,18 +93,16 @@ class Winograd:
     @classmethod
     def of(cls, kernel: Kernel, schedule: Schedule) -> Winograd:
         """The plan of a schedule."""
-        loops = nest(kernel)
-        high, wide = (tiling(loops.axes[i], loops.out_size[i], schedule.number(f"tile_{'dhw'[i]}")) for i in (1, 2))
+        loops, few = nest(kernel), has_few_channels(kernel.geometry.in_channels)
+        tiles = (schedule.number("tile_h"), schedule.number("tile_w"))
+        high, wide = (tiling(loops.axes[i], loops.out_size[i], tiles[i - 1], few) for i in (1, 2))
         assert high is not None and wide is not None
-        channels = kernel.geometry.in_channels
-        terms = channels * len(loops.axes[0][0].taps)
-        image_tiles = loops.out_size[0] * high.count * wide.count
         numbers = map(schedule.number, ("lanes", "vectors", "group", "tiles", "chunk", "splits"))
-        return cls((high, wide), channels, terms, image_tiles, *numbers, packed=str(schedule["packed"]))
+        return cls((high, wide), *_sums(kernel, (high, wide)), *numbers, packed=str(schedule["packed"]))
 
     def schedule(self) -> Schedule:
         """Its choices."""
-        high, wide = (t.algorithm.tile // len(t.phases) for t in self.tilings)
+        high, wide = (t.outputs_of_phase for t in self.tilings)
         choices = {"tile_h": high, "tile_w": wide, "lanes": self.lanes, "vectors": self.vectors, "group": self.group}
         choices |= {"tiles": self.tiles, "chunk": self.chunk, "splits": self.splits}
         return Schedule(TEMPLATE, tuple(sorted({**choices, "packed": self.packed}.items())))
@@ -161,9 +114,13 @@ class Winograd:
         return high.algorithm.positions * wide.algorithm.positions
 
     @property
-    def multiplications(self) -> int:
-        """Those of a tile by the definition."""
-        return prod(t.multiplications for t in self.tilings)
+    def apart(self) -> int:
+        """Phases that are done one by one."""
+        return prod(t.apart for t in self.tilings)
+
+    def blocks(self, outputs: int) -> int:
+        """Blocks of output channels, of all these phases."""
+        return self.apart * ceil(outputs / self.block)
 
     @property
     def block(self) -> int:
@@ -222,17 +179,18 @@ def _best(kernel: Kernel, machine: Machine, count: int) -> list[Schedule]:
     loops = nest(kernel)
     geometry = kernel.geometry
     outputs = geometry.out_channels
-    if geometry.window.groups > 1 or len(loops.axes[0]) > 1 or min(geometry.in_channels, outputs) < _LEAST_CHANNELS:
+    if geometry.window.groups > 1 or len(loops.axes[0]) > 1 or outputs < _LEAST_CHANNELS:
         return []
     if not _reads_every_element(geometry):
         return []
-    tilings = [pair for pair in product(_tilings(loops, 1), _tilings(loops, 2)) if _pays(pair, kernel)]
-    bounds = [(_least_cycles(kernel, loops, pair, machine), number) for number, pair in enumerate(tilings)]
+    high, wide = (_tilings(loops, axis, has_few_channels(geometry.in_channels)) for axis in (1, 2))
+    tilings = [pair for pair in product(high, wide) if _pays(pair, kernel)]
+    bounds = [(_least_cycles(kernel, pair, machine), number) for number, pair in enumerate(tilings)]
     found: list[tuple[float, int, Winograd | None]] = [(_direct_cycles(kernel, loops, machine), -1, None)] * count
     for bound, number in sorted(bounds):
         if bound >= found[-1][0]:
             break
-        plans = _plans(kernel, loops, tilings[number], machine)
+        plans = _plans(kernel, tilings[number], machine)
         timed = ((_cycles(plan, geometry.batch, outputs, machine), number, plan) for plan in plans)
         if best := min(timed, key=itemgetter(0), default=None):
             found = sorted([*found, best], key=itemgetter(0, 1))[:count]
@@ -241,15 +199,18 @@ def _best(kernel: Kernel, machine: Machine, count: int) -> list[Schedule]:
 
 def _shared(plan: Winograd, kernel: Kernel, machine: Machine) -> Winograd:
     """The plan with enough units for the threads that there are, which leaves all sums as they are."""
-    blocks = plan.tile_blocks(kernel.geometry.batch)
-    return replace(plan, splits=_splits(blocks, ceil(kernel.geometry.out_channels / plan.block), machine.threads))
+    geometry = kernel.geometry
+    splits = _splits(plan.tile_blocks(geometry.batch), plan.blocks(geometry.out_channels), machine.threads)
+    return replace(plan, splits=splits)
 
 
 def _pays(tilings: tuple[Tiling, Tiling], kernel: Kernel) -> bool:
-    """Does an algorithm multiply less than the definition, and err no more than it may?"""
-    high, wide = (tiling.algorithm for tiling in tilings)
-    if high.positions * wide.positions >= prod(tiling.multiplications for tiling in tilings):
+    """Does an algorithm multiply less than the definition, on enough channels, and err no more than it may?"""
+    if prod(t.multiplications for t in tilings) >= prod(t.by_definition for t in tilings):
         return False
+    if kernel.geometry.in_channels * prod(t.residues for t in tilings) < _LEAST_CHANNELS:
+        return False
+    high, wide = (t.algorithm for t in tilings)
     return high.amplification * wide.amplification <= _MOST_AMPLIFICATION[kernel.accuracy]
 
 
@@ -259,27 +220,37 @@ def _reads_every_element(geometry: Geometry) -> bool:
     return all({tap for phase in axis for tap in phase.taps} == set(range(extent)) for axis, extent in axes)
 
 
-def _tilings(loops: Nest, axis: int) -> list[Tiling]:
+def has_few_channels(channels: int) -> bool:
+    """Are these so few channels of an input that residues of a stride are summed like channels?"""
+    return channels < _LEAST_CHANNELS
+
+
+def _tilings(loops: Nest, axis: int, few_channels: bool) -> list[Tiling]:
     """Those that multiply less than the definition, with 2, 3, 4 or 6 outputs; else, single outputs of single taps."""
     phases, extent = loops.axes[axis], loops.out_size[axis]
-    if max(len(phases), phases[0].stride) > _MOST_PHASES:
-        return []
-    found = [tiling(phases, extent, tile) for tile in (2, 3, 4, 6)]
-    saving = [t for t in found if t and t.algorithm.positions < min(t.multiplications, _MOST_POSITIONS + 1)]
-    single = tiling(phases, extent, 1) if all(len(phase.taps) == 1 for phase in phases) else None
+    found = [tiling(phases, extent, tile, few_channels) for tile in (2, 3, 4, 6)]
+    saving = [
+        t for t in found if t and t.multiplications < t.by_definition and t.algorithm.positions <= _MOST_POSITIONS
+    ]
+    single = tiling(phases, extent, 1, few_channels) if all(len(phase.taps) == 1 for phase in phases) else None
     return saving or ([single] if single else [])
 
 
-def _plans(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine: Machine) -> Iterator[Winograd]:
+def _sums(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> tuple[int, int, int]:
+    """Channels and terms of a sum, and tiles of an image."""
+    loops = nest(kernel)
+    channels = kernel.geometry.in_channels * prod(t.residues for t in tilings)
+    return channels, channels * len(loops.axes[0][0].taps), loops.out_size[0] * prod(t.count for t in tilings)
+
+
+def _plans(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machine) -> Iterator[Winograd]:
     """All sensible blocks of tiles for an algorithm."""
-    channels = kernel.geometry.in_channels
-    terms = channels * len(loops.axes[0][0].taps)
-    image_tiles = loops.out_size[0] * prod(t.count for t in tilings)
+    channels, terms, image_tiles = _sums(kernel, tilings)
     tiles = max(1, kernel.geometry.batch) * image_tiles
     few = 1 if machine.lanes == 16 else 2  # AVX-512 multiplies by a number in memory, others have to load it
     for packed, vectors in product(_packings(kernel, tilings), (few, 2 * few)):
         most = max(1, (machine.registers - 2 - vectors) // vectors)
-        of_channels = ceil(kernel.geometry.out_channels / machine.lanes / vectors)
+        of_channels = prod(t.apart for t in tilings) * ceil(kernel.geometry.out_channels / machine.lanes / vectors)
         chunk = _MOST_CHAIN
         if packed == "height":
             row_bytes = 4 * tilings[1].algorithm.positions * machine.lanes * vectors
@@ -308,8 +279,9 @@ def _splits(blocks: int, of_channels: int, threads: int) -> int:
 
 def _packings(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> Iterator[str]:
     """How weights may be packed."""
-    high, wide = (t.algorithm.positions / t.algorithm.taps for t in tilings)
-    if high <= _MOST_GROWTH:
+    high, wide = (t.growth for t in tilings)
+    has_residues = any(t.residues > 1 for t in tilings)
+    if high <= _MOST_GROWTH and not has_residues:
         yield "height"
     if high * wide <= (_GROWTH_OF_SMALL if prod(kernel.geometry.weight_shape) <= _SMALL_WEIGHT else _MOST_GROWTH):
         yield "both"
@@ -317,33 +289,32 @@ def _packings(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> Iterator[str]:
 
 def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float:
     """Of one core, roughly, for all images: the parts of the template as they were measured with AVX-512."""
-    positions, vectors = plan.positions, ceil(outputs / plan.block) * plan.vectors
+    positions, vectors = plan.positions, plan.blocks(outputs) * plan.vectors
     blocks = plan.tile_blocks(batch)
     sums, loads = plan.group * plan.vectors, plan.group + 2 * plan.vectors  # weights are also fetched ahead
-    of_term, of_chunk = max(sums, loads, 8) / 2, 3 * sums  # M is read and written
+    of_term, chunks = max(sums, loads, 8) / 2, ceil(plan.terms / plan.chunk)
     groups = plan.tiles // plan.group * vectors / plan.vectors
-    multiply = groups * (plan.terms * of_term + ceil(plan.terms / plan.chunk) * of_chunk)
+    multiply = groups * (plan.terms * of_term + (3 * chunks - 2) * sums)  # M is written, then read and written
     if plan.v_bytes + 4 * positions * plan.m_position > machine.l2_bytes * 3 // 8:
         multiply += 4 * plan.tiles * plan.terms * vectors / plan.vectors / _INPUT_BYTES_A_CYCLE
     transforms = plan.tiles * (2 * plan.splits * plan.terms / plan.lanes + 12 * vectors)
     weights = 4 * plan.terms * vectors * plan.lanes
     if plan.packed == "height":
         transforms += 3 * plan.terms * vectors
-        weights *= plan.tilings[1].algorithm.taps / plan.tilings[1].algorithm.positions
+        weights /= plan.tilings[1].growth
     if weights * positions > machine.l2_bytes * 5 // 8:
         multiply += weights / _WEIGHT_BYTES_A_CYCLE
     idle = max(1.0, _THREADS / (blocks * plan.splits))
     return idle * blocks * positions * (multiply + transforms)
 
 
-def _least_cycles(kernel: Kernel, loops: Nest, tilings: tuple[Tiling, Tiling], machine: Machine) -> float:
+def _least_cycles(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machine) -> float:
     """Less than what `_cycles` finds for any plan: multiply-adds and transforms alone."""
     geometry = kernel.geometry
-    tiles = max(1, geometry.batch) * loops.out_size[0] * prod(tiling.count for tiling in tilings)
-    terms = geometry.in_channels * len(loops.axes[0][0].taps)
-    vectors = ceil(geometry.out_channels / machine.lanes)
+    _, terms, image_tiles = _sums(kernel, tilings)
+    vectors = prod(t.apart for t in tilings) * ceil(geometry.out_channels / machine.lanes)
     cycles = vectors * terms / 2 + 2 * terms / machine.lanes + 12 * vectors
-    return tiles * prod(tiling.algorithm.positions for tiling in tilings) * cycles
+    return max(1, geometry.batch) * image_tiles * prod(t.algorithm.positions for t in tilings) * cycles
 
 
 def _direct_cycles(kernel: Kernel, loops: Nest, machine: Machine) -> float:

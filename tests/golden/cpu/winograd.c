@@ -154,12 +154,13 @@ enum {
     ADVANCE_H = 4, ADVANCE_W = 4, /* inputs from tile to tile */
     OFFSET_H = -1, OFFSET_W = -1, /* the first input; negative in the padding */
     SPREAD_H = 1, SPREAD_W = 1, /* between neighbours of a tile: the dilation */
+    OUT_STEP_H = 1, OUT_STEP_W = 1, /* between outputs of a tile */
 
     TILES = 14, GROUP = 14, /* tiles whose V is at hand; of these, tiles summed in registers */
     VECTORS = 2, BLOCK = VECTORS * LANES, BLOCKS = (OUT_CHANNELS + BLOCK - 1) / BLOCK, SPLITS = 1, /* of output channels; units that share these */
     LAST_LANES = (OUT_CHANNELS - 1) % LANES + 1,
-    USED_LANES = CHANNELS < LANES ? CHANNELS : LANES,
-    TERMS = TAPS_D * CHANNELS, CHUNK = 64, /* of a sum; of those in one chain of additions, with their U at hand */
+    SUMMED = CHANNELS, USED_LANES = SUMMED < LANES ? SUMMED : LANES,
+    TERMS = TAPS_D * SUMMED, CHUNK = 64, /* of a sum; of those in one chain of additions, with their U at hand */
 
     POSITION_WEIGHTS = TERMS * BLOCK, /* of one position: [tap along the depth][channel][output] */
 
@@ -269,7 +270,7 @@ static __attribute__((noinline)) void transform_input(const cj_call *call, long 
     static const float zeros[CHANNELS];
     const place at = place_of(call, tile);
     const float *x = (const float *)(call->arrays[0].data + at.n * call->arrays[0].batch_step);
-    for (int tap = 0; tap < TAPS_D; tap++, v += CHANNELS) {
+    for (int tap = 0; tap < TAPS_D; tap++, v += SUMMED) {
         const int d = at.d * STRIDE_D + OFFSET_D + tap * STEP_D;
         const float *from[READS_H][READS_W];
         for (int i = 0; i < READS_H; i++)
@@ -277,8 +278,8 @@ static __attribute__((noinline)) void transform_input(const cj_call *call, long 
                 const int h = at.from_h + i * SPREAD_H, w = at.from_w + j * SPREAD_W;
                 from[i][j] = is_inside(call, d, h, w) ? x + (((long)d * HEIGHT + h) * WIDTH + w) * CHANNELS : zeros;
             }
-        for (int first = 0; first < CHANNELS; first += LANES) {
-            const int c = least(first, CHANNELS - USED_LANES); /* the last vector overlaps the one before */
+        for (int first = 0; first < SUMMED; first += LANES) {
+            const int c = least(first, SUMMED - USED_LANES); /* the last vector overlaps the one before */
             vec rows[POSITIONS_H][READS_W];
             UNROLL for (int j = 0; j < READS_W; j++) {
                 const vec x0 = load_f32(from[0][j] + c, USED_LANES);
@@ -374,7 +375,7 @@ static const tap taps_w[PHASES_W][MOST_TAPS_W] = {
 };
 
 /* The outputs of one tile by the definition, with the weights as they were. */
-static __attribute__((noinline)) void convolve(const cj_call *call, const float *x, const float *weights, const place *at, vec made[MADE_H][MADE_W])
+static __attribute__((noinline)) void convolve(const cj_call *call, const float *x, const float *weights, int at_d, int first_h, int first_w, vec made[MADE_H][MADE_W])
 {
     memset(made, 0, MADE_H * MADE_W * sizeof(vec));
     for (int tap_d = 0; tap_d < TAPS_D; tap_d++)
@@ -402,10 +403,10 @@ static __attribute__((noinline)) void convolve(const cj_call *call, const float 
             }
             for (int i = 0; i < MADE_H; i++)
                 for (int j = 0; j < MADE_W; j++) {
-                    const int out_h = at->h + i * SPREAD_H, out_w = at->w + j * SPREAD_W;
+                    const int out_h = first_h + i * OUT_STEP_H, out_w = first_w + j * OUT_STEP_W;
                     for (const tap *tap_h = taps_h[out_h % PHASES_H]; tap_h < taps_h[out_h % PHASES_H] + MOST_TAPS_H; tap_h++)
                         for (const tap *tap_w = taps_w[out_w % PHASES_W]; tap_w < taps_w[out_w % PHASES_W] + MOST_TAPS_W; tap_w++) {
-                            const int d = at->d * STRIDE_D + OFFSET_D + tap_d * STEP_D;
+                            const int d = at_d * STRIDE_D + OFFSET_D + tap_d * STEP_D;
                             const int h = out_h / PHASES_H * PHASE_STRIDE_H + tap_h->input, w = out_w / PHASES_W * PHASE_STRIDE_W + tap_w->input;
                             if (tap_h->element < 0 || tap_w->element < 0 || !is_inside(call, d, h, w))
                                 continue;
@@ -443,8 +444,9 @@ static __attribute__((noinline)) void transform_outputs(const cj_call *call, lon
             .extra0 = (const float *)(arrays[2].data + n * arrays[2].batch_step),
             .result0 = (float *)(arrays[3].data + n * arrays[3].batch_step),
         };
-        const int rows = least(MADE_H, (call->out_extent - at.h + SPREAD_H - 1) / SPREAD_H);
-        const int columns = least(MADE_W, (56 - at.w + SPREAD_W - 1) / SPREAD_W);
+        const int first_h = at.h, first_w = at.w;
+        const int rows = least(MADE_H, (call->out_extent - first_h + OUT_STEP_H - 1) / OUT_STEP_H);
+        const int columns = least(MADE_W, (56 - first_w + OUT_STEP_W - 1) / OUT_STEP_W);
         for (int v = 0; v < vectors; v++) {
             vec between[MADE_H][POSITIONS_W], made[MADE_H][MADE_W], energy = {0};
             UNROLL for (int j = 0; j < POSITIONS_W; j++) {
@@ -493,22 +495,26 @@ static __attribute__((noinline)) void transform_outputs(const cj_call *call, lon
             }
             if (!all_finite(energy)) {
                 const float *x = (const float *)(arrays[0].data + n * arrays[0].batch_step);
-                convolve(call, x, weights + v * LANES, &at, made);
+                convolve(call, x, weights + v * LANES, at.d, first_h, first_w, made);
             }
             for (int i = 0; i < rows; i++)
                 for (int j = 0; j < columns; j++)
-                    finish_vector(&of, made[i][j], at.d, at.h + i * SPREAD_H, at.w + j * SPREAD_W, (long)block * BLOCK + v * LANES);
+                    finish_vector(&of, made[i][j], at.d, first_h + i * OUT_STEP_H, first_w + j * OUT_STEP_W, (long)block * BLOCK + v * LANES);
         }
     }
 }
 
-/* V of a block of tiles: a tile that is not there repeats the last one. */
+/* A tile that is not there repeats the last one. */
+INLINE long tile_there(const cj_call *call, long tile)
+{
+    return tile < tiles_of(call) ? tile : tiles_of(call) - 1;
+}
+
+/* V of a block of tiles. */
 INLINE void transform_inputs(const cj_call *call, long first_tile, float *v)
 {
-    for (int t = 0; t < TILES; t++) {
-        const long tile = first_tile + t < tiles_of(call) ? first_tile + t : tiles_of(call) - 1;
-        transform_input(call, tile, v + t * V_ROW);
-    }
+    for (int t = 0; t < TILES; t++)
+        transform_input(call, tile_there(call, first_tile + t), v + t * V_ROW);
 }
 
 /* The outputs of a block of channels for a block of tiles. */
