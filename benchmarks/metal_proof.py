@@ -36,12 +36,12 @@ from convjit import proof
 from convjit.backends import MLX_DTYPES, Call, Stretch, registry
 from convjit.backends.metal import MetalBackend
 from convjit.backends.simulator import SimulatorBackend
-from convjit.environment import environment, macos_version
 from convjit.kernel import DTYPES, Kernel
 from convjit.proof import bundle, check
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates
 from convjit.schedule.metal.chip import this_chip
+from convjit.storage.environment import environment, macos_version
 from convjit.tuning import stopwatch
 
 NAME = "metal_proof"

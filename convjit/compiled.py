@@ -16,15 +16,15 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.errors import CompileError, FallbackWarning
-from convjit.guard import Arguments, read_arguments
+from convjit.guards.guard import Arguments, read_arguments
+from convjit.ir.replay import UnknownPrimitive
 from convjit.options import Options
-from convjit.replay import UnknownPrimitive
-from convjit.report import REPRODUCE
-from convjit.tracers import any_tracer, can_evaluate, capturing
+from convjit.reporting.report import REPRODUCE
+from convjit.tracing.tracers import any_tracer, can_evaluate, capturing
 
 if TYPE_CHECKING:
     from convjit.backends import QuickCall
-    from convjit.entry import CallSite, Entry
+    from convjit.execution.entry import CallSite, Entry
 
 _MAX_SIGNATURES = 256
 """Signatures kept by one compiled function; the oldest one goes."""
@@ -154,7 +154,7 @@ class Compiled:
     def _add_plain(
         self, key: tuple[Any, ...], arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Entry | None, bool]:
-        from convjit import entry as entries
+        from convjit.execution import entry as entries
 
         if self._find(_gradient_key(key, arguments))[0] is not None:  # quicker than a walk that finds the tracers
             return None, True
@@ -170,7 +170,7 @@ class Compiled:
     ) -> tuple[Entry | None, bool]:
         """Capture and compile a new signature; no entry if plain MLX is to run this once, because of state that a first
         call makes, or of a tracer that was found on the way, which the second result tells."""
-        from convjit.entry import CallSite
+        from convjit.execution.entry import CallSite
 
         with self._lock:
             entry, tracers = self._find(key)
@@ -209,8 +209,8 @@ class Compiled:
         self, key: tuple[Any, ...], arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run under a transformation of MLX: programs for a gradient, else the function itself."""
-        from convjit import gradient
-        from convjit.transforms import differentiable_convolutions
+        from convjit.gradients import gradient
+        from convjit.gradients.transforms import differentiable_convolutions
 
         entry = None
         if (backend := key[0]) in gradient.BACKENDS and can_evaluate(arguments.arrays):
@@ -228,7 +228,7 @@ class Compiled:
 
     def _run_doubtful(self, key: tuple[Any, ...], entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the function itself, with its convolutions checked: most likely it raises the user's own error again."""
-        from convjit.checked import checked_convolutions
+        from convjit.tracing.checked import checked_convolutions
 
         with checked_convolutions(entry.snapshot.path_of):
             result = self._function(*args, **kwargs)

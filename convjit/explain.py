@@ -14,7 +14,7 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
 from convjit.passes.raise_conv import geometry_of, is_as_defined
-from convjit.report import PLAIN, ZEROS, ElementwiseRow, Row
+from convjit.reporting.report import PLAIN, ZEROS, ElementwiseRow, Row
 
 
 def rows(module: ModuleOp) -> Iterator[Row]:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from convjit.compiled import compiled_of
 from convjit.passes import STAGES
-from convjit.report import PLAIN, Explanation
+from convjit.reporting.report import PLAIN, Explanation
 
 if TYPE_CHECKING:
     from convjit.compiled import Compiled
-    from convjit.entry import Entry
+    from convjit.execution.entry import Entry
     from convjit.kernel import Kernel
     from convjit.schedule import Schedule
 

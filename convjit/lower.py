@@ -11,9 +11,8 @@ import mlx.core as mx
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
-from convjit import dump, passes
+from convjit import passes
 from convjit.backends import Backend, BackendError
-from convjit.capture import Capture
 from convjit.emit.region import elementwise_of, kernel_of
 from convjit.explain import rows
 from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp, name_of
@@ -24,9 +23,11 @@ from convjit.passes.choose_schedule import Failed, Refused
 from convjit.passes.fuse_elementwise import PREFIX
 from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.raise_weight_gradient import named_weight_gradients
-from convjit.report import PLAIN
+from convjit.reporting import dump
+from convjit.reporting.report import PLAIN
 from convjit.schedule import Schedule
-from convjit.trace import to_module
+from convjit.tracing.capture import Capture
+from convjit.tracing.trace import to_module
 
 _PASS_OF_STAGE = {"raised": "raise-conv", "fused": "fuse-epilogue"}
 AfterPass = Callable[[ModulePass, ModuleOp], None]

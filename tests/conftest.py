@@ -38,7 +38,7 @@ class MlirTest(pytest.Item):
         from filecheck.options import Options
         from filecheck.parser import Parser
 
-        from convjit.opt import ConvjitOptMain
+        from convjit.shell.opt import ConvjitOptMain
 
         output = io.StringIO()
         with redirect_stdout(output):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from convjit import cache
+from convjit.storage import cache
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def test_full_disk_warns_once_and_works(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_private_folder_goes_with_its_process(tmp_path: Path):
     (tmp_path / "file").write_text("")
     code = (
-        "import os; from convjit import cache\n"
+        "import os; from convjit.storage import cache\n"
         "path = cache.artefact('ab' * 20, '.so', lambda p: p.write_text('x'))\n"
         "if os.fork() == 0: raise SystemExit\n"
         "os.wait(); assert path.exists(); print(path)"

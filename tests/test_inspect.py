@@ -9,7 +9,7 @@ from xdsl.context import Context
 from xdsl.parser import Parser
 
 import convjit
-from convjit.universe import UNIVERSE
+from convjit.shell.universe import UNIVERSE
 
 
 @pytest.fixture(autouse=True, scope="module")

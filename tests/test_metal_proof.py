@@ -12,10 +12,10 @@ from benchmarks import metal_proof
 from benchmarks.kernels import EPILOGUES, kernel_of, mlx_of
 from benchmarks.metal_report import Record, markdown
 from convjit.backends import registry
-from convjit.environment import environment
 from convjit.geometry import Geometry, Window
 from convjit.proof import check, oracle
 from convjit.schedule.metal.chip import CHIPS
+from convjit.storage.environment import environment
 from tests.metal_faults import ProvingBackend
 
 GEOMETRY = Geometry.of_shapes((2, 7, 6, 3), (5, 3, 3, 3), Window((1, 1), (1, 1), (1, 1), (1, 1), (1, 1)))

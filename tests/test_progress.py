@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from convjit import progress
+from convjit.reporting import progress
 
 
 class Terminal(io.StringIO):

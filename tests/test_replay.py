@@ -1,4 +1,4 @@
-"""Every rule of `convjit.replay` against MLX, bit for bit, on traced programs; and what has no rule is refused."""
+"""Every rule of `convjit.ir.replay` against MLX, bit for bit, on traced programs; and what has no rule is refused."""
 
 import math
 
@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from convjit import replay
+from convjit.ir import replay
 from convjit.ir.types import from_attribute, to_attribute
 
 SHAPE = (2, 6, 8, 4)

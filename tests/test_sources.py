@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from convjit import sources
 from convjit.backends import registry
 from convjit.geometry import Geometry, plain_window
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.proof import trust
+from convjit.storage import sources
 
 
 def test_any_change_of_a_file_changes_the_digest(tmp_path):

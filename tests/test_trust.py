@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import convjit
-from convjit import cache, compiled
+from convjit import compiled
 from convjit.backends import registry
 from convjit.proof import trust
+from convjit.storage import cache
 from tests.metal_faults import BEST, ProvingBackend, image, net
 
 SAYS = {

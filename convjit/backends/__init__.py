@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import mlx.core as mx
 
 from convjit.geometry import Window
+from convjit.guards.watch import Watch
 from convjit.kernel import AnyKernel, Kernel
 from convjit.schedule import Schedule
-from convjit.watch import Watch
 
 MLX_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 """The storage types of kernels, as MLX's."""

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convjit.cache import artefact, content_key, find
-from convjit.sources import TEMPLATES
+from convjit.storage.cache import artefact, content_key, find
+from convjit.storage.sources import TEMPLATES
 
 if TYPE_CHECKING:
     from jinja2 import Environment

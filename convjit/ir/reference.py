@@ -16,8 +16,8 @@ from xdsl.dialects.builtin import FloatAttr, IntegerAttr, ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from convjit import replay
 from convjit.geometry import Window
+from convjit.ir import replay
 from convjit.ir.arguments import arguments_of
 from convjit.ir.conv import (
     ElementwiseOp,

@@ -19,16 +19,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from convjit import cache, proof
+from convjit import proof
 from convjit.backends import Backend
 from convjit.backends.metal import MetalBackend
-from convjit.dump import safe_name
 from convjit.emit.metal.dispatch import Dispatch, MetalText
-from convjit.environment import environment
 from convjit.geometry import Geometry, Window
 from convjit.kernel import AnyKernel, Elementwise, Epilogue, Extra, Instruction, Kernel, Result
 from convjit.proof import Verdict
+from convjit.reporting.dump import safe_name
 from convjit.schedule import Schedule
+from convjit.storage import cache
+from convjit.storage.environment import environment
 
 _FORMAT = 1
 _FILE, _SOURCE = "bundle.json", "kernel.c"

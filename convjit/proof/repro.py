@@ -17,10 +17,10 @@ from convjit.backends import Backend, registry
 from convjit.backends.metal import MetalBackend, at_least_1d, launcher
 from convjit.backends.simulator import SimulatorBackend
 from convjit.emit.metal.dispatch import Dispatch
-from convjit.environment import convjit_version
 from convjit.kernel import Kernel
 from convjit.proof import Run, Verdict, check
 from convjit.proof.bundle import Bundle
+from convjit.storage.environment import convjit_version
 
 _SHOWN = 8
 _MANY = 200_000_000

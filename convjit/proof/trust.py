@@ -20,13 +20,14 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convjit import cache, proof, sources
+from convjit import proof
 from convjit.backends import Backend
-from convjit.environment import convjit_version
 from convjit.kernel import AnyKernel
 from convjit.proof import Verdict
-from convjit.report import REPRODUCE
+from convjit.reporting.report import REPRODUCE
 from convjit.schedule import Schedule
+from convjit.storage import cache, sources
+from convjit.storage.environment import convjit_version
 
 _DIED = Verdict(error="two processes that tried it here ended without a verdict")
 

@@ -12,8 +12,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from convjit.cache import artefact, content_key
 from convjit.simulator.assembly import with_sites
+from convjit.storage.cache import artefact, content_key
 
 _HERE = Path(__file__).resolve().parent
 _FLAGS = (

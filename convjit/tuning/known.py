@@ -16,11 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from convjit import cache, sources
 from convjit.backends import Backend
-from convjit.environment import convjit_version, mlx_version, os_build
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
+from convjit.storage import cache, sources
+from convjit.storage.environment import convjit_version, mlx_version, os_build
 
 MARGIN = 1.1
 """How many times faster something must be to take the place of what would run without any measurement."""

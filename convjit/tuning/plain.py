@@ -8,8 +8,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from convjit import replay
 from convjit.backends import MLX_DTYPES
+from convjit.ir import replay
 from convjit.ir.reference import COMPARE, SCALAR_OPS
 from convjit.kernel import Instruction, Kernel
 

@@ -9,16 +9,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convjit.progress import tuning_progress
-from convjit.report import PLAIN, table
+from convjit.reporting.progress import tuning_progress
+from convjit.reporting.report import PLAIN, table
 from convjit.tuning import known
 from convjit.tuning.known import milliseconds
 
 if TYPE_CHECKING:
     from convjit.backends import Backend
-    from convjit.capture import Capture
     from convjit.kernel import Kernel
     from convjit.options import Options
+    from convjit.tracing.capture import Capture
     from convjit.tuning.known import Outcome
 
 

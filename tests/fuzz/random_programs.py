@@ -16,7 +16,7 @@ from random_layers import Function, Layer, random_layer
 from reference import Array, round_to
 
 import convjit
-from convjit.transforms import differentiable_convolutions
+from convjit.gradients.transforms import differentiable_convolutions
 
 DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 EPSILONS = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from harness import STORED
 
-from convjit import cache
 from convjit.backends import Call, Runner, Stretch
 from convjit.backends.cpu import CpuBackend
 from convjit.backends.cpu.runtime import Runtime, text
@@ -25,6 +24,7 @@ from convjit.backends.cpu.stretch import _extents as extents
 from convjit.backends.cpu.toolchain import FLAGS, Toolchain
 from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
+from convjit.storage import cache
 
 THREADS = 2
 

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
-from convjit.trace import Argument, record, to_module
+from convjit.tracing.trace import Argument, record, to_module
 
 UNARY: dict[str, Callable[[mx.array], mx.array]] = {
     "abs": mx.abs,

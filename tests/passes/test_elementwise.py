@@ -13,10 +13,9 @@ from xdsl.dialects.builtin import TensorType, f32, i1
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Region
 
-from convjit import replay
 from convjit.emit.region import kernel_of
 from convjit.geometry import plain_window
-from convjit.ir import reference
+from convjit.ir import reference, replay
 from convjit.ir.conv import FusedOp, YieldOp
 from convjit.passes.elementwise import LOWERINGS, Scalars, is_elementwise
 

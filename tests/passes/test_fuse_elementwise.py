@@ -14,7 +14,7 @@ from convjit.ir import reference
 from convjit.ir.conv import ElementwiseOp, StretchOp
 from convjit.ir.mlx import PrimitiveOp
 from convjit.ir.types import element_type
-from convjit.trace import Argument
+from convjit.tracing.trace import Argument
 
 PIPELINE = f"{passes.OPTIMIZE},fuse-elementwise"
 UNARY = (mx.tanh, mx.square, mx.negative, mx.sigmoid, lambda v: mx.maximum(v, 0.0), lambda v: v * 0.5)

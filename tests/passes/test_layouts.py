@@ -17,7 +17,7 @@ from convjit import passes
 from convjit.ir import reference
 from convjit.ir.conv import FusedOp
 from convjit.ir.mlx import is_primitive
-from convjit.trace import Argument
+from convjit.tracing.trace import Argument
 
 TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 

@@ -16,7 +16,7 @@ from xdsl.dialects.builtin import ModuleOp
 from convjit import passes
 from convjit.ir import reference
 from convjit.ir.conv import FusedOp, StretchOp
-from convjit.trace import Argument
+from convjit.tracing.trace import Argument
 from examples.models import SMALL, ready
 
 

@@ -13,7 +13,7 @@ from convjit import passes
 from convjit.ir.arguments import arguments_of
 from convjit.ir.conv import FusedOp, PackOp, StretchOp
 from convjit.ir.mlx import PrimitiveOp
-from convjit.trace import Argument, record, to_module
+from convjit.tracing.trace import Argument, record, to_module
 from examples.models import Bottleneck, ResNet50
 
 

@@ -11,7 +11,7 @@ from graphs import traced
 from test_semantics import parsed
 from xdsl.printer import Printer
 
-from convjit.trace import Argument
+from convjit.tracing.trace import Argument
 
 FILES = sorted(f for f in (Path(__file__).parents[1] / "filecheck").glob("*.mlir") if f.stem != "invalid")
 

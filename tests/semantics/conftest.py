@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 
 import convjit
-from convjit.quick import QuickCalls
+from convjit.execution.quick import QuickCalls
 
 
 @pytest.fixture(scope="session", autouse=True)

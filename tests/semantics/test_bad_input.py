@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import convjit
-from convjit.checked import checked_convolutions
 from convjit.geometry import GeometryError
+from convjit.tracing.checked import checked_convolutions
 
 CONVOLUTIONS = [f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)] + ["conv_general"]
 

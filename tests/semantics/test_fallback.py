@@ -9,7 +9,7 @@ import pytest
 from checks import assert_close, fast_of, image, num_kernels, reasons, small_conv
 
 import convjit
-from convjit import replay
+from convjit.ir import replay
 
 CONV = small_conv()
 

@@ -25,20 +25,20 @@ from test_convolutions import definition
 
 import convjit
 from convjit.backends import BackendError
-from convjit.entry import Entry
-from convjit.transforms import differentiable_convolutions
+from convjit.execution import entry
+from convjit.gradients.transforms import differentiable_convolutions
 
 
 @pytest.fixture
 def runs(monkeypatch):
     """The programs that ran: a list that grows."""
-    ran, results = [], Entry.results
+    ran, results = [], entry.Entry.results
 
     def counted(self, *args):
         ran.append(self)
         return results(self, *args)
 
-    monkeypatch.setattr(Entry, "results", counted)
+    monkeypatch.setattr(entry.Entry, "results", counted)
     return ran
 
 
@@ -83,7 +83,7 @@ def test_a_training_loop_around_a_compiled_model(evaluated, runs):
 
 def test_only_the_first_step_compiles(monkeypatch):
     model, compiled = Tiny(), []
-    monkeypatch.setattr(convjit.entry, "lower", lambda *a, lower=convjit.entry.lower: compiled.append(a) or lower(*a))
+    monkeypatch.setattr(entry, "lower", lambda *a, lower=entry.lower: compiled.append(a) or lower(*a))
     fast = fast_of(model)
     trained(model, fast, optim.SGD(0.1), EVALUATED["all state"], steps=1)
     assert len(compiled) == 2
@@ -312,7 +312,7 @@ def test_a_gradient_by_the_input_that_nobody_asks_for_is_not_computed(given, run
 def test_gradients_by_other_arguments_each_time(runs, monkeypatch):
     """Whatever was asked for before: each gradient is right, and the one after computes what this one was of."""
     compiled = []
-    monkeypatch.setattr(convjit.entry, "lower", lambda *a, lower=convjit.entry.lower: compiled.append(a) or lower(*a))
+    monkeypatch.setattr(entry, "lower", lambda *a, lower=entry.lower: compiled.append(a) or lower(*a))
     bias = nn.Linear(1, 4)
 
     def function(p, x):
@@ -438,14 +438,14 @@ def test_what_stays_plain_in_the_backward_program_is_an_error_too(monkeypatch):
 
 
 def test_a_backward_program_that_cannot_be_built_is_plain_mlx(monkeypatch):
-    compile_capture = convjit.entry.compile_capture
+    compile_capture = entry.compile_capture
 
     def failing(name, captured, *rest, **options):
         if any(argument.name == "cotangent0" for argument in captured.arguments):
             raise BackendError("no compiler here")
         return compile_capture(name, captured, *rest, **options)
 
-    monkeypatch.setattr("convjit.gradient.compile_capture", failing)
+    monkeypatch.setattr("convjit.gradients.gradient.compile_capture", failing)
     net, x = small_conv(), image()
     strict, quiet = fast_of(net), convjit.compile(net, fallback="quiet")
     with pytest.raises(convjit.CompileError, match="no compiler here"):

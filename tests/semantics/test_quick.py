@@ -17,8 +17,8 @@ import convjit
 from convjit.backends import registry
 from convjit.backends.cpu import descriptors
 from convjit.compiled import Compiled
-from convjit.entry import Entry
-from convjit.words import word
+from convjit.execution.entry import Entry
+from convjit.guards.words import word
 
 SHAPE = (1, 9, 11, 4)
 

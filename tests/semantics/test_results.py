@@ -11,7 +11,7 @@ import pytest
 from checks import ConvNorm, Net, assert_close, fast_of, image, num_kernels, small_conv, to_numpy
 
 import convjit
-from convjit.program import Program
+from convjit.execution.program import Program
 
 CONV = small_conv()
 

@@ -10,6 +10,7 @@ from checks import ConvNorm, Tiny, assert_close, assert_different, fast_of, imag
 from mlx.utils import tree_flatten
 
 import convjit
+from convjit.execution import entry
 
 STEPS = 4
 CLASSES = mx.array([0, 2, 1])
@@ -177,7 +178,7 @@ def test_the_first_step_is_compiled_and_makes_the_optimizers_state(make, initial
 
 def test_one_program_is_compiled_for_the_first_step_and_the_others(monkeypatch):
     model, optimizer, compiled = Tiny(), optim.Adam(0.01), []
-    monkeypatch.setattr(convjit.entry, "lower", lambda *a, lower=convjit.entry.lower: compiled.append(a) or lower(*a))
+    monkeypatch.setattr(entry, "lower", lambda *a, lower=entry.lower: compiled.append(a) or lower(*a))
     train(closed_over(model, optimizer, fast_of), model, optimizer, batches())
     assert len(compiled) == 1
 

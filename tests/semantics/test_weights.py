@@ -330,7 +330,7 @@ def test_deepcopy_and_two_compiled_copies():
 
 def test_where_dicts_do_not_count_their_changes(monkeypatch):
     """From Python 3.13 on there is no quick yes, and the slow comparison must be right by itself."""
-    monkeypatch.setattr("convjit.guard.HAVE_VERSIONS", False)
+    monkeypatch.setattr("convjit.guards.guard.HAVE_VERSIONS", False)
     net, x = ConvNorm().eval(), image()
     fast = fast_of(net)
     for step in range(4):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from convjit import sources
 from convjit.backends import registry
 from convjit.geometry import Geometry, plain_window
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
+from convjit.storage import sources
 from convjit.tuning import known
 from convjit.tuning.known import Outcome, Timing
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from convjit.words import AFTER_HEADER
+from convjit.guards.words import AFTER_HEADER
 
 _WORD = 8
 _COUNT = 8

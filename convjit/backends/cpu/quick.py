@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from convjit import watch
 from convjit.backends import Expected, QuickCall
 from convjit.backends.cpu.descriptors import Layout, knows_tracers, layout
 from convjit.backends.cpu.toolchain import Toolchain
+from convjit.guards import watch
 
 COPY = mx.array.__copy__  # pyright: ignore  MLX's stubs lack it
 """Makes another object of an array."""

@@ -16,10 +16,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from convjit import cache
 from convjit.backends import BackendError
 from convjit.backends.cpu.caches import cache_bytes
 from convjit.schedule.cpu.machine import Machine
+from convjit.storage import cache
 
 FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC")
 """Never -ffast-math or a part of it that changes results: linked with it, a library makes the whole process flush

@@ -15,13 +15,13 @@ from convjit.emit import metal as emit
 from convjit.emit.epilogue import unsupported
 from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.emit.metal.language import METAL
-from convjit.environment import macos_version, mlx_version, os_build
 from convjit.geometry import Window
 from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, smaller
 from convjit.schedule.metal.chip import this_chip
 from convjit.schedule.metal.gemm import MAX_BUFFERS
+from convjit.storage.environment import macos_version, mlx_version, os_build
 
 
 class MetalBackend:

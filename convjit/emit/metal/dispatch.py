@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convjit.cache import content_key
 from convjit.emit.metal.language import OWN_FUNCTIONS
 from convjit.emit.render import render
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
+from convjit.storage.cache import content_key
 
 Size = tuple[int, int, int]
 

@@ -15,17 +15,17 @@ from typing import Any
 
 import mlx.core as mx
 
-from convjit import trees
-from convjit.checked import NameOf, checked_convolutions
-from convjit.clone import Clone
 from convjit.errors import TraceError
-from convjit.guard import argument_paths, parameter_names, read_arguments
-from convjit.randomness import random_state, random_state_kept, set_random_state
-from convjit.state import Slot, child_path, holds_state, is_state
-from convjit.trace import Argument, Tape, record
-from convjit.tracers import any_tracer, capture_in_progress
-from convjit.walk import Walk
-from convjit.words import data_pointer, descriptor
+from convjit.guards.guard import argument_paths, parameter_names, read_arguments
+from convjit.guards.state import Slot, child_path, holds_state, is_state
+from convjit.guards.walk import Walk
+from convjit.guards.words import data_pointer, descriptor
+from convjit.tracing import trees
+from convjit.tracing.checked import NameOf, checked_convolutions
+from convjit.tracing.clone import Clone
+from convjit.tracing.randomness import random_state, random_state_kept, set_random_state
+from convjit.tracing.trace import Argument, Tape, record
+from convjit.tracing.tracers import any_tracer, capture_in_progress
 
 
 class TracerCaptured(Exception):

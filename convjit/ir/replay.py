@@ -14,7 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from convjit import randomness
+from convjit.tracing import randomness
 
 Arrays = Sequence[mx.array]
 Outputs = Sequence[tuple[tuple[int, ...], mx.Dtype]]

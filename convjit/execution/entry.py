@@ -11,26 +11,27 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import mlx.core as mx
 
-from convjit import dump, trees
 from convjit.backends import Backend, BackendError, registry
-from convjit.capture import Capture, TracerCaptured, capture
-from convjit.clone import Clone
 from convjit.errors import CompileError, PipelineError, TraceError, UnsettledError
-from convjit.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
+from convjit.execution.program import OnlyStretch, Program, build
+from convjit.execution.quick import QuickCalls
+from convjit.guards.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
+from convjit.guards.state import is_state
+from convjit.guards.walk import Walk
+from convjit.guards.watch import Watch
+from convjit.ir.replay import UnknownPrimitive
 from convjit.lower import Lowered, lower
-from convjit.optimizers import made_their_states
 from convjit.options import Options
-from convjit.program import OnlyStretch, Program, build
-from convjit.progress import kernel_progress
 from convjit.proof import trust
-from convjit.quick import QuickCalls
-from convjit.randomness import random_state, set_random_state
-from convjit.replay import UnknownPrimitive
-from convjit.state import is_state
-from convjit.tracers import any_tracer
+from convjit.reporting import dump
+from convjit.reporting.progress import kernel_progress
+from convjit.tracing import trees
+from convjit.tracing.capture import Capture, TracerCaptured, capture
+from convjit.tracing.clone import Clone
+from convjit.tracing.optimizers import made_their_states
+from convjit.tracing.randomness import random_state, set_random_state
+from convjit.tracing.tracers import any_tracer
 from convjit.tuning.program import tune_if_wanted
-from convjit.walk import Walk
-from convjit.watch import Watch
 
 C = TypeVar("C")
 E = TypeVar("E", bound="Entry")

@@ -8,10 +8,10 @@ from typing import Any
 
 from mlx.optimizers import Optimizer
 
-from convjit.clone import Clone
-from convjit.randomness import random_state_kept
-from convjit.tracers import capture_in_progress
-from convjit.walk import Walk
+from convjit.guards.walk import Walk
+from convjit.tracing.clone import Clone
+from convjit.tracing.randomness import random_state_kept
+from convjit.tracing.tracers import capture_in_progress
 
 
 def made_their_states(

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from convjit.intercept import convolutions_intercepted
-from convjit.tracers import exporting
+from convjit.tracing.intercept import convolutions_intercepted
+from convjit.tracing.tracers import exporting
 
 Product = Callable[[mx.array, mx.array], mx.array]
 Axes = tuple[int | None, int | None]

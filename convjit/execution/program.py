@@ -13,9 +13,9 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 
-from convjit import replay
 from convjit.backends import Backend, Call, Stretch
 from convjit.geometry import Window
+from convjit.ir import replay
 from convjit.ir.arguments import FunctionArgument, arguments_of
 from convjit.ir.attributes import PackedType
 from convjit.ir.conv import FusedOp, KernelOp, PackOp, StretchOp, YieldOp

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from convjit import trees
-from convjit.capture import Capture, Pure, Results, TracerCaptured, constant_names
-from convjit.partition import partition
-from convjit.randomness import random_state
-from convjit.state import Slot
-from convjit.trace import Argument, record
-from convjit.tracers import any_tracer
+from convjit.gradients.partition import partition
+from convjit.guards.state import Slot
+from convjit.tracing import trees
+from convjit.tracing.capture import Capture, Pure, Results, TracerCaptured, constant_names
+from convjit.tracing.randomness import random_state
+from convjit.tracing.trace import Argument, record
+from convjit.tracing.tracers import any_tracer
 
 Arrays = list[mx.array]
 Type = tuple[tuple[int, ...], mx.Dtype]

@@ -5,11 +5,11 @@ MLX's graph is an `mx.custom_function`: its value is what the forward program co
 program computes from that and the cotangents. All other transformations of it, such as its second derivative, are
 those of the user's own function. Where arrays cannot be evaluated, under `mx.vmap` or `mx.compile`, that runs as well.
 
-Both programs come from one capture, of `mx.vjp` of the user's function, in two halves (`convjit.partition`): only for
-the gradients by what is traced, and from the cotangents of those results that the gradient depends on. Of these
-gradients MLX may want only some: `mx.grad` marks all arguments of a function as traced. So results are tied to the
-state and to each argument by themselves. MLX asks at those ties that lead to what it differentiates by, and then the
-backward program is compiled, for what was asked for.
+Both programs come from one capture, of `mx.vjp` of the user's function, in two halves (`partition.py`): only for the
+gradients by what is traced, and from the cotangents of those results that the gradient depends on. Of these gradients
+MLX may want only some: `mx.grad` marks all arguments of a function as traced. So results are tied to the state and to
+each argument by themselves. MLX asks at those ties that lead to what it differentiates by, and then the backward
+program is compiled, for what was asked for.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from typing import Any, Literal
 import mlx.core as mx
 
 from convjit.backends import registry
-from convjit.capture import Capture, Pure
-from convjit.derivative import Arrays, Derivative, Halves, Operands, type_of
-from convjit.entry import Bound, CallSite, Entry, compile_capture, made
 from convjit.errors import CompileError
-from convjit.guard import Snapshot
+from convjit.execution.entry import Bound, CallSite, Entry, compile_capture, made
+from convjit.gradients.derivative import Arrays, Derivative, Halves, Operands, type_of
+from convjit.gradients.tied import joined, tied
+from convjit.gradients.transforms import differentiable_convolutions
+from convjit.guards.guard import Snapshot
+from convjit.guards.state import Slot
+from convjit.guards.words import HAVE_DESCRIPTORS, descriptor
 from convjit.options import Options
-from convjit.randomness import random_state
-from convjit.state import Slot
-from convjit.tied import joined, tied
-from convjit.tracers import any_tracer, can_evaluate
-from convjit.transforms import differentiable_convolutions
-from convjit.words import HAVE_DESCRIPTORS, descriptor
+from convjit.tracing.capture import Capture, Pure
+from convjit.tracing.randomness import random_state
+from convjit.tracing.tracers import any_tracer, can_evaluate
 
 BACKENDS = ("cpu",)
 """Those that have kernels for gradients by weights."""

@@ -19,7 +19,7 @@ from typing import Any
 import mlx.core as mx
 
 from convjit.passes.elementwise import LOWERINGS
-from convjit.trace import Tape
+from convjit.tracing.trace import Tape
 
 _VIEWS = {"AsStrided", "Broadcast", "ExpandDims", "Flatten", "Full", "Pad", "Reshape", "Slice", "Squeeze", "Transpose"}
 """Primitives that only arrange what is there."""

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.bindings import cells
+from convjit.guards.bindings import cells
 
 CONTAINERS = (dict, list, tuple)
 

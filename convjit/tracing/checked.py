@@ -19,7 +19,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.geometry import Geometry, GeometryError, Window
-from convjit.intercept import convolutions_intercepted
+from convjit.tracing.intercept import convolutions_intercepted
 
 NameOf = Callable[[object], str | None]
 """The path of a module in the user's model, such as "layers.0.conv1", or None for a module it does not know."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from convjit.words import AFTER_HEADER, word
+from convjit.guards.words import AFTER_HEADER, word
 
 
 class State(ctypes.Structure):

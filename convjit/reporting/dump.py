@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from convjit.capture import Capture
+    from convjit.tracing.capture import Capture
 
 _SAFE = re.compile(r"[^\w.-]+")
 

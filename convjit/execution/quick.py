@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from convjit.backends import Expected, HasQuickCall, QuickCall
-from convjit.state import is_state
-from convjit.watch import Watch
+from convjit.guards.state import is_state
+from convjit.guards.watch import Watch
 
 if TYPE_CHECKING:
-    from convjit.entry import Entry
+    from convjit.execution.entry import Entry
 
 _VALUES = (type(None), bool, int, float, str)
 """Types of arguments whose value is known if the object is."""

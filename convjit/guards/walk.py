@@ -15,8 +15,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.bindings import attribute_names, bindings
-from convjit.state import (
+from convjit.guards.bindings import attribute_names, bindings
+from convjit.guards.state import (
     CONTAINERS,
     OPAQUE,
     Slot,

@@ -11,10 +11,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit import trees
-from convjit.bindings import bindings, rebinds
 from convjit.errors import TraceError, UnsettledError
-from convjit.state import (
+from convjit.guards.bindings import bindings, rebinds
+from convjit.guards.state import (
     child_path,
     holds_state,
     is_followed,
@@ -23,7 +22,8 @@ from convjit.state import (
     unwrap,
     value_and_grad_parts,
 )
-from convjit.walk import Walk
+from convjit.guards.walk import Walk
+from convjit.tracing import trees
 
 _MISSING = object()
 _ONCE = "a trace would do that only once, not at every call"

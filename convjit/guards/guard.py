@@ -13,10 +13,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.state import Slot, is_function, is_state, unwrap
-from convjit.walk import Walk
-from convjit.watch import Binding, Watch, Watched
-from convjit.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, data_pointer, descriptor
+from convjit.guards.state import Slot, is_function, is_state, unwrap
+from convjit.guards.walk import Walk
+from convjit.guards.watch import Binding, Watch, Watched
+from convjit.guards.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, data_pointer, descriptor
 
 # --- arguments -----------------------------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ from xdsl.dialects.builtin import ArrayAttr, FunctionType, ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import SSAValue
 
-from convjit import replay
 from convjit.errors import TraceError
+from convjit.ir import replay
 from convjit.ir.arguments import argument_attributes
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import tensor_type

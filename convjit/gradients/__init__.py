@@ -1,0 +1,1 @@
+"""Gradients of compiled functions, and MLX's other transformations of what stays plain."""

@@ -1,0 +1,1 @@
+"""What a program depends on besides its arguments, and whether it is still what it was."""

@@ -1,0 +1,1 @@
+"""convjit's dialects and passes for xDSL's commands."""

@@ -1,0 +1,1 @@
+"""What is kept on disk, and for how long it holds."""
