@@ -14,7 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from convjit.tracing import randomness
+from convjit.ir.random_bits import random_bits
 
 Arrays = Sequence[mx.array]
 Outputs = Sequence[tuple[tuple[int, ...], mx.Dtype]]
@@ -173,7 +173,7 @@ def _random_bits(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
     key, (shape, width) = i[0], a
     if key.ndim != 1 or width != 4:
         raise UnknownPrimitive(f"MLX's primitive RandomBits of {key.ndim - 1} axes of keys has no replay rule")
-    return randomness.bits(key, shape)
+    return random_bits(key, shape)
 
 
 _QUANTIZATIONS = ("affine", "mxfp4", "mxfp8")
