@@ -149,7 +149,7 @@ def _without(pipeline: str, failed: Iterable[str]) -> str:
 
 
 def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:
-    module, constants = to_module(captured.tape, captured.arguments, captured.constant_names)
+    module, constants = to_module(captured.tape, captured.arguments, captured.constant_names, captured.gradients_by)
     if not refused:
         return module, constants
     for layer, conv in named_convolutions(module):

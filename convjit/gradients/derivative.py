@@ -176,7 +176,8 @@ class Derivative:
         outputs, written, draws = self.probed.outputs, self.probed.written, self.probed.draws
         forward, backward = halves.forward, halves.backward
         names = [constant_names(half, pure.walk) for half in (forward, backward)]
+        by = tuple(arguments[n].name for n in self.by)
         return Halves(
             Capture(forward, [*arguments, *others], outputs, written, draws, names[0]),
-            Capture(backward, [*arguments, *late, *others], trees.Spec(()), [], False, names[1]),
+            Capture(backward, [*arguments, *late, *others], trees.Spec(()), [], False, names[1], by),
         )

@@ -244,9 +244,13 @@ class GradientEntry(Entry):
         with self._making:
             new = groups not in programs.for_groups
             if new:
-                tape = programs.backward.tape
                 by = [derivative.by.index(n) for group in groups for n in derivative.groups[group]]
-                wanted = replace(programs.backward, tape=replace(tape, outputs=[tape.outputs[n] for n in by]))
+                backward, tape = programs.backward, programs.backward.tape
+                wanted = replace(
+                    backward,
+                    tape=replace(tape, outputs=[tape.outputs[n] for n in by]),
+                    gradients_by=tuple(backward.gradients_by[n] for n in by),
+                )
                 programs.for_groups[groups] = self._compile(wanted)
             self._used, self._backward = used, programs.for_groups[groups]
         if new:

@@ -20,6 +20,11 @@ def argument_attributes(index: int, kind: str, name: str | None = None) -> Dicti
     return DictionaryAttr(attributes if name is None else {**attributes, "mlx.name": StringAttr(name)})
 
 
+def gradient_attributes(name: str) -> DictionaryAttr:
+    """The attributes of a result that is the gradient by the argument of this name."""
+    return DictionaryAttr({"mlx.gradient_by": StringAttr(name)})
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionArgument:
     """Where an argument of a function in the IR comes from: `index` counts traced arguments, or prepared results."""

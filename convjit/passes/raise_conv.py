@@ -70,9 +70,12 @@ def _layer(weight: SSAValue) -> str:
     while isinstance(weight.owner, Operation) and weight.owner.operands:
         weight = weight.owner.operands[0]
     name = argument_attribute(weight, "mlx.name") if isinstance(weight, BlockArgument) else None
-    if name is None:
-        return "conv"
-    return name.removesuffix(".weight") if name != "weight" else "conv"
+    return "conv" if name is None else layer_of(name)
+
+
+def layer_of(weight: str) -> str:
+    """The path of the module that holds the weight of this name."""
+    return weight.removesuffix(".weight") if weight != "weight" else "conv"
 
 
 def _can_be_raised(op: PrimitiveOp) -> bool:

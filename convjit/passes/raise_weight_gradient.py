@@ -33,6 +33,7 @@ from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
@@ -42,7 +43,7 @@ from convjit.ir.conv import WeightGradientOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.elementwise import FLOAT_TYPES
-from convjit.passes.raise_conv import is_as_defined, named_convolutions, window_of
+from convjit.passes.raise_conv import is_as_defined, layer_of, named_convolutions, window_of
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of
 
 
@@ -77,9 +78,24 @@ def named_weight_gradients(module: ModuleOp) -> Iterator[tuple[str, WeightGradie
             if found is None:
                 continue
             x = found.output_gradient if found.exchanges else found.input
-            name = f"{layers.get((x, shape_of(found.root.results[0].type)), 'conv')}.weight.grad"
+            weight = _gradient_by(found.root.results[0])
+            layer = layer_of(weight) if weight else layers.get((x, shape_of(found.root.results[0].type)), "conv")
+            name = f"{layer}.weight.grad"
             counts[name] = counts.get(name, 0) + 1
             yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), found
+
+
+def _gradient_by(value: SSAValue) -> str | None:
+    """The argument whose gradient a value becomes, looked for through what is done to it first."""
+    while use := next(iter(value.uses), None):
+        user, function = use.operation, use.operation.parent_op()
+        if isinstance(user, ReturnOp) and isinstance(function, FuncOp) and function.res_attrs:
+            name = function.res_attrs.data[use.index].data.get("mlx.gradient_by")
+            return name.data if isinstance(name, StringAttr) else None
+        if not user.results:
+            return None
+        value = user.results[0]
+    return None
 
 
 def _made_by(value: SSAValue, name: str) -> PrimitiveOp | None:

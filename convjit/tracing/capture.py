@@ -44,6 +44,7 @@ class Capture:
         written: the live slots that the trailing outputs go to.
         draws: does the function draw from MLX's random state? Its last output is the new state, then.
         constant_names: a name for each larger array that the function captured.
+        gradients_by: where the outputs are gradients, the names of the arguments that they are by.
     """
 
     tape: Tape
@@ -52,6 +53,7 @@ class Capture:
     written: list[Slot]
     draws: bool
     constant_names: list[str]
+    gradients_by: tuple[str, ...] = ()
 
 
 def capture(

@@ -9,7 +9,8 @@ Every primitive becomes one `mlx.primitive`, every captured scalar one `mlx.cons
     state      such an array that the program also replaces (BatchNorm's running statistics in training), and MLX's
                random state, where the program draws from it
     constant   a larger array that the function captured: frozen
-and `mlx.index` counts the arguments as they are traced: inputs, the random state, slots, constants.
+and `mlx.index` counts the arguments as they are traced: inputs, the random state, slots, constants. A result that is a
+gradient has the name of the argument that it is by, as `mlx.gradient_by`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from xdsl.ir import SSAValue
 
 from convjit.errors import TraceError
 from convjit.ir import replay
-from convjit.ir.arguments import argument_attributes
+from convjit.ir.arguments import argument_attributes, gradient_attributes
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import tensor_type
 
@@ -126,7 +127,10 @@ def _check(tape: Tape) -> None:
 
 
 def to_module(
-    tape: Tape, arguments: Sequence[Argument], constant_names: Sequence[str] | None = None
+    tape: Tape,
+    arguments: Sequence[Argument],
+    constant_names: Sequence[str] | None = None,
+    gradients_by: Sequence[str] = (),
 ) -> tuple[ModuleOp, list[mx.array]]:
     """The tape as IR, and the captured arrays that became trailing arguments of kind "constant".
 
@@ -134,6 +138,7 @@ def to_module(
         tape: what `record` returned.
         arguments: a name and a kind for each input of the tape.
         constant_names: a name for each of `tape.frozen()`.
+        gradients_by: the names of arguments, where the outputs are the gradients by these.
     """
     captured = tape.frozen()
     scalars = {name: a for name, a in tape.constants.items() if name not in captured}
@@ -146,6 +151,7 @@ def to_module(
         "forward",
         FunctionType.from_lists(types, [tensor_type(shape, dtype) for _, shape, dtype in tape.outputs]),
         arg_attrs=ArrayAttr([argument_attributes(n, a.kind, a.name) for n, a in enumerate(all_arguments)]),
+        res_attrs=ArrayAttr([gradient_attributes(name) for name in gradients_by]) if gradients_by else None,
     )
     block = function.body.block
     values: dict[str, SSAValue] = {}

@@ -39,6 +39,24 @@ func.func @forward(%x: tensor<2x9x8x3xf32>, %w: tensor<5x3x3x3xf32> {mlx.index =
 
 // -----
 
+// A result that is a gradient says which weight it is by, though the layer is not here.
+func.func @forward(%x: tensor<2x9x8x3xf32>, %dy: tensor<2x5x4x5xf32>) -> (tensor<2x5x4x5xf32> {mlx.gradient_by = "x"}, tensor<5x3x3x3xf32> {mlx.gradient_by = "layers.0.weight"}) {
+  %0 = mlx.constant 0.000000e+00 : f64 : tensor<f32>
+  %1 = mlx.primitive "Reshape"(%dy) [array<i64: -1, 5>] : (tensor<2x5x4x5xf32>) -> tensor<40x5xf32>
+  %2 = mlx.primitive "Transpose"(%1) [array<i64: 1, 0>] : (tensor<40x5xf32>) -> tensor<5x40xf32>
+  %3 = mlx.primitive "Pad"(%x, %0) [array<i64: 1, 2>, array<i64: 1, 1>, array<i64: 1, 1>] : (tensor<2x9x8x3xf32>, tensor<f32>) -> tensor<2x11x10x3xf32>
+  %4 = mlx.primitive "Flatten"(%3) [0 : i64, 3 : i64] : (tensor<2x11x10x3xf32>) -> tensor<660xf32>
+  %5 = mlx.primitive "AsStrided"(%4) [array<i64: 2, 5, 4, 3, 3, 3>, array<i64: 330, 60, 6, 30, 3, 1>, 0 : i64] : (tensor<660xf32>) -> tensor<2x5x4x3x3x3xf32>
+  %6 = mlx.primitive "Reshape"(%5) [array<i64: 40, -1>] : (tensor<2x5x4x3x3x3xf32>) -> tensor<40x27xf32>
+  %7 = mlx.primitive "Matmul"(%2, %6) [] : (tensor<5x40xf32>, tensor<40x27xf32>) -> tensor<5x27xf32>
+  %8 = mlx.primitive "Reshape"(%7) [array<i64: 5, 3, 3, 3>] : (tensor<5x27xf32>) -> tensor<5x3x3x3xf32>
+  %9 = mlx.primitive "Negative"(%8) [] : (tensor<5x3x3x3xf32>) -> tensor<5x3x3x3xf32>
+  return %dy, %9 : tensor<2x5x4x5xf32>, tensor<5x3x3x3xf32>
+}
+// CHECK: conv.weight_gradient %x, %dy {{.*}} layer "layers.0.weight.grad" :
+
+// -----
+
 // Of a strided and grouped convolution: one of the input with dy, images and channels exchanged. MLX's padding at the
 // end is one that gives this extent.
 func.func @forward(%x: tensor<2x9x8x4xf32>, %dy: tensor<2x5x4x6xf32>) -> tensor<6x3x3x2xf32> {

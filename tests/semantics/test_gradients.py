@@ -309,6 +309,20 @@ def test_a_gradient_by_the_input_that_nobody_asks_for_is_not_computed(given, run
     assert len(runs) == 4
 
 
+def test_gradients_have_the_names_of_their_layers():
+    """Those that are equal in all shapes, and one whose weight is no weight of a convolution as it is, too."""
+    net, x = nn.Sequential(small_conv(), nn.ReLU(), *(small_conv(seed=s, in_channels=4) for s in (5, 6))), image()
+    fast = fast_of(lambda x: mx.conv2d(net(x), -net.layers[3].weight))
+    mx.eval(nn.value_and_grad(net, lambda: fast(x).sum())()[1])
+    backward = [layer for layer in layers(fast) if ".weight.grad" in layer]
+    assert sorted(backward) == [
+        "backward net.layers.0.weight.grad",
+        "backward net.layers.2.weight.grad",
+        "backward net.layers.3.weight.grad",
+        "backward net.layers.3.weight.grad#2",
+    ]
+
+
 def test_gradients_by_other_arguments_each_time(runs, monkeypatch):
     """Whatever was asked for before: each gradient is right, and the one after computes what this one was of."""
     compiled = []
