@@ -12,7 +12,6 @@ from sample import layer_geometry, random_kernel, random_numbers
 from test_cpu_kernels import check
 
 from convjit.backends.cpu import CpuBackend, toolchain
-from convjit.backends.cpu.runtime import Runtime
 from convjit.geometry import Geometry, plain_window
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
@@ -30,7 +29,7 @@ def target(request: pytest.FixtureRequest) -> Iterator[tuple[CpuBackend, Machine
         return
     if (emulation := arm("-march=armv8.2-a+bf16", "max")) is None:
         pytest.skip("no aarch64 compiler or no qemu-aarch64; see `make neon-test`")
-    host = Runtime(toolchain.find())
+    host = CpuBackend()._runtime
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVJIT_CC", emulation.compiler)
         backend = CrossBackend(toolchain.find(), host, emulation.emulator)

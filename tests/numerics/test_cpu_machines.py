@@ -42,7 +42,7 @@ def elsewhere(request: pytest.FixtureRequest) -> Iterator[CpuBackend]:
         if name == "aarch64":
             if (emulation := arm()) is None:
                 pytest.skip("no aarch64 compiler or no qemu-aarch64; see `make neon-test`")
-            host = runtime.Runtime(toolchain.find())
+            host = CpuBackend()._runtime
             patch.setenv("CONVJIT_CC", emulation.compiler)
             backend = CrossBackend(toolchain.find(), host, emulation.emulator)
         else:

@@ -54,7 +54,7 @@ class CpuBackend:
 
     @cached_property
     def _runtime(self) -> Runtime:
-        return Runtime(self._toolchain)
+        return Runtime(self._toolchain, self._machine.threads)
 
     def fingerprint(self) -> str:
         return self._toolchain.fingerprint()

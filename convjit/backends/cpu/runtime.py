@@ -6,7 +6,6 @@ import ctypes
 import re
 from pathlib import Path
 
-from convjit.backends.cpu.cpus import threads
 from convjit.backends.cpu.quick import Quick
 from convjit.backends.cpu.toolchain import Toolchain
 from convjit.emit.render import TEMPLATES
@@ -67,10 +66,10 @@ class Runtime:
         threads: how many threads kernels run on.
     """
 
-    def __init__(self, toolchain: Toolchain):
+    def __init__(self, toolchain: Toolchain, threads: int):
         path = str(toolchain.build(text()))
         library = ctypes.CDLL(path)
-        self.threads = threads()
+        self.threads = threads
         self.run = library.cj_run
         self.run.argtypes = [
             *(ctypes.POINTER(Step), ctypes.c_int),
