@@ -76,16 +76,23 @@ def stored(y: mx.array, step: int) -> mx.array:
 
 
 class BatchNorm(nn.BatchNorm):
-    """MLX's, with two more errors if there is noise. The product with the weight is rounded, too: the bias may cancel
-    it, and leave an error of any size, relative to the result; what is behind may depend on the sign of that. And the
-    statistics are sums of float32 numbers, added up one after the other, as MLX does where the channels are last: where
-    a channel is nearly constant, every addition rounds the same way."""
+    """MLX's, where noise rounds every step: where steps cancel, that leaves an error of any size, relative to the result,
+    and of any sign. The statistics are sums of float32 numbers, added up one after the other, as MLX does where the
+    channels are last: where a channel is nearly constant, every addition rounds the same way."""
 
-    _STEP = 1000
-    """Not the number of any step, so that it has errors of its own."""
+    _STEPS = (1000, 1001, 1002)
+    """Not the numbers of any other steps, so that these have errors of their own."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return stored(super().__call__(x) - self.bias, self._STEP) + self.bias
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            mean, variance = self._calc_stats(x)
+            _, unbiased = self._calc_stats(x, ddof=1)
+            self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mean
+            self.running_var = (1 - self.momentum) * self.running_var + self.momentum * unbiased
+        centred, normal, scaled = self._STEPS
+        y = stored(stored(x - mean, centred) * mx.rsqrt(variance + self.eps), normal)
+        return stored(self.weight * y, scaled) + self.bias
 
     def _calc_stats(self, x: mx.array, ddof: int = 0) -> tuple[mx.array, mx.array]:
         mean, variance = super()._calc_stats(x, ddof)
