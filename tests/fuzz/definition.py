@@ -76,8 +76,8 @@ def stored(y: mx.array, step: int) -> mx.array:
 
 
 class BatchNorm(nn.BatchNorm):
-    """MLX's, where noise rounds every step: where steps cancel, that leaves an error of any size, relative to the result,
-    and of any sign. The statistics are sums of float32 numbers, added up one after the other, as MLX does where the
+    """MLX's, where noise rounds every step: where steps cancel, that leaves an error of any relative size
+    and sign. The statistics are sums of float32 numbers, added up one after the other, as MLX does where the
     channels are last: where a channel is nearly constant, every addition rounds the same way."""
 
     _STEPS = (1000, 1001, 1002)
