@@ -163,3 +163,8 @@ def small_conv(seed: int = 3, in_channels: int = 3) -> nn.Conv2d:
     conv.bias = image(4, seed=seed + 100)
     mx.eval(conv.parameters())
     return conv
+
+
+def layers(fast, kernel=True):
+    """What runs on kernels of ours, or what does not."""
+    return [row.layer for row in convjit.inspect.explain(fast).rows if (row.kernel != "plain MLX") == kernel]

@@ -4,6 +4,7 @@ import mlx.core as mx
 import pytest
 
 import convjit
+from convjit.execution import entry
 from convjit.execution.quick import QuickCalls
 
 
@@ -31,3 +32,16 @@ def quick_calls_at_once(monkeypatch: pytest.MonkeyPatch):
         return after(calls, args)
 
     monkeypatch.setattr(QuickCalls, "after", at_once)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The programs that ran: a list that grows."""
+    ran, results = [], entry.Entry.results
+
+    def counted(self, *args):
+        ran.append(self)
+        return results(self, *args)
+
+    monkeypatch.setattr(entry.Entry, "results", counted)
+    return ran
