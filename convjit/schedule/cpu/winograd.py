@@ -38,6 +38,9 @@ _GROWTH_OF_SMALL, _MOST_GROWTH = 4, 1.7
 _MOST_CHAIN = 112
 """Terms in one chain of additions. Longer ones err more (of 320: 4.2e-6 instead of 1.8e-6), and were slower, too."""
 
+_FEW_TERMS = 64
+"""With so few, four vectors of output channels are summed at once: whole pixels are written, all weights stay near."""
+
 _LEAST_CHANNELS = 8
 """Of input and output: with fewer, transforms would take most of the time."""
 
@@ -248,7 +251,8 @@ def _plans(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machine) -> 
     channels, terms, image_tiles = _sums(kernel, tilings)
     tiles = max(1, kernel.geometry.batch) * image_tiles
     few = 1 if machine.lanes == 16 else 2  # AVX-512 multiplies by a number in memory, others have to load it
-    for packed, vectors in product(_packings(kernel, tilings), (few, 2 * few)):
+    widths = [few, 2 * few] if terms > _FEW_TERMS else [few, 2 * few, 4]
+    for packed, vectors in product(_packings(kernel, tilings), widths):
         most = max(1, (machine.registers - 2 - vectors) // vectors)
         of_channels = prod(t.apart for t in tilings) * ceil(kernel.geometry.out_channels / machine.lanes / vectors)
         chunk = _MOST_CHAIN
@@ -257,7 +261,7 @@ def _plans(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machine) -> 
             chunk = max(_LINE, machine.l1_bytes // 2 // row_bytes)
         chunk = equal_size(terms, chunk)
         for groups in range(1, 6):
-            for group in sorted({most, max(1, most - 1), ceil(equal_size(tiles, groups * most) / groups)}):
+            for group in sorted({most, most - (most > 8), ceil(equal_size(tiles, groups * most) / groups)}):
                 splits = _splits(ceil(tiles / (groups * group)), of_channels, _THREADS)
                 plan = Winograd(
                     *(tilings, channels, terms, image_tiles, machine.lanes, vectors),
@@ -297,7 +301,7 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
     multiply = groups * (plan.terms * of_term + (3 * chunks - 2) * sums)  # M is written, then read and written
     if plan.v_bytes + 4 * positions * plan.m_position > machine.l2_bytes * 3 // 8:
         multiply += 4 * plan.tiles * plan.terms * vectors / plan.vectors / _INPUT_BYTES_A_CYCLE
-    transforms = plan.tiles * (2 * plan.splits * plan.terms / plan.lanes + 12 * vectors)
+    transforms = plan.tiles * (2 * plan.splits * plan.terms / plan.lanes + 10 * vectors + 4 * vectors / plan.vectors)
     weights = 4 * plan.terms * vectors * plan.lanes
     if plan.packed == "height":
         transforms += 3 * plan.terms * vectors
@@ -313,7 +317,7 @@ def _least_cycles(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machi
     geometry = kernel.geometry
     _, terms, image_tiles = _sums(kernel, tilings)
     vectors = prod(t.apart for t in tilings) * ceil(geometry.out_channels / machine.lanes)
-    cycles = vectors * terms / 2 + 2 * terms / machine.lanes + 12 * vectors
+    cycles = vectors * terms / 2 + 2 * terms / machine.lanes + 10 * vectors
     return max(1, geometry.batch) * image_tiles * prod(t.algorithm.positions for t in tilings) * cycles
 
 
