@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -110,10 +111,17 @@ def is_followed(value: object) -> bool:
     return isinstance(value, (nn.Module, *CONTAINERS)) or is_function(value) or holds_state(value)
 
 
+def is_uncopied(value: object) -> bool:
+    """Is `value`, which holds no arrays, an object of the user's with attributes? A run on copies reaches it itself, so
+    that whatever asks if something `is` this object gets the same answer."""
+    cls = type(value)
+    return is_object(value) and (not is_library(cls.__module__) or cls.__name__ in ("SimpleNamespace", "Namespace"))
+
+
 def _items(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, deque)):
         return value
     if type(value) is types.FunctionType:
         return [content for _, _, content in cells(value)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import types
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ from convjit.guards.state import (
     is_function,
     is_library,
     is_object,
+    is_uncopied,
     slot_names,
     unwrap,
     value_and_grad_parts,
@@ -40,9 +42,10 @@ class Walk:
         captured: bare arrays in closures, globals and classes, by name: they freeze, as in `mx.compile`.
         items: (container, key, value) of everything else: plain attributes, child containers.
         sizes: (container, length), so that a new key is seen.
-        sets: (set, its elements), such as the names of a module's frozen parameters.
+        sets: (set, its elements), such as the names of a module's frozen parameters; likewise for deques.
         names: (cell or namespace, name, value) of the bindings that were followed.
         shared: lists and dicts that methods of classes reach: no copy can take their place.
+        uncopied: dicts, lists and deques of objects without arrays, which a run on copies reaches themselves.
         obstacles: why the function cannot be captured; one clause each.
         alive: what was visited, so that no id is used again while this list lives.
     """
@@ -52,9 +55,10 @@ class Walk:
         self.captured: list[tuple[str, mx.array]] = []
         self.items: list[tuple[Any, Any, Any]] = []
         self.sizes: list[tuple[Any, int]] = []
-        self.sets: list[tuple[set[Any], frozenset[Any]]] = []
+        self.sets: list[tuple[Any, Any]] = []
         self.names: list[tuple[Any, str, Any]] = []
         self.shared: list[Any] = []
+        self.uncopied: list[Any] = []
         self.obstacles: list[str] = []
         self.alive: list[Any] = []
         self._paths: dict[int, str] = {}
@@ -124,6 +128,17 @@ class Walk:
             self.sets.append((value, frozenset(value)))
         elif is_followed(value):
             self.follow(value, path)
+        elif isinstance(value, deque):
+            self._deque(value, path)
+        elif is_uncopied(value) and self._first_visit(value, self._seen):
+            first = len(self.sizes)
+            self._mapping(vars(value), path)
+            self.uncopied += [container for container, _ in self.sizes[first:]]
+
+    def _deque(self, value: deque[Any], path: str) -> None:
+        self._paths.setdefault(id(value), path)
+        self.sets.append((value, value.copy()))
+        self.uncopied.append(value)
 
     def _function(self, function: types.FunctionType, path: str) -> None:
         if parts := value_and_grad_parts(function):
@@ -147,6 +162,8 @@ class Walk:
                 self.obstacles.append(f"it reads '{name}', an iterator, from outside; make what it gives an argument")
             elif isinstance(value, (dict, list)):
                 self._sized(value, name)
+            elif isinstance(value, deque):
+                self._deque(value, name)
             elif is_object(value):
                 self._sized(vars(value), name)
 

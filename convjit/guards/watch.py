@@ -52,13 +52,13 @@ class Watched(NamedTuple):
     Attributes:
         lists: lists, and the items they have.
         sized: other containers, and their lengths.
-        sets: sets, and their elements.
+        sets: sets and deques, and their elements.
         bindings: names that the function looks up.
     """
 
     lists: list[tuple[list[Any], list[Any]]]
     sized: list[tuple[Any, int]]
-    sets: list[tuple[set[Any], frozenset[Any]]]
+    sets: list[tuple[Any, Any]]
     bindings: list[Binding]
 
 

@@ -22,7 +22,7 @@ from convjit.guards.walk import Walk
 from convjit.guards.words import data_pointer, descriptor
 from convjit.tracing import trees
 from convjit.tracing.checked import NameOf, checked_convolutions
-from convjit.tracing.clone import Clone
+from convjit.tracing.clone import Clone, restore
 from convjit.tracing.randomness import random_state, random_state_kept, set_random_state
 from convjit.tracing.trace import Argument, Tape, record
 from convjit.tracing.tracers import any_tracer, capture_in_progress
@@ -185,10 +185,12 @@ class _Session:
     def run(self) -> Any:
         live = [(array, copy.copy(array), descriptor(array)) for _, array in self._walk.captured]
         shared = [(container, copy.copy(container)) for container in self._walk.shared]
+        self._clone.expose(self._walk.uncopied)
         try:
             with self._convolutions(lambda module: self._walk.path_of(self._clone.original(module))):
                 result = self._function(*self._args, **self._kwargs)
         finally:
+            self._clone.cover()
             restored = [*_restored_arrays(live), *_restored_containers(shared)]
         if restored:
             raise TraceError("it writes into an array or a list that it does not hold; make it an attribute")
@@ -242,6 +244,5 @@ def _restored_containers(shared: list[tuple[Any, Any]]) -> Iterator[Any]:
     """Take what a run put into live lists and dicts out again, if there is an array in it; yields those."""
     for container, before in shared:
         if holds_state(container):
-            container.clear()
-            container.update(before) if isinstance(container, dict) else container.extend(before)
+            restore(container, before)
             yield container

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import types
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.core as mx
@@ -43,6 +45,7 @@ class Clone:
         self._alive: list[Any] = []
         self._containers: list[tuple[Any, Any, Any]] = []
         self._tables: set[int] = set()
+        self._exposed: list[tuple[Any, Any]] = []
         self._globals: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._cells: list[tuple[str, types.CellType, Any]] = []
 
@@ -149,6 +152,18 @@ class Clone:
         self._alive += [original, twin]
         return twin
 
+    def expose(self, containers: Iterable[Any]) -> None:
+        """Let a run reach these containers themselves, until `cover`."""
+        self._exposed = [(container, copy.copy(container)) for container in containers]
+
+    def cover(self) -> None:
+        """Undo what a run did to the exposed containers; `written` tells of it."""
+        for container, before in self._exposed:
+            after = copy.copy(container)
+            self._containers.append((container, after, before))
+            if _ids(after) != _ids(before):
+                restore(container, before)
+
     def written(self, path_of: Callable[[Any], str | None]) -> list[tuple[Any, Any, mx.array]]:
         """(live container, key, new array) of each array that a run put into the copies.
 
@@ -162,7 +177,7 @@ class Clone:
         self._refuse_rebound_names()
         written: list[tuple[Any, Any, mx.array]] = []
         for original, twin, before in self._containers:
-            if isinstance(twin, list):
+            if isinstance(twin, (list, deque)):
                 if len(twin) != len(before):
                     raise TraceError(f"it changes the length of the list '{path_of(original)}'; {_ONCE}")
                 now, then = dict(enumerate(twin)), dict(enumerate(before))
@@ -190,6 +205,17 @@ class Clone:
         for name, cell, before in self._cells:
             if not _same(cell.cell_contents, before):
                 raise TraceError(f"it assigns '{name}' of an enclosing function; {_ONCE}")
+
+
+def restore(container: Any, before: Any) -> None:
+    """Make the contents of a live dict, list or deque those of a copy made before."""
+    container.clear()
+    container.update(before) if isinstance(container, dict) else container.extend(before)
+
+
+def _ids(container: Any) -> list[int]:
+    items = itertools.chain.from_iterable(container.items()) if isinstance(container, dict) else container
+    return [*map(id, items)]
 
 
 def _needs_copy(function: types.FunctionType) -> bool:

@@ -281,6 +281,46 @@ def test_closure_cell_rebound_to_another_module():
         assert_close(fast(x), plain(x))
 
 
+class Config:
+    def __init__(self, scale):
+        self.scale, self.parts = scale, [scale]
+
+
+KIND = Config(7.0)
+
+
+class Configured(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.settings, self.kind = small_conv(43), Config(1.0), KIND
+        self.options = {"inner": types.SimpleNamespace(scale=1.0)}
+
+    def __call__(self, x):
+        settings, inner = self.settings, self.options["inner"]
+        y = self.conv(x) * (settings.scale + settings.parts[0] + inner.scale)
+        return y if self.kind is KIND else -y
+
+
+@pytest.mark.parametrize("change", ["attribute", "list", "namespace", "new object"])
+def test_settings_without_arrays_in_a_module(change):
+    net, x = Configured(), image()
+    fast = fast_of(net)
+    for _ in range(4):
+        before = fast(x)
+        assert_close(before, net(x))
+    if change == "attribute":
+        net.settings.scale = 5.0
+    if change == "list":
+        net.settings.parts[0] = 5.0
+    if change == "namespace":
+        net.options["inner"].scale = 5.0
+    if change == "new object":
+        net.settings = Config(5.0)
+    for _ in range(4):
+        assert_different(fast(x), before)
+        assert_close(fast(x), net(x))
+
+
 def test_bare_captured_arrays_freeze_and_are_listed():
     x, weight, gain = image(), small_conv().weight, image(4, seed=9)
 

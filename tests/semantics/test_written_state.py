@@ -1,6 +1,7 @@
 """Rules 5 and 7: what a function writes into modules, containers, arrays and names is written as in plain MLX."""
 
 import types
+from collections import deque
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -123,6 +124,45 @@ def test_plain_attributes_that_a_call_changes():
         assert_close(fast(x), net.conv(x) * n)
         assert net.calls == n and net.log == list(range(1, n + 1))
     assert "'calls'" in reasons(fast) or "'log'" in reasons(fast)
+
+
+class Memory:
+    """An object of the user's that holds an array only after a first call."""
+
+    def __init__(self):
+        self.last, self.seen, self.calls = None, [], 0
+
+
+@pytest.mark.parametrize("kind", ["attribute", "list", "number", "deque"])
+def test_objects_and_deques_that_hold_no_arrays_at_first(kind):
+    class Stateful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.memory, self.recent = small_conv(), Memory(), deque(maxlen=2)
+
+        def __call__(self, x):
+            y, memory = self.conv(x), self.memory
+            if kind == "attribute":
+                y, memory.last = y if memory.last is None else y + memory.last, y
+            if kind == "list":
+                memory.seen.append(y)
+                y = y + memory.seen[0]
+            if kind == "number":
+                memory.calls += 1
+                y = y * memory.calls
+            if kind == "deque":
+                self.recent.append(y)
+                y = y + self.recent[0]
+            return nn.relu(y)
+
+    net, twin = twins(Stateful)
+    fast = convjit.compile(net, fallback="quiet")
+    for seed in range(5):
+        x = image(seed=seed)
+        assert_close(fast(x), twin(x))
+    assert net.memory.calls == twin.memory.calls and len(net.memory.seen) == len(twin.memory.seen)
+    assert_close([*net.recent], [*twin.recent])
+    assert num_kernels(fast) == (1 if kind == "attribute" else 0)
 
 
 IN_PLACE = {
