@@ -44,7 +44,7 @@ class Walk:
         sizes: (container, length), so that a new key is seen.
         sets: (set, its elements), such as the names of a module's frozen parameters; likewise for deques.
         names: (cell or namespace, name, value) of the bindings that were followed.
-        shared: lists and dicts that methods of classes reach: no copy can take their place.
+        shared: lists and dicts that classes and their methods reach: no copy can take their place.
         uncopied: dicts, lists and deques of objects without arrays, which a run on copies reaches themselves.
         obstacles: why the function cannot be captured; one clause each.
         alive: what was visited, so that no id is used again while this list lives.
@@ -128,17 +128,19 @@ class Walk:
             self.sets.append((value, frozenset(value)))
         elif is_followed(value):
             self.follow(value, path)
-        elif isinstance(value, deque):
-            self._deque(value, path)
-        elif is_uncopied(value) and self._first_visit(value, self._seen):
-            first = len(self.sizes)
-            self._mapping(vars(value), path)
-            self.uncopied += [container for container, _ in self.sizes[first:]]
+        else:
+            self._uncopied(value, path)
 
-    def _deque(self, value: deque[Any], path: str) -> None:
-        self._paths.setdefault(id(value), path)
-        self.sets.append((value, value.copy()))
-        self.uncopied.append(value)
+    def _uncopied(self, value: Any, path: str) -> None:
+        """Follow a deque or an object without arrays, which a run on copies reaches itself."""
+        first = len(self.sizes)
+        if isinstance(value, deque):
+            self._paths.setdefault(id(value), path)
+            self.sets.append((value, value.copy()))
+            self.uncopied.append(value)
+        elif is_uncopied(value) and self._first_visit(value, self._seen):
+            self._mapping(vars(value), path)
+        self.uncopied += [container for container, _ in self.sizes[first:]]
 
     def _function(self, function: types.FunctionType, path: str) -> None:
         if parts := value_and_grad_parts(function):
@@ -161,9 +163,13 @@ class Walk:
             elif isinstance(value, Iterator):
                 self.obstacles.append(f"it reads '{name}', an iterator, from outside; make what it gives an argument")
             elif isinstance(value, (dict, list)):
-                self._sized(value, name)
+                self.names.append((holder, name, value))
+                self.follow(value, name)
             elif isinstance(value, deque):
-                self._deque(value, name)
+                self._uncopied(value, name)
+            elif is_uncopied(value) and self._first_visit(value, self._seen):
+                self.names.append((holder, name, value))
+                self._mapping(vars(value), name)
             elif is_object(value):
                 self._sized(vars(value), name)
 
@@ -189,8 +195,11 @@ class Walk:
             for name in read & (members.keys() - functions.keys()):
                 if isinstance(members[name], mx.array):
                     self._frozen(name, vars(base), members[name])
+                elif isinstance(members[name], (dict, list)) and not holds_state(members[name]):
+                    self.shared.append(members[name])
                 else:
                     self._refuse_state(members[name], name, base.__name__)
+                    self._uncopied(members[name], name)
 
     def _fixed(self, function: types.FunctionType, where: str) -> None:
         if not self._first_visit(function, self._seen_fixed):

@@ -2,6 +2,7 @@
 
 import types
 from collections import deque
+from typing import ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -163,6 +164,69 @@ def test_objects_and_deques_that_hold_no_arrays_at_first(kind):
     assert net.memory.calls == twin.memory.calls and len(net.memory.seen) == len(twin.memory.seen)
     assert_close([*net.recent], [*twin.recent])
     assert num_kernels(fast) == (1 if kind == "attribute" else 0)
+
+
+def remembering(read, write):
+    conv = small_conv()
+
+    def step(x):
+        y, last = conv(x), read()
+        write(y)
+        return nn.relu(y if last is None else y + last)
+
+    return step
+
+
+def in_a_dict():
+    memory = {"last": None}
+    return remembering(lambda: memory["last"], lambda y: memory.update(last=y))
+
+
+def in_a_list():
+    memory = [None]
+    return remembering(lambda: memory[0], lambda y: memory.__setitem__(0, y))
+
+
+def in_an_object():
+    memory = Memory()
+    return remembering(lambda: memory.last, lambda y: setattr(memory, "last", y))
+
+
+def in_an_object_of_an_object():
+    memory = types.SimpleNamespace(inner=Memory())
+    return remembering(lambda: memory.inner.last, lambda y: setattr(memory.inner, "last", y))
+
+
+def in_an_object_in_a_list():
+    memory = [Memory()]
+    return remembering(lambda: memory[0].last, lambda y: setattr(memory[0], "last", y))
+
+
+def in_a_table_of_a_class():
+    class Remembering(nn.Module):
+        table: ClassVar = {}
+
+        def __init__(self):
+            super().__init__()
+            self.conv = small_conv()
+
+        def __call__(self, x):
+            y = self.conv(x)
+            y = self.table["last"] = y + self.table.get("last", 0)
+            return nn.relu(y)
+
+    return Remembering()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [in_a_dict, in_a_list, in_an_object, in_an_object_of_an_object, in_an_object_in_a_list, in_a_table_of_a_class],
+)
+def test_what_is_remembered_outside_from_the_first_call_on(make):
+    plain, fast = make(), convjit.compile(make(), fallback="quiet")
+    for seed in range(4):
+        x = image(seed=seed)
+        assert_close(fast(x), plain(x))
 
 
 IN_PLACE = {
