@@ -95,7 +95,10 @@ class Walk:
             self._opaque(value, path)
         elif is_object(value):
             self._class(type(value))
+            first = len(self.sizes)
             self._mapping(vars(value), path)
+            if not holds_state(value):
+                self.uncopied += [container for container, _ in self.sizes[first:]]
         elif slot_names(type(value)):
             self.obstacles.append(f"'{path}' is of {type(value).__name__}, whose attributes are in __slots__")
         elif holds_state(value):
@@ -165,13 +168,9 @@ class Walk:
             elif isinstance(value, (dict, list)):
                 self.names.append((holder, name, value))
                 self.follow(value, name)
-            elif isinstance(value, deque):
-                self._uncopied(value, name)
-            elif is_uncopied(value) and self._first_visit(value, self._seen):
+            elif isinstance(value, deque) or is_uncopied(value):
                 self.names.append((holder, name, value))
-                self._mapping(vars(value), name)
-            elif is_object(value):
-                self._sized(vars(value), name)
+                self._uncopied(value, name)
 
     def _frozen(self, name: str, holder: Any, array: mx.array) -> None:
         self.captured.append((name, array))

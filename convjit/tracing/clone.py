@@ -54,7 +54,7 @@ class Clone:
         return self._originals.get(id(twin))
 
     def follow(self, value: Any) -> Any:
-        """A copy of a module, container or object, or a function that does the same on the copies."""
+        """A copy of a module, container, or object that holds arrays, or a function that does the same to copies."""
         value = unwrap(value)
         if id(value) in self._copies:
             return self._copies[id(value)]
@@ -85,7 +85,7 @@ class Clone:
             return self._keep(value, functools.partial(self.follow(value.func), *arguments, **keywords))
         if type(value) is types.FunctionType:
             return self._function(value)
-        if is_object(value):
+        if is_object(value) and holds_state(value):
             return self._with_attributes(value, self._keep(value, copy.copy(value)))
         return value
 

@@ -321,6 +321,14 @@ def test_settings_without_arrays_in_a_module(change):
         assert_close(fast(x), net(x))
 
 
+def test_an_object_without_arrays_stays_the_same_object():
+    net, x = Configured(), image()
+    fast = fast_of(lambda x, kind: net(x) if net.kind is KIND and kind is KIND else -net(x))
+    for _ in range(2):
+        assert_close(fast(x, KIND), net(x))
+        assert_close(fast(x, Config(7.0)), -net(x))
+
+
 def test_bare_captured_arrays_freeze_and_are_listed():
     x, weight, gain = image(), small_conv().weight, image(4, seed=9)
 
