@@ -6,7 +6,7 @@
  *     V = B^T inputs B    U = G weights G^T    M = sum over channels of V * U, position by position    outputs = A^T M A
  *
  * so that for each of the 36 positions M of many tiles is one product of matrices, tiles x channels by channels x outputs.
- * V of 14 tiles and M of 32 outputs stay in the second-level cache. Weights come as U, 4 times as large
+ * V of 6 tiles and M of 64 outputs stay in the second-level cache. Weights come as U, 4 times as large
  * as they are.
  */
 #include <string.h>
@@ -156,8 +156,8 @@ enum {
     SPREAD_H = 1, SPREAD_W = 1, /* between neighbours of a tile: the dilation */
     OUT_STEP_H = 1, OUT_STEP_W = 1, /* between outputs of a tile */
 
-    TILES = 14, GROUP = 14, /* tiles whose V is at hand; of these, tiles summed in registers */
-    VECTORS = 2, BLOCK = VECTORS * LANES, BLOCKS = (OUT_CHANNELS + BLOCK - 1) / BLOCK, SPLITS = 1, /* of output channels; units that share these */
+    TILES = 6, GROUP = 6, /* tiles whose V is at hand; of these, tiles summed in registers */
+    VECTORS = 4, BLOCK = VECTORS * LANES, BLOCKS = (OUT_CHANNELS + BLOCK - 1) / BLOCK, SPLITS = 1, /* of output channels; units that share these */
     LAST_LANES = (OUT_CHANNELS - 1) % LANES + 1,
     SUMMED = CHANNELS, USED_LANES = SUMMED < LANES ? SUMMED : LANES,
     TERMS = TAPS_D * SUMMED, CHUNK = 64, /* of a sum; of those in one chain of additions, with their U at hand */
@@ -165,8 +165,8 @@ enum {
     POSITION_WEIGHTS = TERMS * BLOCK, /* of one position: [tap along the depth][channel][output] */
 
     /* steps between rows and between positions, in floats; odd numbers of cache lines fill all sets of a cache */
-    V_ROW = 80, V_POSITION = 1136, V_SIZE = POSITIONS * V_POSITION,
-    M_POSITION = 464, M_SIZE = POSITIONS * M_POSITION,
+    V_ROW = 80, V_POSITION = 496, V_SIZE = POSITIONS * V_POSITION,
+    M_POSITION = 400, M_SIZE = POSITIONS * M_POSITION,
 };
 
 INLINE int least(int a, int b)
