@@ -31,7 +31,7 @@ def compile(
     change at any time.
 
     Args:
-        function: a function, a bound method, an `nn.Module` instance or an `nn.Module` class. Without it, a
+        function: a function, a method, an `nn.Module` instance or an `nn.Module` class. Without it, a
             decorator with these options is returned.
         backend: "cpu", "metal" or "simulator"; by default what MLX's default device calls for.
         fallback: what to do where something cannot be compiled: "warn" once and run plain MLX, raise an "error", or
@@ -87,6 +87,8 @@ def compile(
     options = Options(backend, fallback, pipeline, tune, accuracy)
     if isinstance(function, type):
         return _compile_class(function, options)
+    if isinstance(function, staticmethod):
+        return staticmethod(Compiled(function.__func__, options))
     return Compiled(function, options)
 
 

@@ -29,6 +29,17 @@ def test_function_attributes_and_defaults_survive():
     assert fast.gain == 3.0 and fast.__name__ == "plain"
 
 
+@pytest.mark.parametrize("decorated", [lambda f: convjit.compile(staticmethod(f)), lambda f: staticmethod(fast_of(f))])
+def test_a_static_method_in_either_order(decorated):
+    conv, x = small_conv(), image()
+
+    class Layers:
+        conv_and_relu = decorated(lambda x: nn.relu(conv(x)))
+
+    for called in (Layers, Layers()):
+        assert_close(called.conv_and_relu(x), nn.relu(conv(x)))
+
+
 def test_attributes_of_a_model_are_written_to_the_model():
     net, x = Net(), image()
     fast = fast_of(net)
