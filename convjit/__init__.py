@@ -12,6 +12,7 @@ Names:
     nn: convolution layers with everything that MLX's offer, and what they lack.
     passes: the pipeline, and how passes of your own join it (`passes.register`).
     FallbackWarning, CompileError, PipelineError: what stays plain MLX; the same as an error; a mistake in `pipeline=`.
+    RecaptureWarning: a function is captured again and again, because something changes in every call.
 """
 
 __version__ = "0.1.0"
@@ -19,13 +20,14 @@ __version__ = "0.1.0"
 from convjit import inspect, nn, passes
 from convjit.compile import compile
 from convjit.compiled import disable, enable
-from convjit.errors import CompileError, FallbackWarning, PipelineError
+from convjit.errors import CompileError, FallbackWarning, PipelineError, RecaptureWarning
 from convjit.tune import tune
 
 __all__ = [
     "CompileError",
     "FallbackWarning",
     "PipelineError",
+    "RecaptureWarning",
     "compile",
     "disable",
     "enable",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
+import struct
 import sys
 import threading
 import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.errors import CompileError, FallbackWarning
+from convjit.errors import CompileError, FallbackWarning, RecaptureWarning
 from convjit.guards.guard import Arguments, read_arguments
 from convjit.ir.replay import UnknownPrimitive
 from convjit.options import Options
@@ -30,6 +31,9 @@ _MAX_SIGNATURES = 256
 """Signatures kept by one compiled function; the oldest one goes."""
 _MAX_STATES = 8
 """Programs kept for one signature: structures and plain attributes of its modules, such as `training`."""
+
+_MANY_CAPTURES = 32
+"""Of one compiled function: something changes in every call."""
 
 _told_failures: set[str] = set()
 """The bundles that warnings have named."""
@@ -61,6 +65,7 @@ class Compiled:
         self._last: Entry | None = None
         self._quick: QuickCall | None = None
         self._warned = False
+        self._captures = 0
         if not isinstance(function, nn.Module):
             functools.update_wrapper(self, function)
 
@@ -203,7 +208,25 @@ class Compiled:
             while len(self._entries) > _MAX_SIGNATURES:
                 self._entries.popitem(last=False)
             self._last = entry
+            self._captures += 1
+            if self._captures == _MANY_CAPTURES and self._options.fallback == "warn":
+                self._tell_of_captures(key)
         self._report(entry)
+
+    def _tell_of_captures(self, key: tuple[Any, ...]) -> None:
+        """Warn that a capture, which takes a hundred calls' time, is no exception."""
+        others = [other for other in self._entries if other != key]
+        if len(self._entries[key]) > 1 or not others:
+            what = "an attribute, or a number in a dict or list, that it reads"
+        else:
+            before, now = _difference(others[-1], key)
+            what = f"an argument: {before} became {now}"
+        warnings.warn(
+            f"convjit: {self._name}: captured {_MANY_CAPTURES} times, which takes much longer than a call each time. "
+            f"What changed last was {what}. Numbers that change in every call should be arrays, and shapes few",
+            RecaptureWarning,
+            stacklevel=_stacklevel(),
+        )
 
     def _run_transformed(
         self, key: tuple[Any, ...], arguments: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -257,6 +280,25 @@ def compiled_of(fast: Any) -> Compiled:
         if isinstance(candidate, Compiled):
             return candidate
     raise TypeError(f"not a compiled function: {fast!r}; pass what convjit.compile returned")
+
+
+def _difference(before: Any, now: Any) -> tuple[Any, Any]:
+    """The first parts of two keys that differ: numbers, shapes, dtypes."""
+    parts = _parts(before), _parts(now)
+    if not all(parts) or len(parts[0]) != len(parts[1]):
+        return _number(before), _number(now)
+    return next(_difference(b, n) for b, n in zip(*parts, strict=True) if b != n)
+
+
+def _parts(key: Any) -> tuple[Any, ...]:
+    """Those of a key that is no shape."""
+    is_shape = isinstance(key, tuple) and all(type(part) is int for part in cast(tuple[Any, ...], key))
+    return () if is_shape or not isinstance(key, tuple) else key
+
+
+def _number(key: Any) -> Any:
+    """A float is in a key as its bytes."""
+    return struct.unpack("<d", key)[0] if isinstance(key, bytes) and len(key) == 8 else key
 
 
 def _is_news(sentence: str) -> bool:

@@ -19,3 +19,7 @@ class CompileError(RuntimeError):
 
 class FallbackWarning(UserWarning):
     """A function, or some of its convolutions, runs as plain MLX; the message says which, why, and what would help."""
+
+
+class RecaptureWarning(UserWarning):
+    """A function is captured again and again; the message says what changes, and what would help."""

@@ -289,3 +289,30 @@ def test_more_signatures_than_are_kept(monkeypatch):
         for n in range(6):
             assert_close(fast(x, n), CONV(x) * n)
     assert len(fast._entries) == 3
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        (lambda n: n, "an argument: 30 became 31."),
+        (lambda n: n / 2, "an argument: 15.0 became 15.5."),
+        (lambda n: mx.zeros((n, 1)), r"an argument: \(30, 1\) became \(31, 1\)."),
+        (lambda n: {"n": [n > 30]}, "an argument: False became True."),
+    ],
+)
+def test_a_function_that_is_captured_again_and_again_is_told_of(argument, told, monkeypatch):
+    monkeypatch.setattr(compiled, "_MANY_CAPTURES", 2)
+    fast = convjit.compile(lambda x, n: CONV(x))
+    fast(image(), argument(30))
+    with pytest.warns(convjit.RecaptureWarning, match=f"captured 2 times.*{told}"):
+        fast(image(), argument(31))
+
+
+def test_an_attribute_that_changes_in_every_call_is_told_of(monkeypatch):
+    monkeypatch.setattr(compiled, "_MANY_CAPTURES", 2)
+    net = Net()
+    fast = convjit.compile(net)
+    fast(image())
+    net.step = 1
+    with pytest.warns(convjit.RecaptureWarning, match="an attribute, or a number in a dict or list"):
+        fast(image())
