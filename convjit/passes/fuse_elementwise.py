@@ -25,37 +25,25 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import ModuleOp, StringAttr, f32
-from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from convjit.ir.conv import ElementwiseOp, KernelOp, YieldOp
 from convjit.ir.mlx import PrimitiveOp
-from convjit.ir.types import element_type, shape_of
+from convjit.ir.types import element_type
 from convjit.passes.clusters import Clusters, is_sum_of_channels, shapes_of_candidates, source_of, sources
 from convjit.passes.elementwise import Scalars, scalar_of
 from convjit.passes.masks import read_maxima, separate_masks
 from convjit.passes.recompute import Recomputation
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of, static_values, users
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, prepared_values, static_values, users
 
 PREFIX = "elementwise."
 """What the name of a kernel begins with, ahead of the number of its last op."""
-
-
-def _prepared(function: FuncOp) -> set[SSAValue]:
-    """What `hoist-prepare` moves: of parameters and constants only, and no larger than the largest of them."""
-    static, block = static_values(function), function.body.block
-    sources: dict[SSAValue, int] = {value: prod(shape_of(value.type)) for value in block.args if value in static}
-    for op in block.ops:
-        if op.results and static.issuperset(op.results):
-            sources.update(dict.fromkeys(op.results, max((sources[v] for v in op.operands), default=1)))
-    return {value for value, size in sources.items() if prod(shape_of(value.type)) <= size}
 
 
 def _beside_kernels(block: Block, clusters: list[list[Operation]]) -> list[list[Operation]]:
@@ -173,7 +161,7 @@ class FuseElementwisePass(ModulePass):
                 continue
             separate_masks(block)
             read_maxima(block)
-            shapes = shapes_of_candidates(block, _prepared(function))
+            shapes = shapes_of_candidates(block, prepared_values(function, static_values(function)))
             left_out = {o for number, o in enumerate(block.ops) if number in self.without}
             clusters = [cluster for cluster in Clusters(block, shapes).found() if left_out.isdisjoint(cluster)]
             if clusters := _beside_kernels(block, clusters):

@@ -23,7 +23,6 @@ that both functions need is computed in both. The pass runs once: `@prepare` is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr
@@ -33,42 +32,25 @@ from xdsl.passes import ModulePass
 
 from convjit.errors import PipelineError
 from convjit.ir.arguments import argument_attributes
-from convjit.ir.conv import weight_type
-from convjit.ir.mlx import ConstantOp, is_primitive
-from convjit.passes.values import erase_dead_ops, forward_of, static_values
-
-_SLACK = 4096
-"""Elements that a prepared value may have beyond those of the parameters it comes from."""
-
-
-def _elements(value: SSAValue) -> int:
-    return prod(weight_type(value.type).get_shape())
+from convjit.passes.values import erase_dead_ops, forward_of, prepared_values, static_values
 
 
 def _crossing(function: FuncOp, static: set[SSAValue]) -> tuple[list[SSAValue], set[Operation]]:
     """The values to prepare, and the ops on parameters that `@forward` computes by itself."""
-    sources: dict[SSAValue, int] = {}
-    ops = list(function.body.block.ops)
-    for op in ops:
-        read = sum(sources.get(v, _elements(v) if isinstance(v, BlockArgument) else 0) for v in op.operands)
-        sources.update((r, read) for r in op.results if r in static)
+    prepared = prepared_values(function, static)
     crossing: dict[SSAValue, None] = {}
     stays: set[Operation] = set()
-    for op in reversed(ops):
+    for op in reversed(list(function.body.block.ops)):
         if op.results and op not in stays and all(r in static for r in op.results):
             continue
         for value in reversed(op.operands):
             if value not in static or isinstance(value, BlockArgument) or value in crossing:
                 continue
             assert isinstance(value.owner, Operation)
-            if (
-                isinstance(value.owner, ConstantOp)
-                or is_primitive(value.owner, "Broadcast")
-                or _elements(value) > sources[value] + _SLACK
-            ):
-                stays.add(value.owner)
-            else:
+            if value in prepared:
                 crossing[value] = None
+            else:
+                stays.add(value.owner)
     return list(reversed(crossing)), stays
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from math import prod
 
 import mlx.core as mx
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -10,6 +11,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 
+from convjit.ir.conv import weight_type
 from convjit.ir.mlx import ConstantOp, is_primitive
 from convjit.ir.types import dtype_of
 
@@ -39,6 +41,28 @@ def static_values(function: FuncOp) -> set[SSAValue]:
         if op.results and static.issuperset(op.operands):
             static.update(op.results)
     return static
+
+
+_SLACK = 4096
+"""Elements that a prepared value may have beyond those of the parameters it comes from."""
+
+
+def prepared_values(function: FuncOp, static: set[SSAValue]) -> set[SSAValue]:
+    """Those of the static values that are worth storing, as `hoist-prepare` does: no constants, no broadcasts, and
+    nothing much larger than the parameters it comes from."""
+    sources: dict[SSAValue, int] = {}
+    prepared: set[SSAValue] = set()
+    for op in function.body.block.ops:
+        read = sum(sources.get(v, _elements(v) if isinstance(v, BlockArgument) else 0) for v in op.operands)
+        results = static.intersection(op.results)
+        sources.update(dict.fromkeys(results, read))
+        if not isinstance(op, ConstantOp) and not is_primitive(op, "Broadcast"):
+            prepared.update(v for v in results if _elements(v) <= read + _SLACK)
+    return prepared
+
+
+def _elements(value: SSAValue) -> int:
+    return prod(weight_type(value.type).get_shape())
 
 
 def source_of_broadcast(value: SSAValue) -> SSAValue:
