@@ -71,6 +71,31 @@ def test_schedule(backend: CpuBackend, name: str):
     check(backend, kernel, schedule, random_numbers(np.random.default_rng(0), kernel))
 
 
+SPLIT = {
+    "pointwise": (Geometry.of_shapes((3, 5, 7, 37), (70, 1, 1, 37), plain_window(2)), {"splits": 3}),
+    "cropped": (
+        Geometry.of_shapes((2, 9, 8, 6), (40, 2, 3, 6), replace(plain_window(2), pad_lo=(-1, -2))),
+        {"splits": 2},
+    ),
+    "threads share sums": (
+        Geometry.of_shapes((3, 4, 4, 90), (70, 1, 1, 90), plain_window(2)),
+        {"splits": 2, "terms": 30, "shares_sums": 1},
+    ),
+    "several units of the input": (Geometry.of_shapes((2, 40, 15, 33), (40, 1, 1, 33), plain_window(2)), {"splits": 2}),
+}
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.usefixtures("guarded_memory")
+def test_blocks_of_channels_share_a_converted_input(backend: CpuBackend, name: str, dtype: str):
+    geometry, choices = SPLIT[name]
+    kernel = random_kernel(np.random.default_rng(3), dtype, geometry)
+    schedule = altered(direct.schedule(kernel.any_batch(), LANES_8), vectors=1, **choices)
+    assert "{ units_of_input, widen }" in emit.source(kernel, schedule).text
+    check(backend, kernel, schedule, random_numbers(np.random.default_rng(0), kernel))
+
+
 FEW_OUTPUTS = {
     "one channel to one": bare((2, 9, 11, 1), (1, 3, 3, 1), PADDED),
     "an odd tail": bare((2, 9, 21, 21), (3, 3, 3, 21), PADDED),

@@ -22,7 +22,9 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
     loops = nest(kernel)
     geometry = kernel.geometry
     pairs, compact = schedule.is_set("pairs"), schedule.is_set("compact")
-    copies_all = compact or (kernel.dtype != "f32" and not pairs)
+    converts = kernel.dtype != "f32" and not pairs
+    widens = converts and dict(schedule.choices).get("splits", 1) > 1 and not (compact or loops.reads_outside)
+    copies_all = compact or (converts and not widens)
     copies = copies_all or loops.reads_outside
     copy = _copy(kernel, schedule)
     return common_variables(kernel, loops) | {
@@ -43,6 +45,7 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
         "merged": merged,
         "pairs": pairs,
         "element": C_TYPES[kernel.dtype] if pairs else "float",
+        "widens": widens,
         "copies": copies,
         "copies_all": copies_all,
         "apart": copy.apart,
