@@ -33,7 +33,7 @@ def source(kernel: Kernel, schedule: Schedule) -> Source:
     text = render(
         "cpu/depthwise.c",
         **_at_run_time(common_variables(kernel, loops), loops),
-        **dict(schedule.choices),
+        **(dict(schedule.choices) | {"rolls": schedule.is_set("rolls")}),
         s_type="float" if copies else C_TYPES[kernel.dtype],
         s_dtype="f32" if copies else kernel.dtype,
         stride=[axes[0].stride for axes in loops.axes],

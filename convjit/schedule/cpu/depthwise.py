@@ -35,6 +35,13 @@ COPIED_TILES = 8
 """Tiles of a block whose input is copied, where images have one row: a copy begins and ends with inputs that its
 neighbours copy, too."""
 
+ROLLED_KERNELS = 3
+"""Heights of the kernel that a block has rows, where it copies each row once: its first and last rows are copied by its
+neighbours, too."""
+
+ROLLED_INPUT = 4
+"""What it costs to copy a vector of a row, in vectors of a half type that are converted where they are read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -50,7 +57,7 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule | None:
 
     Choices: `lanes` of a vector; `tile_rows` x `tile_columns` outputs summed in registers, through `taps` of a row at a
     time; blocks of `row_block` x `column_block` outputs by `vector_block` vectors of channels; `copies`: whether the
-    input of a block is copied first.
+    input of a block is copied first; `rolls`: row by row, each when the first row of outputs needs it.
     """
     return next(iter(candidates(kernel, machine)), None)
 
@@ -65,7 +72,9 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     in_place = [tile for tile in tiles if _unrolls(loops, tile)]
     found = [_schedule(kernel, machine, lanes, tile, copies=False) for tile in in_place]
     copying = [_schedule(kernel, machine, lanes, tile, copies=True) for tile in tiles]
-    return found + copying[:1] if found else copying
+    found = found + copying[:1] if found else copying
+    rolling = _rolling(kernel, machine, lanes, tiles[0])
+    return [rolling, *found] if rolling else found
 
 
 def _lanes(geometry: Geometry, most: int) -> int | None:
@@ -180,6 +189,42 @@ def _block(kernel: Kernel, machine: Machine, lanes: int, tile: Tile, copies: boo
     while places * ceil(vectors / together) < UNITS and together > LEAST_VECTORS:
         together = ceil(together / 2)
     return rows, columns, together
+
+
+def _rolling(kernel: Kernel, machine: Machine, lanes: int, tile: Tile) -> Schedule | None:
+    """Each row of the input copied once for a block; None if that takes longer than converting what each tile reads.
+
+    Tiles of the same row hide the latency of its copy.
+    """
+    loops = nest(kernel)
+    _, height, width = loops.out_size
+    is_plain = loops.outermost == 1 and len(loops.phases) == 1
+    if kernel.dtype == "f32" or not is_plain or tile.rows > 1 or width < 2 * tile.columns:
+        return None
+    taps_h = loops.most_taps[1]
+    rows, columns = equal_size(height, ROLLED_KERNELS * taps_h), width
+    while columns > tile.columns and 4 * lanes * prod(loops.inputs_of_block(1, columns)) > machine.l1_bytes * 3 // 4:
+        columns = _tiled(width, tile.columns, columns // 2)
+    _, high, wide = loops.inputs_of_block(rows, columns)
+    copied = min(high, loops.in_size[1]) * wide / (rows * columns)
+    converted = taps_h * loops.inputs_of_block(1, tile.columns)[2] / tile.columns
+    if copied * ROLLED_INPUT > converted:
+        return None
+    vectors = ceil(kernel.geometry.out_channels / used_lanes(kernel.geometry, lanes))
+    return Schedule(
+        "cpu/depthwise.c",
+        (
+            ("column_block", columns),
+            ("copies", 1),
+            ("lanes", lanes),
+            ("rolls", 1),
+            ("row_block", rows),
+            ("taps", tile.taps),
+            ("tile_columns", tile.columns),
+            ("tile_rows", tile.rows),
+            ("vector_block", min(vectors, LEAST_VECTORS)),
+        ),
+    )
 
 
 def _tiled(extent: int, tile: int, most: int) -> int:
