@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from convjit.emit.cpu.source import C_TYPES, common_variables
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
+from convjit.schedule.cpu.direct import converts
 from convjit.schedule.nest import nest
 from convjit.schedule.phases import AxisPhase
 
@@ -22,9 +23,9 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
     loops = nest(kernel)
     geometry = kernel.geometry
     pairs, compact = schedule.is_set("pairs"), schedule.is_set("compact")
-    converts = kernel.dtype != "f32" and not pairs
-    widens = converts and dict(schedule.choices).get("splits", 1) > 1 and not (compact or loops.reads_outside)
-    copies_all = compact or (converts and not widens)
+    is_converted, is_split = converts(kernel.dtype, pairs), dict(schedule.choices).get("splits", 1) != 1
+    widens = is_converted and is_split and not (compact or loops.reads_outside)
+    copies_all = compact or (is_converted and not widens)
     copies = copies_all or loops.reads_outside
     copy = _copy(kernel, schedule)
     return common_variables(kernel, loops) | {

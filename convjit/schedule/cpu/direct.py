@@ -42,6 +42,9 @@ LARGE_OUTPUT, CONTIGUOUS_VECTORS, SCATTERED_CYCLES = 4, 4, 8
 """Outputs of more than so many second-level caches leave the core: vectors of them written by tiles of fewer than so
 many side by side cost so many cycles each."""
 
+CONVERSION = 8000
+"""Multiply-adds that take as long as beginning and ending the copy of a block's input as floats."""
+
 COMPACT_INPUTS = 2.5
 """Pixels that are copied group by group for each output, at most."""
 
@@ -123,6 +126,11 @@ def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
         inputs = _input_bytes(kernel, row_block, column_block) // (4 * geometry.in_channels)
         choices["compact"] = int(inputs < COMPACT_INPUTS * row_block * column_block)
     return Schedule("cpu/direct.c", tuple(sorted(choices.items())))
+
+
+def converts(dtype: str, pairs: bool) -> bool:
+    """Do tiles need a copy of the input, in another type? `pairs`: as in the choices of `schedule`."""
+    return dtype != "f32" and not pairs
 
 
 def _has_pairs(kernel: Kernel, machine: Machine) -> bool:
@@ -245,16 +253,22 @@ def _copies(loops: Nest, tile: Tile) -> bool:
 
 
 def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[int, int]:
-    """Rows and columns of the block of outputs that costs least beside the multiply-adds themselves."""
+    """Rows and columns of the block of outputs that costs least beside the multiply-adds themselves.
+
+    What is read only once, and copied for that, should not leave the first-level cache.
+    """
     geometry = kernel.geometry
     depth, height, width = _outputs(loops)
     taps = loops.most_taps
     outputs_per_copy = prod(taps) * geometry.out_channels / geometry.window.groups
-    copies = kernel.dtype != "f32" or _copies(loops, tile) or _can_be_compact(kernel)
+    conversion = CONVERSION if converts(kernel.dtype, _has_pairs(kernel, machine)) else 0
+    copies = conversion > 0 or _copies(loops, tile) or _can_be_compact(kernel)
     most_input = machine.l2_bytes * 3 // (8 if copies else 4)
     most_terms = min(MAX_CHAIN, _terms(kernel))
     weight_bytes = prod(geometry.weight_shape) * 4
     weights_first = _weights_first(kernel, loops, machine)
+    if conversion and prod(taps) == 1 and not weights_first:
+        most_input = machine.l1_bytes // 2
     streaming = 0.5 if weight_bytes <= machine.l2_bytes // 2 else 3.2
 
     def cost(block: tuple[int, int]) -> float:
@@ -266,6 +280,7 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
         places = len(loops.phases) * depth * ceil(height / block[0]) * ceil(width / block[1])
         idle = 0.0 if weights_first else 0.01 * max(0.0, UNITS / places - 1)
         copied = input_bytes / geometry.in_channels / outputs_per_copy / pixels if copies else 0.0
+        copied += conversion / (pixels * outputs_per_copy * geometry.in_channels)
         return copied + streaming / pixels + idle + (excess - 1)
 
     return min(product(_divisions(loops, 1, height, tile.rows), _divisions(loops, 2, width, tile.columns)), key=cost)
