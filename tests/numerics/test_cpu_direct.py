@@ -222,7 +222,7 @@ def test_nothing_is_fetched_behind_a_copy():
         geometry = Geometry.of_shapes((1, 28, 28, 64), (32, 1, 1, 64), plain_window(2))
         kernel = Kernel(geometry, dtype, (), identity_epilogue(dtype), (dtype,))
         text = emit.source(kernel, direct.schedule(kernel, MACHINES[0])).text
-        assert ("*ahead = input_of(" in text) == is_copied
+        assert ("*ahead = b->source + " in text) == is_copied
         assert ("*ahead = from + " in text) != is_copied
 
 
