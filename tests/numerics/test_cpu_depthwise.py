@@ -124,9 +124,9 @@ def test_case(backend: CpuBackend, name: str, machine: Machine):
 
 
 ROLLING = {
-    "ConvNeXt": Geometry.of_shapes((2, 50, 31, 24), (24, 7, 7, 1), padded(24, 3, 3)),
+    "ConvNeXt": Geometry.of_shapes((2, 50, 61, 24), (24, 7, 7, 1), padded(24, 3, 3)),
     "cropped": Geometry.of_shapes((1, 30, 45, 17), (17, 9, 6, 1), replace(plain_window(2, 17), pad_lo=(-1, -2))),
-    "dilated": Geometry.of_shapes((1, 40, 60, 20), (20, 9, 5, 1), Window((1, 1), (4, 1), (9, 7), (2, 1), (1, 1), 20)),
+    "dilated": Geometry.of_shapes((1, 72, 56, 20), (20, 9, 9, 1), Window((1, 1), (8, 4), (8, 4), (2, 1), (1, 1), 20)),
     "padding beyond the kernel": Geometry.of_shapes((2, 9, 30, 5), (5, 11, 5, 1), padded(5, 12, 8)),
     "multiplier": Geometry.of_shapes((1, 20, 40, 32), (64, 9, 9, 1), padded(32, 4, 4)),
     "groups": Geometry.of_shapes((1, 20, 30, 34), (34, 7, 7, 2), padded(17, 3, 3)),
@@ -134,7 +134,7 @@ ROLLING = {
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
-@pytest.mark.parametrize("l1_bytes", [48 << 10, 12 << 10])
+@pytest.mark.parametrize("l1_bytes", [48 << 10, 32 << 10])
 @pytest.mark.parametrize("name", ROLLING)
 @pytest.mark.usefixtures("guarded_memory")
 def test_rows_are_converted_once(backend: CpuBackend, name: str, l1_bytes: int, dtype: str):

@@ -35,11 +35,11 @@ COPIED_TILES = 8
 """Tiles of a block whose input is copied, where images have one row: a copy begins and ends with inputs that its
 neighbours copy, too."""
 
-ROLLED_KERNELS = 3
+ROLLED_KERNELS = 4
 """Heights of the kernel that a block has rows, where it copies each row once: its first and last rows are copied by its
 neighbours, too."""
 
-ROLLED_INPUT = 4
+ROLLED_INPUT = 6
 """What it costs to copy a vector of a row, in vectors of a half type that are converted where they are read."""
 
 
@@ -210,7 +210,6 @@ def _rolling(kernel: Kernel, machine: Machine, lanes: int, tile: Tile) -> Schedu
     converted = taps_h * loops.inputs_of_block(1, tile.columns)[2] / tile.columns
     if copied * ROLLED_INPUT > converted:
         return None
-    vectors = ceil(kernel.geometry.out_channels / used_lanes(kernel.geometry, lanes))
     return Schedule(
         "cpu/depthwise.c",
         (
@@ -222,7 +221,7 @@ def _rolling(kernel: Kernel, machine: Machine, lanes: int, tile: Tile) -> Schedu
             ("taps", tile.taps),
             ("tile_columns", tile.columns),
             ("tile_rows", tile.rows),
-            ("vector_block", min(vectors, LEAST_VECTORS)),
+            ("vector_block", 1),
         ),
     )
 
