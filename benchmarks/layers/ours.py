@@ -159,6 +159,10 @@ def _pack(backend: CpuBackend, network: Network, schedule: Schedule, weight: Arr
     return backend.pack(network.geometry.window, schedule, mx.array(weight).astype(MLX_DTYPES[network.dtype]))
 
 
+MOST_SHARED = 8 << 20
+"""As in the runtime."""
+
+
 def memory_bytes(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> int:
     """Of each thread: its scratch memory and its part of what is shared."""
     made = _Kernel.from_address(backend._load(kernel, schedule))
@@ -169,6 +173,9 @@ def memory_bytes(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> int
         out_extent=loops.out_size[loops.outermost],
     )
     shared = made.shared_bytes(ctypes.byref(call)) if made.shared_bytes else 0
+    while made.is_per_image and call.batch > 1 and shared > MOST_SHARED:
+        call.batch = (call.batch + 1) // 2
+        shared = made.shared_bytes(ctypes.byref(call))
     return made.scratch_bytes + shared // backend._runtime.threads
 
 
@@ -190,4 +197,5 @@ class _Kernel(ctypes.Structure):
     _fields_ = [
         ("scratch_bytes", ctypes.c_long),
         ("shared_bytes", ctypes.CFUNCTYPE(ctypes.c_long, ctypes.POINTER(_Call))),
+        ("is_per_image", ctypes.c_long),
     ]

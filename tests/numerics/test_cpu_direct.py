@@ -96,6 +96,17 @@ def test_blocks_of_channels_share_a_converted_input(backend: CpuBackend, name: s
     check(backend, kernel, schedule, random_numbers(np.random.default_rng(0), kernel))
 
 
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.usefixtures("guarded_memory")
+def test_images_that_would_share_much_are_done_in_several_calls(backend: CpuBackend, dtype: str):
+    """Their sums have four parts, 11 MB in all."""
+    geometry = Geometry.of_shapes((91, 4, 4, 64), (512, 1, 1, 64), plain_window(2))
+    kernel = random_kernel(np.random.default_rng(3), dtype, geometry)
+    one = direct.schedule(kernel.any_batch(), LANES_8)
+    schedule = altered(one, vectors=1, splits=2, terms=16, shares_sums=1)
+    check(backend, kernel, schedule, random_numbers(np.random.default_rng(0), kernel))
+
+
 FEW_OUTPUTS = {
     "one channel to one": bare((2, 9, 11, 1), (1, 3, 3, 1), PADDED),
     "an odd tail": bare((2, 9, 21, 21), (3, 3, 3, 21), PADDED),

@@ -24,6 +24,7 @@ enum {
     PATIENCE = 100,         /* requests: an arena that served none of so many is freed */
     HUGE_PAGE = 2 << 20,
     KEPT_BYTES = 256 << 20, /* of memory that the process freed */
+    MOST_SHARED = 8 << 20, /* bytes, of all threads, of a kernel that may do images one after the other */
 };
 
 typedef struct arena {
@@ -145,16 +146,30 @@ static long larger(long a, long b)
     return a > b ? a : b;
 }
 
+static long least(long a, long b)
+{
+    return a < b ? a : b;
+}
+
 static cj_call call_of(const cj_step *step)
 {
     return (cj_call){.batch = step->batch, .in_extent = step->in_extent, .out_extent = step->out_extent};
+}
+
+/* As many images as share little memory, at least one. */
+static long images_of_call(const cj_kernel *kernel, cj_call call)
+{
+    while (kernel->is_per_image && call.batch > 1 && kernel->shared_bytes(&call) > MOST_SHARED)
+        call.batch = (call.batch + 1) / 2;
+    return call.batch;
 }
 
 static needs needs_of(const cj_step *steps, int num_steps, long results)
 {
     needs most = {.results = results};
     for (const cj_step *step = steps; step < steps + num_steps; step++) {
-        const cj_call call = call_of(step);
+        cj_call call = call_of(step);
+        call.batch = images_of_call(step->kernel, call);
         most.scratch = larger(most.scratch, step->kernel->scratch_bytes);
         if (step->kernel->shared_bytes)
             most.shared = larger(most.shared, step->kernel->shared_bytes(&call));
@@ -215,7 +230,13 @@ static void run_step(const cj_step *step, char *const *arrays, const memory *mem
     cj_call call = call_of(step);
     call.arrays = placed;
     call.shared = memory->shared;
-    run_kernel(step->kernel, &call, memory, threads < step->threads ? threads : step->threads);
+    const long images = images_of_call(step->kernel, call);
+    for (long first = 0; first < step->batch; first += images) {
+        call.batch = least(images, step->batch - first);
+        run_kernel(step->kernel, &call, memory, least(threads, step->threads));
+        for (int n = 0; n < step->num_places; n++)
+            placed[n].data += images * placed[n].batch_step;
+    }
 }
 
 /* Runs kernels one after the other, on up to `threads` threads; `result_bytes` of results are seen only by them.

@@ -23,9 +23,8 @@ def block_variables(kernel: Kernel, schedule: Schedule, group_width: int, merged
     loops = nest(kernel)
     geometry = kernel.geometry
     pairs, compact = schedule.is_set("pairs"), schedule.is_set("compact")
-    is_converted, is_split = converts(kernel.dtype, pairs), dict(schedule.choices).get("splits", 1) != 1
-    widens = is_converted and is_split and not (compact or loops.reads_outside)
-    copies_all = compact or (is_converted and not widens)
+    widens = schedule.is_set("widens")
+    copies_all = compact or (converts(kernel.dtype, pairs) and not widens)
     copies = copies_all or loops.reads_outside
     copy = _copy(kernel, schedule)
     return common_variables(kernel, loops) | {

@@ -45,6 +45,9 @@ many side by side cost so many cycles each."""
 CONVERSION = 8000
 """Multiply-adds that take as long as beginning and ending the copy of a block's input as floats."""
 
+MOST_WIDENED = 4 << 20
+"""Bytes of an input that is made floats as a whole."""
+
 COMPACT_INPUTS = 2.5
 """Pixels that are copied group by group for each output, at most."""
 
@@ -68,8 +71,8 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule:
     registers; `row_block` x `column_block` outputs whose input is kept at hand; `splits` of the output channels that
     are work by themselves; `terms` summed before the sums are set aside; `shares_sums`: do threads share them;
     `weights_first`: do neighbouring units have their weights in common, or their input; `pairs` of bf16 are multiplied
-    and added up by the CPU's own instruction; `compact`: the input is copied group by group; `folds`: it is the
-    convolution of `fold.folded`.
+    and added up by the CPU's own instruction; `compact`: the input is copied group by group; `widens`: it is made
+    floats first, for all units; `folds`: it is the convolution of `fold.folded`.
     """
     if plain := folded(kernel):
         return _altered(_with_tile(plain, machine, _best_tiles(plain, machine)[0]), folds=1)
@@ -86,7 +89,8 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     found.append(_altered(best, weights_first=1 - best.number("weights_first")))
     found.append(_altered(best, splits=1))
     if _can_be_compact(kernel):
-        found.append(_altered(best, compact=1 - best.number("compact")))
+        whole = {"widens": 0} if best.is_set("widens") else {}
+        found.append(_altered(best, compact=1 - best.number("compact"), **whole))
     for axis, tile_size in (("row_block", "tile_rows"), ("column_block", "tile_columns")):
         halves = ceil(best.number(axis) / best.number(tile_size) / 2) * best.number(tile_size)
         found.append(_altered(best, **{axis: halves}))
@@ -125,7 +129,16 @@ def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
     if _can_be_compact(kernel):
         inputs = _input_bytes(kernel, row_block, column_block) // (4 * geometry.in_channels)
         choices["compact"] = int(inputs < COMPACT_INPUTS * row_block * column_block)
+    if _widens(kernel, loops, choices):
+        choices["widens"] = 1
     return Schedule("cpu/direct.c", tuple(sorted(choices.items())))
+
+
+def _widens(kernel: Kernel, loops: Nest, choices: dict[str, int]) -> bool:
+    """Do units that share a block's input each need a copy of it in another type, which is small as a whole?"""
+    is_shared = choices["splits"] > 1 and not (choices.get("compact") or loops.reads_outside)
+    is_small = 4 * max(1, kernel.geometry.batch) * prod(kernel.geometry.in_shape[1:]) <= MOST_WIDENED
+    return is_shared and is_small and converts(kernel.dtype, bool(choices.get("pairs")))
 
 
 def converts(dtype: str, pairs: bool) -> bool:

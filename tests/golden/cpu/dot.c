@@ -29,6 +29,7 @@ typedef struct {
 typedef struct {
     long scratch_bytes;  /* of each thread */
     long (*shared_bytes)(const cj_call *call); /* of all threads; NULL: none */
+    long is_per_image;   /* may images be done in several calls, so that those of one share little memory? */
     long num_stages;
     cj_stage stages[3];
 } cj_kernel;
