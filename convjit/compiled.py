@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
-import struct
 import sys
 import threading
 import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.errors import CompileError, FallbackWarning, RecaptureWarning
 from convjit.guards.guard import Arguments, read_arguments
+from convjit.guards.keys import difference, without_identities
 from convjit.ir.replay import UnknownPrimitive
 from convjit.options import Options
 from convjit.reporting.report import REPRODUCE
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _MAX_SIGNATURES = 256
 """Signatures kept by one compiled function; the oldest one goes."""
 _MAX_STATES = 8
-"""Programs kept for one signature: structures and plain attributes of its modules, such as `training`."""
+"""Programs kept for one signature: structures and plain attributes of its modules, such as `training`; and signatures
+that differ only in which objects, other than modules, are arguments: each keeps its object's arrays alive."""
 
 _MANY_CAPTURES = 32
 """Of one compiled function: something changes in every call."""
@@ -205,6 +206,9 @@ class Compiled:
             same_key = self._entries.setdefault(key, [])
             same_key.insert(0, entry)
             del same_key[_MAX_STATES:]
+            alike = [k for k in self._entries if without_identities(k) == without_identities(key)]
+            for oldest in alike[:-_MAX_STATES]:
+                del self._entries[oldest]
             while len(self._entries) > _MAX_SIGNATURES:
                 self._entries.popitem(last=False)
             self._last = entry
@@ -219,8 +223,7 @@ class Compiled:
         if len(self._entries[key]) > 1 or not others:
             what = "an attribute, or a number in a dict or list, that it reads"
         else:
-            before, now = _difference(others[-1], key)
-            what = f"an argument: {before} became {now}"
+            what = f"an argument: {difference(others[-1], key)}"
         warnings.warn(
             f"convjit: {self._name}: captured {_MANY_CAPTURES} times, which takes much longer than a call each time. "
             f"What changed last was {what}. Numbers that change in every call should be arrays, and shapes few",
@@ -280,25 +283,6 @@ def compiled_of(fast: Any) -> Compiled:
         if isinstance(candidate, Compiled):
             return candidate
     raise TypeError(f"not a compiled function: {fast!r}; pass what convjit.compile returned")
-
-
-def _difference(before: Any, now: Any) -> tuple[Any, Any]:
-    """The first parts of two keys that differ: numbers, shapes, dtypes."""
-    parts = _parts(before), _parts(now)
-    if not all(parts) or len(parts[0]) != len(parts[1]):
-        return _number(before), _number(now)
-    return next(_difference(b, n) for b, n in zip(*parts, strict=True) if b != n)
-
-
-def _parts(key: Any) -> tuple[Any, ...]:
-    """Those of a key that is no shape."""
-    is_shape = isinstance(key, tuple) and all(type(part) is int for part in cast(tuple[Any, ...], key))
-    return () if is_shape or not isinstance(key, tuple) else key
-
-
-def _number(key: Any) -> Any:
-    """A float is in a key as its bytes."""
-    return struct.unpack("<d", key)[0] if isinstance(key, bytes) and len(key) == 8 else key
 
 
 def _is_news(sentence: str) -> bool:

@@ -2,7 +2,9 @@
 
 import collections
 import enum
+import gc
 import math
+import weakref
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -306,6 +308,23 @@ def test_a_function_that_is_captured_again_and_again_is_told_of(argument, told, 
     fast(image(), argument(30))
     with pytest.warns(convjit.RecaptureWarning, match=f"captured 2 times.*{told}"):
         fast(image(), argument(31))
+
+
+class Batch:
+    def __init__(self, n):
+        self.images = image(seed=n)
+
+
+def test_objects_that_are_new_in_every_call_are_told_of_and_not_kept(monkeypatch):
+    monkeypatch.setattr(compiled, "_MANY_CAPTURES", 9)
+    fast, kept = convjit.compile(lambda batch: CONV(batch.images)), []
+    with pytest.warns(convjit.RecaptureWarning, match="another object of type Batch; a dict or a named tuple"):
+        for n in range(12):
+            batch = Batch(n)
+            kept.append(weakref.ref(batch))
+            assert_close(fast(batch), CONV(batch.images))
+    gc.collect()
+    assert sum(reference() is not None for reference in kept) <= 9  # eight programs, and the last
 
 
 def test_an_attribute_that_changes_in_every_call_is_told_of(monkeypatch):
