@@ -13,7 +13,7 @@ from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source, common_variables, name_of
 from convjit.emit.render import render
 from convjit.emit.straight_line import Arithmetic, Code
-from convjit.emit.straight_line import product as product_of_matrix
+from convjit.emit.straight_line import product as matrix_product
 from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -82,9 +82,10 @@ def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Pack
     both = schedule["packed"] == "both"
     transformed = [(len(kernel) - 1, high)] + [(len(kernel), wide)] * both
     transforms = tuple((axis, t.weights) for axis, t in transformed if t.algorithm.positions > 1)
-    columns, order = (len(wide.weights), _both) if both else (kernel[-1], _height)
+    rows, columns = len(high.weights), len(wide.weights) if both else kernel[-1]
+    order = _both if both else _height
     taps = tuple(
-        tuple((d * len(high.weights) + i) * columns + j for i, d, j in order(high, wide, depth[0].taps, *phase))
+        tuple((d * rows + i) * columns + j for i, d, j in order(high, wide, depth[0].taps, *phase))
         for phase in product(range(high.apart), range(wide.apart))
     )
     return Packing(taps, 1, block, block, width, len(taps) * len(taps[0]) * width * channels, transforms)
@@ -137,4 +138,4 @@ def _restored(matrix: Matrix) -> dict[str, Any]:
 
 
 def _code(matrix: Matrix) -> Code:
-    return product_of_matrix(matrix, [f"x{n}" for n in range(len(matrix[0]))], _ARITHMETIC)
+    return matrix_product(matrix, [f"x{n}" for n in range(len(matrix[0]))], _ARITHMETIC)
