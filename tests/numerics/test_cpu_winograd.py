@@ -286,7 +286,8 @@ def test_what_winograd_does_not_take():
     window = plain.geometry.window
     grouped = Geometry.of_shapes((1, 28, 28, 64), (64, 3, 3, 32), replace(window, groups=2))
     both = replace(plain.geometry, window=replace(window, strides=(2, 2), kernel_dilation=(2, 2)))
-    for geometry in (grouped, both, layer((1, 28, 28, 64), 64, (1, 1), pad=0).geometry):
+    pointwise, spectrogram = layer((1, 28, 28, 64), 64, (1, 1), pad=0), layer((1, 16000, 1), 402, (400,), 160, pad=0)
+    for geometry in (grouped, both, pointwise.geometry, spectrogram.geometry):
         assert candidates(replace(plain, geometry=geometry), MACHINES[0]) == []
 
 

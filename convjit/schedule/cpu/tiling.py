@@ -10,7 +10,7 @@ from convjit.bilinear import MAX_POSITIONS, Algorithm, Matrix, Tap, composed, sh
 from convjit.schedule.phases import AxisPhase
 
 _MOST_PHASES = 4
-"""Of an axis, in one algorithm: its text grows with them."""
+"""Of an axis, in one algorithm, or residues of its stride: its text grows with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,8 @@ def tiling(axis: tuple[AxisPhase, ...], extent: int, tile: int, few_channels: bo
     (spread, *other) = sorted({phase.step for phase in axis if len(phase.taps) > 1}) or [1]
     if other or (spread > 1 and (stride > 1 or len(axis) > 1)) or not all(phase.taps for phase in axis):
         return None
-    if few_channels and len(axis) == 1 and 1 < stride < taps and _is_short(tile, ceil(taps / stride)):
+    sums_residues = few_channels and len(axis) == 1 and 1 < stride < taps and stride <= _MOST_PHASES
+    if sums_residues and _is_short(tile, ceil(taps / stride)):
         return _of_residues(first, extent, tile)
     shift = _shift(axis)
     if shift is not None and _is_short(tile, taps):
