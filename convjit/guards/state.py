@@ -8,6 +8,7 @@ import types
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import mlx.core as mx
@@ -42,6 +43,15 @@ class Slot:
 
     def get(self) -> mx.array:
         return self.container[self.key]
+
+
+class Elements(tuple[Any, ...]):
+    """What a deque holds. Equal to it while these are the same objects: equal ones may differ, such as 0.0 and -0.0."""
+
+    __hash__ = tuple[Any, ...].__hash__
+
+    def __eq__(self, other: Any) -> bool:
+        return len(self) == len(other) and all(map(is_, self, other))
 
 
 def child_path(path: str | None, key: Any) -> str:

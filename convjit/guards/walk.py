@@ -20,6 +20,7 @@ from convjit.guards.bindings import attribute_names, bindings
 from convjit.guards.state import (
     CONTAINERS,
     OPAQUE,
+    Elements,
     Slot,
     child_path,
     holds_state,
@@ -137,10 +138,12 @@ class Walk:
     def _uncopied(self, value: Any, path: str) -> None:
         """Follow a deque or an object without arrays, which a run on copies reaches itself."""
         first = len(self.sizes)
-        if isinstance(value, deque):
+        if isinstance(value, deque) and self._first_visit(value, self._seen):
             self._paths.setdefault(id(value), path)
-            self.sets.append((value, value.copy()))
+            self.sets.append((value, Elements(value)))
             self.uncopied.append(value)
+            for index, item in enumerate(value):
+                self._entry(value, index, item, child_path(path, index))
         elif is_uncopied(value) and self._first_visit(value, self._seen):
             self._mapping(vars(value), path)
         self.uncopied += [container for container, _ in self.sizes[first:]]

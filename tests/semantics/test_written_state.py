@@ -166,6 +166,26 @@ def test_objects_and_deques_that_hold_no_arrays_at_first(kind):
     assert num_kernels(fast) == (1 if kind == "attribute" else 0)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(1.0, 2.0), (0.0, -0.0), ({"scale": 1.0}, {"scale": 2.0}), (np.ones(2), np.zeros(2))]
+)
+def test_what_a_deque_holds_is_watched(before, after):
+    conv, recent = small_conv(), deque([before])
+
+    def step(x):
+        scale = recent[0]["scale"] if isinstance(recent[0], dict) else recent[0]
+        return nn.relu(conv(x)), 1 / mx.array(scale)
+
+    fast = convjit.compile(step, fallback="error")
+    for value in (before, before, before, after):
+        if isinstance(value, dict):
+            recent[0].update(value)
+        else:
+            recent[0] = value
+        assert_close(fast(image()), step(image()))
+    assert num_kernels(fast) == 1
+
+
 def remembering(read, write):
     conv = small_conv()
 
