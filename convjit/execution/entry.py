@@ -219,10 +219,14 @@ class CallSite:
     def of(
         name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], arguments: Arguments
     ) -> CallSite:
-        walk = Walk().follow(function)
+        walk = Walk()
         _, paths = argument_paths(args, kwargs, parameter_names(function))
-        for path, module in zip(paths, arguments.modules, strict=True):
-            walk.follow(module, path)
+        try:
+            walk.follow(function)
+            for path, module in zip(paths, arguments.modules, strict=True):
+                walk.follow(module, path)
+        except RecursionError:
+            walk.obstacles.append("it reads objects that hold each other too deep to be followed")
         return CallSite(name, function, args, kwargs, arguments, walk)
 
     def copied(self) -> CallSite:

@@ -186,6 +186,19 @@ def test_what_a_deque_holds_is_watched(before, after):
     assert num_kernels(fast) == 1
 
 
+def test_objects_that_hold_each_other_deep():
+    conv, last = small_conv(), None
+    for _ in range(1000):
+        last = types.SimpleNamespace(before=last)
+
+    def step(x):
+        return nn.relu(conv(x)) if last is not None else x
+
+    fast = convjit.compile(step, fallback="quiet")
+    assert_close(fast(image()), step(image()))
+    assert reasons(fast) == "runs as plain MLX: it reads objects that hold each other too deep to be followed"
+
+
 def remembering(read, write):
     conv = small_conv()
 
