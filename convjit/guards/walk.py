@@ -145,6 +145,7 @@ class Walk:
             for index, item in enumerate(value):
                 self._entry(value, index, item, child_path(path, index))
         elif is_uncopied(value) and self._first_visit(value, self._seen):
+            self._class(type(value))
             self._mapping(vars(value), path)
         self.uncopied += [container for container, _ in self.sizes[first:]]
 

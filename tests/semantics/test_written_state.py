@@ -186,6 +186,27 @@ def test_what_a_deque_holds_is_watched(before, after):
     assert num_kernels(fast) == 1
 
 
+class Head:
+    def __call__(self, x):
+        return HEAD(x)
+
+
+HEAD = small_conv()
+
+
+def test_weights_that_the_class_of_an_object_without_arrays_reads():
+    head = Head()
+
+    def step(x):
+        return nn.relu(head(x))
+
+    fast = convjit.compile(step, fallback="quiet")
+    for _ in range(3):
+        assert_close(fast(image()), step(image()))
+        HEAD.weight = HEAD.weight * 2
+    assert "'Head.__call__' reads 'HEAD', which holds arrays" in reasons(fast)
+
+
 def test_objects_that_hold_each_other_deep():
     conv, last = small_conv(), None
     for _ in range(1000):
