@@ -9,38 +9,46 @@ import mlx.nn as nn
 
 
 def difference(before: Any, now: Any) -> str:
-    """The first parts of two keys that differ, in words: numbers, shapes, dtypes, objects."""
-    parts, others = _parts(before), _parts(now)
-    if parts and len(parts) == len(others):
-        differing = [(a, b) for a, b in zip(parts, others, strict=True) if a != b]
-        return difference(*differing[0]) if differing else f"{before} is not {now}"
-    if _is_identity(now):
-        return f"another object of type {now[0].__name__}; a dict or a named tuple of its arrays may be new each time"
-    return f"{_number(before)} became {_number(now)}"
+    """What became of the first part of two keys that differs: of a number, a shape, a dtype, an object."""
+    if not isinstance(before, tuple) or not isinstance(now, tuple) or (_is_shape(before) and _is_shape(now)):
+        return f"{before} became {now}"
+    first, second = cast(tuple[tuple[Any, ...], tuple[Any, ...]], (before, now))
+    if _is_identity(second):
+        return (
+            f"another object of type {second[0].__name__}; a dict or a named tuple of its arrays may be new each time"
+        )
+    if _is_value(first) and _is_value(second):
+        shown, other = _shown(*first), _shown(*second)
+        return f"{shown} became {other if shown != other else 'another one'}"
+    if len(first) != len(second):
+        return "it has other parts"
+    differing = ((a, b) for a, b in zip(first, second, strict=True) if (a,) != (b,))
+    return difference(*next(differing))
 
 
 def without_identities(key: Any) -> Any:
     """The key without saying which objects other than modules its arguments are."""
-    if _is_identity(key):
-        return key[0]
-    return tuple(map(without_identities, _parts(key))) or key
-
-
-def _parts(key: Any) -> tuple[Any, ...]:
-    """Those of a key that is neither a shape nor an object."""
-    if not isinstance(key, tuple) or _is_identity(key):
-        return ()
+    if not isinstance(key, tuple):
+        return key
     parts = cast(tuple[Any, ...], key)
-    return () if all(type(part) is int for part in parts) else parts
+    return parts[0] if _is_identity(parts) else tuple(map(without_identities, parts))
 
 
-def _is_identity(key: Any) -> bool:
+def _is_shape(key: tuple[Any, ...]) -> bool:
+    return all(type(part) is int for part in key)
+
+
+def _is_value(key: tuple[Any, ...]) -> bool:
+    """Is this the key of what has no parts: its type, and its bits?"""
+    return len(key) == 2 and isinstance(key[0], type) and not isinstance(key[1], tuple)
+
+
+def _is_identity(key: tuple[Any, ...]) -> bool:
     """Is it (type, id) of an object with state that is no module?"""
-    if not (isinstance(key, tuple) and len(cast(tuple[Any, ...], key)) == 2 and type(key[1]) is int):
-        return False
-    return isinstance(key[0], type) and not issubclass(key[0], (int, nn.Module))
+    return _is_value(key) and type(key[1]) is int and not issubclass(key[0], (int, nn.Module))
 
 
-def _number(key: Any) -> Any:
-    """A float is in a key as its bytes."""
-    return struct.unpack("<d", key)[0] if isinstance(key, bytes) and len(key) == 8 else key
+def _shown(cls: type, bits: Any) -> str:
+    if issubclass(cls, float):
+        return str(struct.unpack("<d", bits)[0])
+    return str(bits) if bits is None or issubclass(cls, (int, str)) else f"one {cls.__name__}"

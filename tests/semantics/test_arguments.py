@@ -293,6 +293,23 @@ def test_more_signatures_than_are_kept(monkeypatch):
     assert len(fast._entries) == 3
 
 
+class Unreadable:
+    def __init__(self, number):
+        self.number = number
+
+    def __hash__(self):
+        return self.number
+
+    def __eq__(self, other):
+        return self.number == other.number
+
+    def __ne__(self, other):
+        return False
+
+    def __repr__(self):
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
     ("argument", "told"),
     [
@@ -300,6 +317,10 @@ def test_more_signatures_than_are_kept(monkeypatch):
         (lambda n: n / 2, "an argument: 15.0 became 15.5."),
         (lambda n: mx.zeros((n, 1)), r"an argument: \(30, 1\) became \(31, 1\)."),
         (lambda n: {"n": [n > 30]}, "an argument: False became True."),
+        (lambda n: [n] * n, "an argument: it has other parts."),
+        (lambda n: np.int64(n), "an argument: one int64 became another one."),
+        (lambda n: b"%08d" % n, "an argument: one bytes became another one."),
+        (lambda n: Unreadable(n), "an argument: one Unreadable became another one."),
     ],
 )
 def test_a_function_that_is_captured_again_and_again_is_told_of(argument, told, monkeypatch):
@@ -335,3 +356,13 @@ def test_an_attribute_that_changes_in_every_call_is_told_of(monkeypatch):
     net.step = 1
     with pytest.warns(convjit.RecaptureWarning, match="an attribute, or a number in a dict or list"):
         fast(image())
+
+
+def test_gradients_are_compared_with_gradients_when_they_are_told_of(monkeypatch):
+    monkeypatch.setattr(compiled, "_MANY_CAPTURES", 4)
+    fast = convjit.compile(lambda x, n: CONV(x).sum() * n)
+    fast(image(), 1.0)
+    mx.grad(fast)(image(), 1.0)
+    fast(image(), 2.0)
+    with pytest.warns(convjit.RecaptureWarning, match="an argument: 1.0 became 2.0"):
+        mx.grad(fast)(image(), 2.0)

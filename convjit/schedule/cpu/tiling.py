@@ -12,6 +12,9 @@ from convjit.schedule.phases import AxisPhase
 _MOST_PHASES = 4
 """Of an axis, in one algorithm, or residues of its stride: its text grows with them."""
 
+_MOST_APART = 16
+"""Phases of an axis that are done one by one: the tables of how their weights are packed grow with them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
@@ -106,7 +109,7 @@ def tiling(axis: tuple[AxisPhase, ...], extent: int, tile: int, few_channels: bo
     if sums_residues and _is_short(tile, ceil(taps / stride)):
         return _of_residues(first, extent, tile)
     shift = _shift(axis)
-    if shift is not None and _is_short(tile, taps):
+    if shift is not None and len(axis) <= _MOST_APART and _is_short(tile, taps):
         return _apart(axis, extent, tile, shift)
     if max(stride, len(axis)) > _MOST_PHASES:
         return None
