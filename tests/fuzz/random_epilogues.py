@@ -29,7 +29,7 @@ ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "exp": lambda y: mx.exp(-mx.abs(y)),
     "power": lambda y: (mx.abs(y) + 0.1) ** 1.5,
     "replace nan": lambda y: mx.where(mx.isnan(y), 3.0, y),
-    "where": lambda y: mx.where(y > 0.3, y, 0.1 * y),
+    "where": lambda y: mx.where(y > 0.3125, y, 0.1 * y),  # a number of all types: MLX rounds it
     "negative": lambda y: -y,
     "reciprocal": lambda y: 1 / (1 + mx.square(y)),
 }
