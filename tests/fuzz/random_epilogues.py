@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "tanh": mx.tanh,
     "erf": mx.erf,
     "cos": mx.cos,
-    "clip": lambda y: mx.clip(y, -0.5, 0.7),
+    "clip": lambda y: mx.clip(y, -0.5, 0.75),
     "sqrt": lambda y: mx.sqrt(mx.abs(y) + 0.1),
     "rsqrt": lambda y: mx.rsqrt(mx.square(y) + 0.5),
     "log": lambda y: mx.log(mx.square(y) + 0.1),
