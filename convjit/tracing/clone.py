@@ -179,7 +179,8 @@ class Clone:
         for original, twin, before in self._containers:
             if isinstance(twin, (list, deque)):
                 if len(twin) != len(before):
-                    raise TraceError(f"it changes the length of the list '{path_of(original)}'; {_ONCE}")
+                    kind = type(twin).__name__
+                    raise TraceError(f"it changes the length of the {kind} '{path_of(original)}'; {_ONCE}")
                 now, then = dict(enumerate(twin)), dict(enumerate(before))
             else:
                 now, then = twin, before

@@ -98,7 +98,8 @@ class BatchNorm(nn.BatchNorm):
         mean, variance = super()._calc_stats(x, ddof)
         for noise in _noise:
             rows = np.array(x).reshape(-1, x.shape[-1])
-            deviations = rows - np.array(mean)
+            with np.errstate(invalid="ignore"):
+                deviations = rows - np.array(mean)
             mean += noise.sign * mx.array(_summing_error(rows), dtype=mx.float64) / len(rows)
             variance += noise.sign * mx.array(_summing_error(deviations * deviations), dtype=mx.float64) / len(rows)
         return mean, variance

@@ -251,8 +251,8 @@ def _plans(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machine) -> 
     channels, terms, image_tiles = _sums(kernel, tilings)
     tiles = max(1, kernel.geometry.batch) * image_tiles
     few = 1 if machine.lanes == 16 else 2  # AVX-512 multiplies by a number in memory, others have to load it
-    widths = [few, 2 * few] if terms > _FEW_TERMS else [few, 2 * few, 4]
-    for packed, vectors in product(_packings(kernel, tilings), widths):
+    widths = {few, 2 * few, 4 if terms <= _FEW_TERMS else few}
+    for packed, vectors in product(_packings(kernel, tilings), sorted(widths)):
         most = max(1, (machine.registers - 2 - vectors) // vectors)
         of_channels = prod(t.apart for t in tilings) * ceil(kernel.geometry.out_channels / machine.lanes / vectors)
         chunk = _MOST_CHAIN
