@@ -82,7 +82,7 @@ def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Pack
     both = schedule["packed"] == "both"
     transformed = [(len(kernel) - 1, high)] + [(len(kernel), wide)] * both
     transforms = tuple((axis, t.weights) for axis, t in transformed if t.algorithm.positions > 1)
-    rows, columns = len(high.weights), len(wide.weights) if both else kernel[-1]
+    rows, columns = high.multiplications, wide.multiplications if both else kernel[-1]
     order = _both if both else _height
     taps = tuple(
         tuple((d * rows + i) * columns + j for i, d, j in order(high, wide, depth[0].taps, *phase))
