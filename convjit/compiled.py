@@ -206,7 +206,8 @@ class Compiled:
             same_key = self._entries.setdefault(key, [])
             same_key.insert(0, entry)
             del same_key[_MAX_STATES:]
-            alike = [k for k in self._entries if without_identities(k) == without_identities(key)]
+            kind = without_identities(key)
+            alike = [k for k in self._entries if without_identities(k) == kind]
             for oldest in alike[:-_MAX_STATES]:
                 del self._entries[oldest]
             while len(self._entries) > _MAX_SIGNATURES:
