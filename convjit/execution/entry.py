@@ -16,6 +16,7 @@ from convjit.errors import CompileError, PipelineError, TraceError, UnsettledErr
 from convjit.execution.program import OnlyStretch, Program, build
 from convjit.execution.quick import QuickCalls
 from convjit.guards.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
+from convjit.guards.reads import Reads
 from convjit.guards.state import is_state
 from convjit.guards.walk import Walk
 from convjit.guards.watch import Watch
@@ -26,7 +27,7 @@ from convjit.proof import trust
 from convjit.reporting import dump
 from convjit.reporting.progress import kernel_progress
 from convjit.tracing import trees
-from convjit.tracing.capture import Capture, TracerCaptured, capture
+from convjit.tracing.capture import Capture, Pure, Results, TracerCaptured, capture
 from convjit.tracing.clone import Clone
 from convjit.tracing.optimizers import made_their_states
 from convjit.tracing.randomness import random_state, set_random_state
@@ -217,9 +218,15 @@ class CallSite:
 
     @staticmethod
     def of(
-        name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], arguments: Arguments
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        arguments: Arguments,
+        reads: Reads | None = None,
     ) -> CallSite:
-        walk = Walk()
+        """Walk through all that a function reads; through those attributes that it `reads`, where that is known."""
+        walk = Walk(reads)
         _, paths = argument_paths(args, kwargs, parameter_names(function))
         try:
             walk.follow(function)
@@ -228,6 +235,16 @@ class CallSite:
         except RecursionError:
             walk.obstacles.append("it reads objects that hold each other too deep to be followed")
         return CallSite(name, function, args, kwargs, arguments, walk)
+
+    @property
+    def pure(self) -> Pure:
+        return Pure(self.function, self.args, self.kwargs, self.walk)
+
+    def narrowed(self) -> CallSite:
+        """The same call, without the attributes that runs of `pure` did not read."""
+        if not self.walk.leaves_out_some:
+            return self
+        return CallSite.of(self.name, self.function, self.args, self.kwargs, self.arguments, self.walk.reads)
 
     def copied(self) -> CallSite:
         """The same call of a copy of all that it reads, which stays as it is now; its slots are in the same order.
@@ -254,7 +271,8 @@ class CallSite:
 
         function, args = clone.follow(self.function), tuple(map(argument, self.args))
         kwargs = {name: argument(value) for name, value in self.kwargs.items()}
-        return CallSite.of(self.name, function, args, kwargs, read_arguments(args, kwargs))
+        reads = self.walk.reads.by(clone.original)
+        return CallSite.of(self.name, function, args, kwargs, read_arguments(args, kwargs), reads)
 
 
 def make(call: CallSite, options: Options, backend: str | None) -> Entry | None:
@@ -271,25 +289,33 @@ def make(call: CallSite, options: Options, backend: str | None) -> Entry | None:
 
 
 def _made(call: CallSite, options: Options, backend: str | None) -> Entry | None:
-    walk = call.walk
+    walk, inputs = call.walk, call.arguments.arrays
     read = [*(slot.get() for slot in walk.slots), *(array for _, array in walk.captured)]
     if any_tracer([*read, random_state()]):
         return None
     mx.eval(read)
-    snapshot = Snapshot(walk)
     if backend is None:
-        return Entry(snapshot, ["runs as plain MLX: the default device is a GPU that is not Metal"])
+        return Entry(Snapshot(walk), ["runs as plain MLX: the default device is a GPU that is not Metal"])
+    probed = _attempted(lambda: call.pure.probe(inputs))
+    narrowed = call.narrowed()
+    snapshot = Snapshot(narrowed.walk)
+
+    def captured() -> Capture:
+        if isinstance(probed, Exception):
+            raise probed
+        return capture(narrowed.pure, inputs, draws=probed.draws)
 
     def compiled(captured: Capture) -> Entry:
         return compile_capture(call.name, captured, options, registry.get(backend), snapshot)
 
-    return made(
-        lambda: capture(call.function, call.args, call.kwargs, call.walk, call.arguments.arrays),
-        compiled,
-        lambda reasons: Entry(snapshot, reasons),
-        call.name,
-        options,
-    )
+    return made(captured, compiled, lambda reasons: Entry(snapshot, reasons), call.name, options)
+
+
+def _attempted(run: Callable[[], Results]) -> Results | Exception:
+    try:
+        return run()
+    except Exception as e:
+        return e
 
 
 def made(

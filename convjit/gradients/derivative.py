@@ -25,6 +25,11 @@ def type_of(array: mx.array) -> Type:
     return array.shape, array.dtype
 
 
+def stand_in(array: mx.array) -> mx.array:
+    """What takes the place of an array in a run that counts for shapes and dtypes: a copy; of a tracer, zeros."""
+    return mx.zeros(*type_of(array)) if any_tracer([array]) else copy.copy(array)
+
+
 def _is_differentiable(type_: Type) -> bool:
     return mx.issubdtype(type_[1], mx.inexact)
 
@@ -85,12 +90,8 @@ class Derivative:
             TraceError: as a capture does.
         """
         tracers = [any_tracer([a]) for a in inputs]
-        stand_ins = [
-            mx.zeros(*type_of(a)) if is_tracer else copy.copy(a) for a, is_tracer in zip(inputs, tracers, strict=True)
-        ]
-        slots = [mx.zeros(*type_of(slot.get())) for slot in traced]
-        last = [copy.copy(slot.get()) for slot in others]
-        probed = pure(stand_ins, [*slots, *last])
+        slots, last = ([stand_in(slot.get()) for slot in some] for some in (traced, others))
+        probed = pure([*map(stand_in, inputs)], [*slots, *last])
         if any_tracer(probed.arrays):
             raise TracerCaptured
         state = [random_state()] if probed.draws else []

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ import mlx.core as mx
 from convjit.backends import registry
 from convjit.errors import CompileError
 from convjit.execution.entry import Bound, CallSite, Entry, compile_capture, made
-from convjit.gradients.derivative import Arrays, Derivative, Halves, Operands, type_of
+from convjit.gradients.derivative import Arrays, Derivative, Halves, Operands, stand_in, type_of
 from convjit.gradients.tied import joined, tied
 from convjit.gradients.transforms import differentiable_convolutions
 from convjit.guards.guard import Snapshot
@@ -282,12 +283,13 @@ def make(call: CallSite, options: Options, backend: str, report: Callable[[Entry
     captured = [array for _, array in walk.captured]
     if any_tracer([*captured, random_state()]) or not can_evaluate([*captured, *(s.get() for s in walk.slots)]):
         return None
+    call = _narrowed(call)
+    walk, pure = call.walk, call.pure
     is_traced = [any_tracer([slot.get()]) for slot in walk.slots]
     traced = [slot for slot, is_one in zip(walk.slots, is_traced, strict=True) if is_one]
     others = [slot for slot, is_one in zip(walk.slots, is_traced, strict=True) if not is_one]
     walk.slots[:] = [*traced, *others]
     snapshot = Snapshot(walk, others)
-    pure = Pure(call.function, call.args, call.kwargs, walk)
 
     def compile(captured: Capture) -> Entry:
         return compile_capture(call.name, captured, options, registry.get(backend), snapshot, is_part=True)
@@ -301,7 +303,7 @@ def make(call: CallSite, options: Options, backend: str, report: Callable[[Entry
         copy = call.copied()
         in_order = sorted(zip(is_traced, copy.walk.slots, strict=True), key=lambda pair: not pair[0])
         copy.walk.slots[:] = [slot for _, slot in in_order]
-        return Pure(copy.function, copy.args, copy.kwargs, copy.walk)
+        return copy.pure
 
     def gradient_entry(later: Pure, derivative: Derivative, halves: Halves) -> GradientEntry:
         programs = Programs(compile(halves.forward), halves.backward)
@@ -318,3 +320,13 @@ def make(call: CallSite, options: Options, backend: str, report: Callable[[Entry
         call.name,
         options,
     )
+
+
+def _narrowed(call: CallSite) -> CallSite:
+    """The call without those attributes of the user's objects that the function does not read."""
+    if not call.walk.objects:
+        return call
+    slots = [slot.get() for slot in call.walk.slots]
+    with suppress(Exception):  # it comes again in the capture
+        call.pure([*map(stand_in, call.arguments.arrays)], [*map(stand_in, slots)])
+    return call.narrowed()

@@ -15,8 +15,8 @@ import mlx.nn as nn
 
 from convjit.guards.state import Slot, is_function, is_state, unwrap
 from convjit.guards.walk import Walk
-from convjit.guards.watch import Binding, Watch, Watched
-from convjit.guards.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, data_pointer, descriptor
+from convjit.guards.watch import Absent, Binding, Watch, Watched
+from convjit.guards.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, data_pointer, descriptor, word
 
 # --- arguments -----------------------------------------------------------------------------------------------
 
@@ -139,14 +139,20 @@ class Snapshot:
         self.arrays: list[mx.array] = []
         self._held: list[mx.array] = []
         self._items = walk.items
-        self._sizes = walk.sizes
+        self._read = walk.read
+        self._absent = [(attributes, names - attributes.keys()) for attributes, names in walk.read]
+        self._versions: dict[int, int] = {}
+        self._restless: set[int] = set()
+        read = {id(attributes) for attributes, _ in walk.read}
+        self._sizes = [(c, n) for c, n in walk.sizes if id(c) not in read]
         self._sets = walk.sets
         self._bindings = [Binding(*name) for name in walk.names]
         self._captured = [(copy.copy(a), a) for _, a in walk.captured]
-        containers = {id(c): c for c in (*(s.container for s in self.slots), *(c for c, _, _ in walk.items))}
+        entered = (*(s.container for s in self.slots), *(c for c, _, _ in walk.items), *(a for a, _ in walk.read))
+        containers = {id(c): c for c in entered}
         self._dicts = [c for c in containers.values() if isinstance(c, dict)]
         self._lists = [(c, list(c)) for c in containers.values() if isinstance(c, list)]
-        self._only_sized = [(c, n) for c, n in walk.sizes if id(c) not in containers]
+        self._only_sized = [(c, n) for c, n in self._sizes if id(c) not in containers]
         self.watch: Watch | None = None
         self.hold([s.get() for s in self.slots], self.copies())
 
@@ -161,11 +167,27 @@ class Snapshot:
         if not self.is_quick:
             return
         frozen, captured = [a for a, _ in self._captured], [a for _, a in self._captured]
-        watched = Watched(self._lists, self._only_sized, self._sets, self._bindings)
-        watch = Watch([*arrays, *captured], [*held, *frozen], self._dicts, watched)
+        present, absent = self._restless_attributes()
+        watched = Watched(self._lists, self._only_sized, self._sets, [*self._bindings, *present], absent)
+        dicts = [d for d in self._dicts if id(d) not in self._restless]
+        watch = Watch([*arrays, *captured], [*held, *frozen], dicts, watched)
         # Only now: had a slot changed before the versions of the dicts were read, nobody would ever see it.
         current = all(s.get() is a for s, a in zip(self.slots, arrays, strict=True)) and self.same_structure()
         self.watch = watch if current else None
+
+    def _restless_attributes(self) -> tuple[list[Binding], list[Absent]]:
+        """Of objects whose attributes changed since the last time, though none that counts did: those that count."""
+        versions = {id(attributes): word(attributes) for attributes, _ in self._read}
+        self._restless |= {k for k, version in versions.items() if self._versions.get(k, version) != version}
+        self._versions = versions
+        present: list[Binding] = []
+        absent: list[Absent] = []
+        for attributes, names in self._read:
+            if id(attributes) in self._restless:
+                now = dict(attributes)
+                present += [Binding(attributes, name, now[name]) for name in names & now.keys()]
+                absent += [Absent(attributes, name) for name in names - now.keys()]
+        return present, absent
 
     @property
     def is_quick(self) -> bool:
@@ -182,6 +204,7 @@ class Snapshot:
         try:
             return (
                 all(len(c) == n for c, n in self._sizes)
+                and all(names.isdisjoint(attributes) for attributes, names in self._absent)
                 and all(eq(s, elements) for s, elements in self._sets)
                 and all(c[k] is old or _same_constant(c[k], old) for c, k, old in self._items)
                 and all(b.current() is b.value for b in self._bindings if not _is_array(b.value))

@@ -17,6 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.guards.bindings import attribute_names, bindings
+from convjit.guards.reads import Reads
 from convjit.guards.state import (
     CONTAINERS,
     OPAQUE,
@@ -47,11 +48,14 @@ class Walk:
         names: (cell or namespace, name, value) of the bindings that were followed.
         shared: lists and dicts that classes and their methods reach: no copy can take their place.
         uncopied: dicts, lists and deques of objects without arrays, which a run on copies reaches themselves.
+        objects: those that were followed to all their attributes, as it was not known which are read.
+        read: (attributes, names) of the other objects: only these names count.
+        reads: the attributes that runs read so far.
         obstacles: why the function cannot be captured; one clause each.
         alive: what was visited, so that no id is used again while this list lives.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reads: Reads | None = None) -> None:
         self.slots: list[Slot] = []
         self.captured: list[tuple[str, mx.array]] = []
         self.items: list[tuple[Any, Any, Any]] = []
@@ -60,11 +64,26 @@ class Walk:
         self.names: list[tuple[Any, str, Any]] = []
         self.shared: list[Any] = []
         self.uncopied: list[Any] = []
+        self.objects: list[Any] = []
+        self.read: list[tuple[dict[str, Any], frozenset[str]]] = []
+        self.reads = reads or Reads()
+        self._is_first, self._evades = reads is None, False
         self.obstacles: list[str] = []
         self.alive: list[Any] = []
         self._paths: dict[int, str] = {}
         self._seen: set[int] = set()
         self._seen_fixed: set[int] = set()
+
+    @property
+    def noted(self) -> list[Any]:
+        """Those of `objects` of which a run can tell what it reads."""
+        return [] if self._evades else self.objects
+
+    @property
+    def leaves_out_some(self) -> bool:
+        """Are there attributes that no run read so far?"""
+        read = ((vars(value), self.reads.of(value)) for value in self.objects)
+        return any(names is not None and not attributes.keys() <= names for attributes, names in read)
 
     def path_of(self, container: object) -> str | None:
         """The path of a module or container: "layers.0.conv1", or "" for the outermost one; None if unknown."""
@@ -78,7 +97,7 @@ class Walk:
         if isinstance(value, nn.Module):
             self._class(type(value))
             self._mapping(value, path)
-            self._mapping(vars(value), path)
+            self._attributes(value, path)
         elif isinstance(value, dict):
             self._mapping(value, path)
         elif isinstance(value, (list, tuple)):
@@ -97,7 +116,7 @@ class Walk:
         elif is_object(value):
             self._class(type(value))
             first = len(self.sizes)
-            self._mapping(vars(value), path)
+            self._attributes(value, path)
             if not holds_state(value):
                 self.uncopied += [container for container, _ in self.sizes[first:]]
         elif slot_names(type(value)):
@@ -107,6 +126,19 @@ class Walk:
                 f"'{path}', of {type(value).__name__}, holds arrays where a copy cannot be made of it"
             )
         return self
+
+    def _attributes(self, value: Any, path: str) -> None:
+        attributes, names = vars(value), self.reads.of(value)
+        if names is None:
+            if self._is_first:
+                self.objects.append(value)
+            self._mapping(attributes, path)
+            return
+        self._sized(attributes, path)
+        self.read.append((attributes, names))
+        for key, item in attributes.items():
+            if key in names:
+                self._entry(attributes, key, item, child_path(path, key))
 
     def _mapping(self, mapping: dict[Any, Any], path: str) -> None:
         self._sized(mapping, path)
@@ -146,10 +178,11 @@ class Walk:
                 self._entry(value, index, item, child_path(path, index))
         elif is_uncopied(value) and self._first_visit(value, self._seen):
             self._class(type(value))
-            self._mapping(vars(value), path)
+            self._attributes(value, path)
         self.uncopied += [container for container, _ in self.sizes[first:]]
 
     def _function(self, function: types.FunctionType, path: str) -> None:
+        self._evades |= "__getattribute__" in attribute_names(function.__code__)
         if parts := value_and_grad_parts(function):
             for part in reversed(parts):  # the function first: it may know the model by the user's own name
                 self.follow(part, path)
@@ -207,6 +240,7 @@ class Walk:
     def _fixed(self, function: types.FunctionType, where: str) -> None:
         if not self._first_visit(function, self._seen_fixed):
             return
+        self._evades |= "__getattribute__" in attribute_names(function.__code__)
         for name, holder, value in bindings(function):
             if isinstance(value, mx.array):
                 self._frozen(name, holder, value)

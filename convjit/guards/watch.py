@@ -26,6 +26,7 @@ class State(ctypes.Structure):
         ("sets", ctypes.py_object),
         ("cells", ctypes.py_object),
         ("bindings", ctypes.py_object),
+        ("absent", ctypes.py_object),
     ]
 
 
@@ -46,6 +47,13 @@ class Binding(NamedTuple):
         return self.holder.get(self.name)
 
 
+class Absent(NamedTuple):
+    """A name that a mapping does not have."""
+
+    holder: dict[str, Any]
+    name: str
+
+
 class Watched(NamedTuple):
     """What is compared besides words.
 
@@ -54,12 +62,14 @@ class Watched(NamedTuple):
         sized: other containers, and their lengths.
         sets: sets and deques, and their elements.
         bindings: names that the function looks up.
+        absent: those that it does not find.
     """
 
     lists: list[tuple[list[Any], list[Any]]]
     sized: list[tuple[Any, int]]
     sets: list[tuple[Any, Any]]
     bindings: list[Binding]
+    absent: list[Absent]
 
 
 class Watch:
@@ -87,6 +97,7 @@ class Watch:
             *watched[:3],
             [(b.holder, b.value) for b in watched.bindings if isinstance(b.holder, types.CellType)],
             [b for b in watched.bindings if not isinstance(b.holder, types.CellType)],
+            watched.absent,
         )
 
     def unchanged(self) -> bool:
@@ -95,13 +106,14 @@ class Watch:
 
     def unchanged_in_python(self) -> bool:
         """The same without C."""
-        lists, sized, sets, bindings = self._watched
+        lists, sized, sets, bindings, absent = self._watched
         return (
             [ctypes.c_uint64.from_address(a).value for a in self._addresses] == list(self._expected)
             and all(len(c) == len(old) and all(map(is_, c, old)) for c, old in lists)
             and all(len(c) == n for c, n in sized)
             and all(eq(s, elements) for s, elements in sets)
             and all(b.current() is b.value for b in bindings)
+            and not any(a.name in a.holder for a in absent)
         )
 
 

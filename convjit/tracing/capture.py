@@ -56,37 +56,31 @@ class Capture:
     gradients_by: tuple[str, ...] = ()
 
 
-def capture(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], walk: Walk, inputs: Sequence[mx.array]
-) -> Capture:
-    """Capture `function` for these arguments.
+def capture(pure: Pure, inputs: Sequence[mx.array], *, draws: bool) -> Capture:
+    """Trace a function for one call.
 
     Args:
-        function: the user's callable.
-        args, kwargs: the arguments of the call.
-        walk: all that the function reads besides them; its slots' arrays are evaluated.
+        pure: the function; the arrays that it reads from outside are evaluated.
         inputs: the arrays among the arguments, in the order of `guard.read_arguments`.
+        draws: does it draw from MLX's random state?
 
     Raises:
-        TracerCaptured: if a result is a tracer although no argument is.
         TraceError: if the function cannot be captured; the message says why.
     """
-    if walk.obstacles:
-        raise TraceError(walk.obstacles[0])
-    pure, slots, before = Pure(function, args, kwargs, walk), [s.get() for s in walk.slots], random_state()
-    probed = pure(list(map(copy.copy, inputs)), list(map(copy.copy, slots)))
-    if any_tracer(probed.arrays):
-        raise TracerCaptured
-    state = [before] if probed.draws else []
+    slots = [slot.get() for slot in pure.walk.slots]
+    state = [random_state()] if draws else []
+    runs: list[Results] = []
 
     def on_tracers(*tracers: mx.array) -> list[mx.array]:
         rest = tracers[len(inputs) :]
-        return pure(tracers[: len(inputs)], rest[len(state) :], *rest[: len(state)]).arrays
+        runs.append(pure(tracers[: len(inputs)], rest[len(state) :], *rest[: len(state)]))
+        return runs[-1].arrays
 
     # MLX refuses to trace a function that captures one of its inputs: new arrays stand for them.
     tape = record(on_tracers, [mx.zeros(a.shape, a.dtype) for a in (*inputs, *state, *slots)])
-    arguments = [*pure.input_arguments(), *probed.state_arguments(), *probed.slot_arguments(walk.slots)]
-    return Capture(tape, arguments, probed.outputs, probed.written, probed.draws, constant_names(tape, walk))
+    traced = runs[-1]
+    arguments = [*pure.input_arguments(), *traced.state_arguments(), *traced.slot_arguments(pure.walk.slots)]
+    return Capture(tape, arguments, traced.outputs, traced.written, draws, constant_names(tape, pure.walk))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +134,8 @@ class Pure:
         Raises:
             TraceError: if it does what a trace would not repeat at every call.
         """
+        if self.walk.obstacles:
+            raise TraceError(self.walk.obstacles[0])
         with capture_in_progress(), random_state_kept():
             if key is not None:
                 set_random_state(key)
@@ -153,6 +149,18 @@ class Pure:
             draws = random_state() is not before
             state = [*(array for _, array in written), *([random_state()] if draws else [])]
             return Results([*arrays, *state], outputs, [slot for slot, _ in written], draws)
+
+    def probe(self, inputs: Sequence[mx.array]) -> Results:
+        """Run it once, lazily, with copies of the arrays that it reads.
+
+        Raises:
+            TracerCaptured: if a result is a tracer although no argument is.
+            TraceError: as a call does.
+        """
+        probed = self(list(map(copy.copy, inputs)), [copy.copy(slot.get()) for slot in self.walk.slots])
+        if any_tracer(probed.arrays):
+            raise TracerCaptured
+        return probed
 
     def input_arguments(self) -> list[Argument]:
         names, _ = argument_paths(self.args, self.kwargs, parameter_names(self.function))
@@ -187,7 +195,10 @@ class _Session:
         shared = [(container, copy.copy(container)) for container in self._walk.shared]
         self._clone.expose(self._walk.uncopied)
         try:
-            with self._convolutions(lambda module: self._walk.path_of(self._clone.original(module))):
+            with (
+                self._convolutions(lambda module: self._walk.path_of(self._clone.original(module))),
+                self._walk.reads.noted(self._walk.noted, self._clone.original),
+            ):
                 result = self._function(*self._args, **self._kwargs)
         finally:
             self._clone.cover()

@@ -101,6 +101,7 @@ typedef struct {
     PyObject *sets;     /* [(set, its elements)] */
     PyObject *cells;    /* [(cell, its content)] */
     PyObject *bindings; /* [(mapping, name, value)] */
+    PyObject *absent;   /* [(mapping, name)] */
 } cj_state;
 
 /* Loads that do not wait for each other, much faster than a loop in Python. */
@@ -159,6 +160,11 @@ static int same_binding(PyObject *entry)
     return is_same(found, PyTuple_GetItem(entry, 2));
 }
 
+static int is_absent(PyObject *entry)
+{
+    return is_same(PyObject_GetItem(PyTuple_GetItem(entry, 0), PyTuple_GetItem(entry, 1)), NULL);
+}
+
 static int all_same(PyObject *entries, int (*is_same)(PyObject *entry))
 {
     const Py_ssize_t size = PyList_Size(entries);
@@ -173,7 +179,7 @@ int cj_unchanged(const cj_state *state)
 {
     const int unchanged = same_words(state) && all_same(state->lists, same_list) && all_same(state->sized, same_size)
                           && all_same(state->sets, same_set) && all_same(state->cells, same_cell)
-                          && all_same(state->bindings, same_binding);
+                          && all_same(state->bindings, same_binding) && all_same(state->absent, is_absent);
     PyErr_Clear();
     return unchanged;
 }

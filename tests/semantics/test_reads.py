@@ -1,0 +1,349 @@
+"""A program depends on the attributes that its function reads, however it reads them, and on no other ones."""
+
+import copy
+import operator
+import threading
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import pytest
+from checks import ConvNorm, assert_close, fast_of, image, parameters
+
+import convjit
+from convjit.guards import reads
+
+CONV = nn.Conv2d(3, 4, 3)
+
+
+def captures(fast: Any) -> int:
+    return convjit.compiled.compiled_of(fast)._captures
+
+
+class Trainer:
+    """Keeps books beside a model, as people do."""
+
+    def __init__(self):
+        self.model = ConvNorm()
+        self.optimizer = optim.SGD(0.01, momentum=0.9)
+        self.loss_and_gradients = nn.value_and_grad(self.model, self.loss)
+        self.step_number, self.best = 0, float("inf")
+        self.losses, self.recent, self.by_step = [], deque(maxlen=2), {}
+        self.seen = {"images": 0}
+
+    def loss(self, x):
+        return (self.model(x) ** 2).mean()
+
+    def step(self, x):
+        loss, gradients = self.loss_and_gradients(x)
+        self.optimizer.update(self.model, gradients)
+        return loss
+
+    def keep_books(self, loss, x):
+        self.step_number += 1
+        self.best = min(self.best, loss.item())
+        self.losses.append(loss)
+        self.recent.append(loss)
+        self.by_step[self.step_number] = loss
+        self.seen["images"] += len(x)
+        self.last = loss
+        setattr(self, f"new{self.step_number}", loss)
+
+
+@pytest.mark.parametrize("of_class", [False, True])
+def test_a_trainer_may_keep_books(of_class):
+    mx.random.seed(1)
+    trainer = Trainer()
+    mx.eval(trainer.model.parameters())
+    twin = copy.deepcopy(trainer.model)
+    mine = type("Mine", (Trainer,), {"step": convjit.compile(Trainer.step, fallback="error")} if of_class else {})
+    trainer.__class__ = mine
+    step = trainer.step if of_class else fast_of(trainer.step)
+    reference = Trainer()
+    reference.model = twin
+    reference.loss_and_gradients = nn.value_and_grad(twin, reference.loss)
+    for number in range(6):
+        x = image(seed=number)
+        loss, expected = step(x), reference.step(x)
+        assert_close(loss, expected)
+        trainer.keep_books(loss, x)
+        reference.keep_books(expected, x)
+    assert_close(parameters(trainer.model), parameters(twin), 1e-4)
+    assert captures(step) == 1
+
+
+def test_the_loop_around_a_decorated_model_may_keep_books():
+    trainer = Trainer()
+    fast = fast_of(trainer.model)
+    loss_and_gradients = nn.value_and_grad(trainer.model, lambda x: (fast(x) ** 2).mean())
+    for number in range(4):
+        loss, gradients = loss_and_gradients(image(seed=number))
+        trainer.optimizer.update(trainer.model, gradients)
+        trainer.keep_books(loss, image())
+        trainer.model.calls = number
+    assert captures(fast) <= 2  # the attribute of the model is new in the second call
+
+
+class Net(nn.Module):
+    scale = 3.0
+
+    def __init__(self, read=lambda net: net.factor):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.factor, self.unread = 2.0, 1.0
+        self.read = read
+
+    def __call__(self, x):
+        return self.conv(x) * self.read(self)
+
+
+class Plain:
+    """The same without arrays of its own."""
+
+    scale = 3.0
+
+    def __init__(self, read):
+        self.factor, self.unread = 2.0, 1.0
+        self.read = read
+
+    @property
+    def doubled(self):
+        return self.factor * 2
+
+    def __getattr__(self, name):
+        if name == "renamed":
+            return self.factor
+        raise AttributeError(name)
+
+
+class Holding(Plain):
+    """The same with an array."""
+
+    def __init__(self, read):
+        super().__init__(read)
+        self.weight = mx.ones((4,))
+
+
+def function_of(kind, read):
+    """An object, and a function that reads it."""
+    owner = kind(read)
+
+    def function(x):
+        weight = owner.weight if kind is Holding else 1.0
+        return CONV(x) * owner.read(owner) * weight
+
+    return owner, owner if kind is Net else function
+
+
+def matched(value):
+    match value:
+        case Plain(factor=number) | Net(factor=number):
+            return number
+    raise AssertionError
+
+
+def in_a_thread(value):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(value.factor))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+READERS = {
+    "name": lambda value: value.factor,
+    "getattr": lambda value: getattr(value, "fac" + "tor"),
+    "vars": lambda value: vars(value)["factor"],
+    "dict": lambda value: value.__dict__["factor"],
+    "attrgetter": operator.attrgetter("factor"),
+    "object": lambda value: object.__getattribute__(value, "factor"),
+    "copy": lambda value: copy.copy(value).factor,
+    "match": matched,
+    "thread": in_a_thread,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", [Net, Plain, Holding])
+def test_what_is_read_counts_however_it_is_read(kind, reader):
+    (owner, function), x = function_of(kind, READERS[reader]), image()
+    fast = convjit.compile(function, fallback="quiet")
+    for factor in (2.0, 5.0, 0.0, -0.0, 5.0):
+        owner.factor = factor
+        for _ in range(4):
+            assert_close(fast(x), function(x))
+
+
+@pytest.mark.parametrize("kind", [Net, Plain, Holding])
+def test_what_is_not_read_does_not_count(kind):
+    (owner, function), x = function_of(kind, lambda value: value.factor), image()
+    fast = fast_of(function)
+    for number in range(6):
+        owner.unread = number
+        setattr(owner, f"new{number}", number)
+        owner.history = [mx.array(float(number))] if kind is not Net else None
+        assert_close(fast(x), function(x))
+    assert captures(fast) == 1
+    owner.factor = 7.0
+    assert_close(fast(x), function(x))
+
+
+@pytest.mark.parametrize("read", [lambda value: value.doubled, lambda value: value.renamed])
+@pytest.mark.parametrize("kind", [Plain, Holding])
+def test_properties_and_getattr_read_what_their_code_reads(kind, read):
+    (owner, function), x = function_of(kind, read), image()
+    fast = fast_of(function)
+    for factor in (2.0, 5.0):
+        owner.factor, owner.unread = factor, factor
+        assert_close(fast(x), function(x))
+    owner.unread = 8.0
+    fast(x)
+    assert captures(fast) == 2
+
+
+@pytest.mark.parametrize("kind", [Net, Plain, Holding])
+def test_attributes_that_were_looked_for_in_vain_count_when_they_appear(kind):
+    read = lambda value: value.scale if hasattr(value, "on") else 1.0  # noqa: E731
+    (owner, function), x = function_of(kind, read), image()
+    fast = fast_of(function)
+    for number in range(5):
+        owner.unread = number
+        plain = fast(x)
+    before = captures(fast)
+    owner.on = None
+    assert_close(fast(x), plain * 3.0)
+    for number in range(5):
+        owner.unread = -number
+        fast(x)
+    owner.scale = 4.0
+    assert_close(fast(x), plain * 4.0)
+    del owner.scale
+    assert_close(fast(x), plain * 3.0)
+    del owner.on
+    assert_close(fast(x), plain)
+    assert captures(fast) == before + 2
+
+
+def test_a_class_that_looks_attributes_up_by_itself_is_watched_altogether():
+    class Own(Plain):
+        def __getattribute__(self, name):
+            return object.__getattribute__(self, "unread" if name == "factor" else name)
+
+    (owner, function), x = function_of(Own, lambda value: value.factor), image()
+    fast = fast_of(function)
+    for number in range(3):
+        owner.unread = number
+        assert_close(fast(x), function(x))
+
+
+@dataclass
+class Config:
+    width: int = 4
+    name: str = "a"
+    history: list = field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    ("read", "depends_on_the_name"),
+    [
+        (lambda config: config.width, False),
+        (lambda config: len(repr(config)), True),
+        (lambda config: config == Config(), True),
+        (lambda config: len(asdict(config)["name"]), True),
+    ],
+)
+def test_data_classes(read, depends_on_the_name):
+    config, x = Config(), image()
+
+    def function(x):
+        return CONV(x) * float(read(config))
+
+    fast = fast_of(function)
+    for name in ("a", "bc", "def"):
+        config.name = name
+        assert_close(fast(x), function(x))
+    assert captures(fast) == (3 if depends_on_the_name else 1)
+
+
+def test_what_a_run_writes_and_does_not_read_is_written():
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.notes = Plain(None)
+
+        def __call__(self, x):
+            y = self.conv(x)
+            self.notes.largest = y.max()
+            return y
+
+    net, x = Keeping(), image()
+    fast = fast_of(net)
+    for number in range(4):
+        y = fast(x * number)
+        assert_close(net.notes.largest, y.max())
+    assert captures(fast) == 1
+
+
+def test_classes_are_what_they_were_after_a_capture():
+    before = dict(vars(Net))
+    fast = fast_of(Net())
+    fast(image())
+    assert dict(vars(Net)) == before and not reads._noted and not reads._active
+
+
+def test_an_error_in_a_capture_leaves_classes_as_they_were():
+    def read(net):
+        raise ZeroDivisionError("the user's own")
+
+    net = Net(read)
+    fast = convjit.compile(net)
+    for number in range(3):
+        net.unread = number
+        with pytest.raises(ZeroDivisionError):
+            fast(image())
+    assert "__getattribute__" not in vars(Net) and not reads._noted and not reads._active
+
+
+def test_captures_in_two_threads_note_their_own_reads():
+    first, second = Net(lambda net: net.factor), Net(lambda net: net.unread)
+    both = threading.Barrier(2)
+
+    def slowly(net, read):
+        def reading(value):
+            both.wait(30)
+            found = read(value)
+            both.wait(30)
+            return found
+
+        net.read = reading
+
+    slowly(first, lambda net: net.factor)
+    slowly(second, lambda net: net.unread)
+    mx.eval(first.parameters(), second.parameters())
+    compiled = [fast_of(first), fast_of(second)]
+    x = image()
+    threads = [threading.Thread(target=fast, args=(x,)) for fast in compiled]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [captures(fast) for fast in compiled] == [1, 1]
+    assert not reads._noted and not reads._active
+
+
+def test_a_quick_call_stays_quick_while_other_attributes_change():
+    net, x = Net(), image()
+    fast = fast_of(net)
+    for number in range(6):
+        net.unread = number
+        mx.eval(fast(x))
+    assert fast._quick is not None
+    net.unread = 9
+    assert fast._quick((x,)) is not None
+    net.factor = 3.0
+    assert fast._quick((x,)) is None
+    assert_close(fast(x), net(x))
