@@ -222,7 +222,7 @@ class Compiled:
         """Warn that a capture, which takes a hundred calls' time, is no exception."""
         others = [other for other in self._entries if other != key and other[0] == key[0]]
         if len(self._entries[key]) > 1 or not others:
-            what = "an attribute, or a number in a dict or list, that it reads"
+            what = self._entries[key][1].snapshot.change()
         else:
             what = f"an argument: {difference(others[-1], key)}"
         warnings.warn(

@@ -16,7 +16,7 @@ from convjit.errors import CompileError, PipelineError, TraceError, UnsettledErr
 from convjit.execution.program import OnlyStretch, Program, build
 from convjit.execution.quick import QuickCalls
 from convjit.guards.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
-from convjit.guards.reads import Reads
+from convjit.guards.reads import Closed, Reads
 from convjit.guards.state import is_state
 from convjit.guards.walk import Walk
 from convjit.guards.watch import Watch
@@ -226,14 +226,13 @@ class CallSite:
         reads: Reads | None = None,
     ) -> CallSite:
         """Walk through all that a function reads; through those attributes that it `reads`, where that is known."""
-        walk = Walk(reads)
         _, paths = argument_paths(args, kwargs, parameter_names(function))
-        try:
-            walk.follow(function)
-            for path, module in zip(paths, arguments.modules, strict=True):
-                walk.follow(module, path)
-        except RecursionError:
-            walk.obstacles.append("it reads objects that hold each other too deep to be followed")
+        outermost = [(function, ""), *zip(arguments.modules, paths, strict=True)]
+        closed: Closed = {}
+        walk = _walk(outermost, reads, closed)
+        while walk.closed != closed:  # what is behind a closed attribute may be reached in another way, too
+            closed = walk.closed
+            walk = _walk(outermost, reads, closed)
         return CallSite(name, function, args, kwargs, arguments, walk)
 
     @property
@@ -273,6 +272,16 @@ class CallSite:
         kwargs = {name: argument(value) for name, value in self.kwargs.items()}
         reads = self.walk.reads.by(clone.original)
         return CallSite.of(self.name, function, args, kwargs, read_arguments(args, kwargs), reads)
+
+
+def _walk(outermost: Sequence[tuple[Any, str]], reads: Reads | None, closed: Closed) -> Walk:
+    walk = Walk(reads, closed)
+    try:
+        for value, path in outermost:
+            walk.follow(value, path)
+    except RecursionError:
+        walk.obstacles.append("it reads objects that hold each other too deep to be followed")
+    return walk
 
 
 def make(call: CallSite, options: Options, backend: str | None) -> Entry | None:

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.guards.state import Slot, is_function, is_state, unwrap
+from convjit.guards.state import Slot, child_path, is_function, is_state, unwrap
 from convjit.guards.walk import Walk
 from convjit.guards.watch import Absent, Binding, Watch, Watched
 from convjit.guards.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, data_pointer, descriptor, word
@@ -212,6 +212,25 @@ class Snapshot:
         except (KeyError, IndexError):
             return False
 
+    def change(self) -> str:
+        """What became of the first part of the state that is not what it was, for a message."""
+        for container, key, old in self._items:
+            new = _found(container, key)
+            if new is not old and not _same_constant(new, old):
+                is_short = isinstance(old, (bool, int, float, str)) and isinstance(new, (bool, int, float, str))
+                what = f"{old!r} became {new!r}" if is_short else "it became another object"
+                return f"'{child_path(self.path_of(container), key)}': {what}"
+        for container, count in self._sizes:
+            if len(container) != count:
+                return f"the length of '{self.path_of(container)}': {count} became {len(container)}"
+        for slot, old in zip(self.slots, self.arrays, strict=True):
+            new = _found(slot.container, slot.key)
+            if not isinstance(new, mx.array):
+                return f"'{slot.path}': an array became another object"
+            if (new.shape, new.dtype) != (old.shape, old.dtype):
+                return f"'{slot.path}': {old.shape} {old.dtype} became {new.shape} {new.dtype}"
+        return "something that it reads"
+
     def changed_slots(self, arrays: Sequence[mx.array]) -> list[int]:
         """The indices of the slots whose array was replaced or rewritten in place; `arrays` are what they hold now."""
         return [
@@ -232,6 +251,13 @@ class Snapshot:
             if _is_array(binding.value) and new is not binding.value and isinstance(new, mx.array):
                 changed.append(new)
         return changed
+
+
+def _found(container: Any, key: Any) -> Any:
+    try:
+        return container[key]
+    except (KeyError, IndexError):
+        return None
 
 
 def _same_constant(new: Any, old: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.nn as nn
 
+from convjit.errors import TraceError
 from convjit.guards.bindings import attribute_names
 from convjit.guards.state import is_library
 
@@ -25,7 +26,10 @@ _OF_MODULES = frozenset(vars(nn.Module()))
 _HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 """Flags of classes: made by Python code, or not to be changed."""
 
-_active: tuple[Reads, ...] = ()
+Closed = dict[tuple[int, str], str]
+"""(id of an object, attribute) -> why a run must not read it."""
+
+_active: tuple[Callable[[Any, str], None], ...] = ()
 _noted: dict[type, int] = {}
 _lock = threading.Lock()
 
@@ -39,7 +43,7 @@ class Reads:
 
     def of(self, value: Any) -> frozenset[str] | None:
         """The names of the attributes that were read; None if it may have been any."""
-        names = self._names_of(value)
+        names = self._names.get(self._identity(value))
         return None if names is None or names & _EVERYTHING else frozenset(names)
 
     def by(self, original: Callable[[Any], Any]) -> Reads:
@@ -49,34 +53,48 @@ class Reads:
         return copies
 
     @contextmanager
-    def noted(self, objects: Collection[Any], original: Callable[[Any], Any]) -> Generator[None]:
+    def noted(self, objects: Collection[Any], original: Callable[[Any], Any], closed: Closed) -> Generator[None]:
         """Add what is read meanwhile, in whichever thread.
 
         Args:
-            objects: which to look at.
+            objects: which to look at; `can_note` holds for their classes.
             original: see `by`.
+            closed: attributes of theirs that must not be read.
+
+        Raises:
+            TraceError: if one of these was read all the same.
         """
+        copies, refused = self.by(original), list[str]()
+
+        def note(value: Any, name: str) -> None:
+            owner = copies._identity(value)
+            names = self._names.get(owner)
+            if names is None:
+                return
+            names.add(name)
+            opened = [
+                why for (id_, key), why in closed.items() if id_ == owner and (key == name or name in _EVERYTHING)
+            ]
+            if opened:
+                refused.append(opened[0])
+                raise TraceError(opened[0])
+
         with ExitStack() as stack:
             for value in objects:
-                if _can_note(type(value)):
-                    self._names.setdefault(id(value), set(_OF_MODULES if isinstance(value, nn.Module) else ()))
-            for cls in {type(value) for value in objects if id(value) in self._names}:
+                self._names.setdefault(id(value), set(_OF_MODULES if isinstance(value, nn.Module) else ()))
+            for cls in set(map(type, objects)):
                 stack.enter_context(_noting(cls))
-            stack.enter_context(_active_too(self.by(original)))
+            stack.enter_context(_active_too(note))
             yield
+        if refused:  # whatever the function made of the error
+            raise TraceError(refused[0])
 
-    def note(self, value: Any, name: str) -> None:
-        """Add a name, if this is one of the objects."""
-        names = self._names_of(value)
-        if names is not None:
-            names.add(name)
-
-    def _names_of(self, value: Any) -> set[str] | None:
+    def _identity(self, value: Any) -> int:
         original = self._original(value)
-        return self._names.get(id(value if original is None else original))
+        return id(value if original is None else original)
 
 
-def _can_note(cls: type) -> bool:
+def can_note(cls: type) -> bool:
     """Does every read of an attribute go through `cls.__getattribute__`, and can this be replaced for a while?"""
     if is_library(cls.__module__) or type(cls).__setattr__ is not type.__setattr__:
         return False
@@ -90,15 +108,15 @@ def _can_note(cls: type) -> bool:
 
 
 @contextmanager
-def _active_too(reads: Reads) -> Generator[None]:
+def _active_too(note: Callable[[Any, str], None]) -> Generator[None]:
     global _active
     with _lock:
-        _active = (*_active, reads)
+        _active = (*_active, note)
     try:
         yield
     finally:
         with _lock:
-            _active = tuple(other for other in _active if other is not reads)
+            _active = tuple(other for other in _active if other is not note)
 
 
 @contextmanager
@@ -122,8 +140,8 @@ def _getattribute_of(cls: type) -> Callable[[Any, str], Any]:
     inner: Callable[[Any, str], Any] = getattr(cls, "__getattribute__")  # noqa: B009
 
     def __getattribute__(self: Any, name: str) -> Any:
-        for reads in _active:
-            reads.note(self, name)
+        for note in _active:
+            note(self, name)
         return inner(self, name)
 
     return __getattribute__

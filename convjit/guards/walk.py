@@ -17,7 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.guards.bindings import attribute_names, bindings
-from convjit.guards.reads import Reads
+from convjit.guards.reads import Closed, Reads, can_note
 from convjit.guards.state import (
     CONTAINERS,
     OPAQUE,
@@ -48,14 +48,15 @@ class Walk:
         names: (cell or namespace, name, value) of the bindings that were followed.
         shared: lists and dicts that classes and their methods reach: no copy can take their place.
         uncopied: dicts, lists and deques of objects without arrays, which a run on copies reaches themselves.
-        objects: those that were followed to all their attributes, as it was not known which are read.
+        objects: those of which a run can tell which attributes it reads; they were followed to all.
         read: (attributes, names) of the other objects: only these names count.
         reads: the attributes that runs read so far.
         obstacles: why the function cannot be captured; one clause each.
+        closed: (id of an object, attribute) -> why it cannot be captured if it reads that.
         alive: what was visited, so that no id is used again while this list lives.
     """
 
-    def __init__(self, reads: Reads | None = None) -> None:
+    def __init__(self, reads: Reads | None = None, closed: Closed | None = None) -> None:
         self.slots: list[Slot] = []
         self.captured: list[tuple[str, mx.array]] = []
         self.items: list[tuple[Any, Any, Any]] = []
@@ -69,6 +70,7 @@ class Walk:
         self.reads = reads or Reads()
         self._is_first, self._evades = reads is None, False
         self.obstacles: list[str] = []
+        self.closed: Closed = dict(closed or {})
         self.alive: list[Any] = []
         self._paths: dict[int, str] = {}
         self._seen: set[int] = set()
@@ -76,8 +78,13 @@ class Walk:
 
     @property
     def noted(self) -> list[Any]:
-        """Those of `objects` of which a run can tell what it reads."""
+        """Those of `objects` of which a run is to tell what it reads."""
         return [] if self._evades else self.objects
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why a run cannot even begin."""
+        return next(iter([*self.obstacles, *(self.closed.values() if self._evades else ())]), None)
 
     @property
     def leaves_out_some(self) -> bool:
@@ -129,16 +136,19 @@ class Walk:
 
     def _attributes(self, value: Any, path: str) -> None:
         attributes, names = vars(value), self.reads.of(value)
-        if names is None:
-            if self._is_first:
-                self.objects.append(value)
-            self._mapping(attributes, path)
-            return
+        is_noted = self._is_first and can_note(type(value))
         self._sized(attributes, path)
-        self.read.append((attributes, names))
+        if names is not None:
+            self.read.append((attributes, names))
+        if is_noted:
+            self.objects.append(value)
         for key, item in attributes.items():
-            if key in names:
+            if (names is None or key in names) and (id(value), key) not in self.closed:
+                first = len(self.obstacles)
                 self._entry(attributes, key, item, child_path(path, key))
+                if self.obstacles[first:] and is_noted:
+                    self.closed[id(value), key] = self.obstacles[first]
+                    del self.obstacles[first:]
 
     def _mapping(self, mapping: dict[Any, Any], path: str) -> None:
         self._sized(mapping, path)

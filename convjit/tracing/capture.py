@@ -134,8 +134,8 @@ class Pure:
         Raises:
             TraceError: if it does what a trace would not repeat at every call.
         """
-        if self.walk.obstacles:
-            raise TraceError(self.walk.obstacles[0])
+        if self.walk.obstacle:
+            raise TraceError(self.walk.obstacle)
         with capture_in_progress(), random_state_kept():
             if key is not None:
                 set_random_state(key)
@@ -197,7 +197,7 @@ class _Session:
         try:
             with (
                 self._convolutions(lambda module: self._walk.path_of(self._clone.original(module))),
-                self._walk.reads.noted(self._walk.noted, self._clone.original),
+                self._walk.reads.noted(self._walk.noted, self._clone.original, self._walk.closed),
             ):
                 result = self._function(*self._args, **self._kwargs)
         finally:

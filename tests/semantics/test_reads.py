@@ -288,6 +288,75 @@ def test_what_a_run_writes_and_does_not_read_is_written():
     assert captures(fast) == 1
 
 
+@dataclass(slots=True)
+class Slotted:
+    loss: mx.array
+
+
+def uncopyable(kind):
+    array = mx.array([2.0])
+    if kind == "deque":
+        return deque([array])
+    return Slotted(array) if kind == "slots" else mx.compile(lambda x: x * array + CONV.bias.sum())
+
+
+@pytest.mark.parametrize("kind", ["deque", "slots", "mx.compile"])
+def test_what_cannot_be_copied_stands_in_the_way_only_if_it_is_read(kind):
+    mx.random.seed(2)
+    trainer, x = Trainer(), image()
+    trainer.other = uncopyable(kind)
+    fast = fast_of(trainer.step)
+    for _ in range(3):
+        trainer.keep_books(fast(x), x)
+    assert captures(fast) == 1
+
+    trainer.also = [trainer.other]
+
+    @convjit.compile
+    def reading(x):
+        assert trainer.also
+        return CONV(x)
+
+    with pytest.warns(convjit.FallbackWarning, match="other|also"):
+        assert_close(reading(x), CONV(x))
+
+
+@pytest.mark.parametrize("look", [lambda owner: owner.recent, lambda owner: vars(owner)["recent"]])
+def test_a_capture_does_not_reach_what_cannot_be_copied(look):
+    owner, x = Plain(None), image()
+    owner.recent = deque([mx.array(1.0)])
+
+    def function(x):
+        y = CONV(x)
+        try:
+            look(owner).append(y.max())
+        except ValueError:
+            return x
+        return y
+
+    fast = convjit.compile(function, fallback="quiet")
+    for number in range(3):
+        assert_close(fast(x), CONV(x))
+        assert len(owner.recent) == number + 2
+
+
+def test_what_cannot_be_copied_is_found_behind_another_attribute_too():
+    owner, other, x = Plain(None), Plain(None), image()
+    owner.recent = deque([mx.array(1.0)])
+    other.lists = [owner.recent]
+
+    def function(x):
+        y = CONV(x)
+        if owner.factor:
+            other.lists[0].append(y.max())
+        return y
+
+    fast = convjit.compile(function, fallback="quiet")
+    for number in range(3):
+        assert_close(fast(x), CONV(x))
+        assert len(owner.recent) == number + 2
+
+
 def test_classes_are_what_they_were_after_a_capture():
     before = dict(vars(Net))
     fast = fast_of(Net())
