@@ -99,7 +99,7 @@ def is_state(value: object) -> bool:
     if isinstance(value, CONTAINERS):
         return False
     has_attributes = is_object(value) or bool(slot_names(type(value)))
-    return (has_attributes and type(value).__hash__ is object.__hash__) or holds_state(value)
+    return (has_attributes and type(value).__hash__ in (None, object.__hash__)) or holds_state(value)
 
 
 def holds_state(value: object) -> bool:

@@ -268,6 +268,21 @@ def test_data_classes(read, depends_on_the_name):
     assert captures(fast) == (3 if depends_on_the_name else 1)
 
 
+def test_a_data_class_of_settings_is_an_argument():
+    config, x = Config(), image()
+
+    def function(x, config):
+        return CONV(x) * config.width
+
+    fast = fast_of(function)
+    for width in (4, 5):
+        config.width = width
+        for name in ("a", "b"):
+            config.name = name
+            assert_close(fast(x, config), function(x, config))
+    assert captures(fast) == 2
+
+
 def test_what_a_run_writes_and_does_not_read_is_written():
     class Keeping(nn.Module):
         def __init__(self):
