@@ -118,13 +118,17 @@ def holds_state(value: object) -> bool:
 
 def is_followed(value: object) -> bool:
     """Does a walk, and a clone, go on into a value that it finds in a container?"""
-    return isinstance(value, (nn.Module, *CONTAINERS)) or is_function(value) or holds_state(value)
+    if isinstance(value, (nn.Module, *CONTAINERS)) or is_function(value):
+        return True
+    return is_uncopied(value) or holds_state(value)
 
 
 def is_uncopied(value: object) -> bool:
-    """Is `value`, which holds no arrays, an object of the user's with attributes? A run on copies reaches it itself, so
-    that whatever asks if something `is` this object gets the same answer."""
+    """Is `value`, if it holds no arrays, a deque or an object of the user's with attributes? A run on copies reaches it
+    itself, so that whatever asks if something `is` this object gets the same answer."""
     cls = type(value)
+    if isinstance(value, deque):
+        return True
     return is_object(value) and (not is_library(cls.__module__) or cls.__name__ in ("SimpleNamespace", "Namespace"))
 
 

@@ -120,15 +120,14 @@ class Walk:
             self._function(value, path)
         elif isinstance(value, OPAQUE):
             self._opaque(value, path)
-        elif is_object(value):
-            self._class(type(value))
-            first = len(self.sizes)
-            self._attributes(value, path)
-            if not holds_state(value):
-                self.uncopied += [container for container, _ in self.sizes[first:]]
         elif slot_names(type(value)):
             self.obstacles.append(f"'{path}' is of {type(value).__name__}, whose attributes are in __slots__")
-        elif holds_state(value):
+        elif not holds_state(value):
+            self._without_arrays(value, path)
+        elif is_object(value):
+            self._class(type(value))
+            self._attributes(value, path)
+        else:
             self.obstacles.append(
                 f"'{path}', of {type(value).__name__}, holds arrays where a copy cannot be made of it"
             )
@@ -174,19 +173,17 @@ class Walk:
             self.sets.append((value, frozenset(value)))
         elif is_followed(value):
             self.follow(value, path)
-        else:
-            self._uncopied(value, path)
 
-    def _uncopied(self, value: Any, path: str) -> None:
-        """Follow a deque or an object without arrays, which a run on copies reaches itself."""
+    def _without_arrays(self, value: Any, path: str) -> None:
+        """Follow a deque or an object, which a run on copies reaches itself."""
         first = len(self.sizes)
-        if isinstance(value, deque) and self._first_visit(value, self._seen):
+        if isinstance(value, deque):
             self._paths.setdefault(id(value), path)
             self.sets.append((value, Elements(value)))
             self.uncopied.append(value)
             for index, item in enumerate(value):
                 self._entry(value, index, item, child_path(path, index))
-        elif is_uncopied(value) and self._first_visit(value, self._seen):
+        elif is_object(value):
             self._class(type(value))
             self._attributes(value, path)
         self.uncopied += [container for container, _ in self.sizes[first:]]
@@ -205,19 +202,12 @@ class Walk:
                 self._frozen(name, holder, value)
             elif isinstance(value, (type, types.ModuleType)):
                 self._namespace(value, function)
-            elif holds_state(value):
-                self.names.append((holder, name, value))
-                self.follow(value, name)
-            elif is_function(value):
-                self.follow(value, name)
-            elif isinstance(value, Iterator):
+            elif isinstance(value, Iterator) and not holds_state(value):
                 self.obstacles.append(f"it reads '{name}', an iterator, from outside; make what it gives an argument")
-            elif isinstance(value, (dict, list)):
-                self.names.append((holder, name, value))
+            elif is_followed(value):
+                if holds_state(value) or not is_function(value):
+                    self.names.append((holder, name, value))
                 self.follow(value, name)
-            elif isinstance(value, deque) or is_uncopied(value):
-                self.names.append((holder, name, value))
-                self._uncopied(value, name)
 
     def _frozen(self, name: str, holder: Any, array: mx.array) -> None:
         self.captured.append((name, array))
@@ -245,7 +235,8 @@ class Walk:
                     self.shared.append(members[name])
                 else:
                     self._refuse_state(members[name], name, base.__name__)
-                    self._uncopied(members[name], name)
+                    if is_uncopied(members[name]):
+                        self.follow(members[name], name)
 
     def _fixed(self, function: types.FunctionType, where: str) -> None:
         if not self._first_visit(function, self._seen_fixed):

@@ -239,6 +239,11 @@ def test_a_class_that_looks_attributes_up_by_itself_is_watched_altogether():
         assert_close(fast(x), function(x))
 
 
+@dataclass(slots=True)
+class Slotted:
+    loss: Any
+
+
 @dataclass
 class Config:
     width: int = 4
@@ -266,6 +271,19 @@ def test_data_classes(read, depends_on_the_name):
         config.name = name
         assert_close(fast(x), function(x))
     assert captures(fast) == (3 if depends_on_the_name else 1)
+
+
+def test_attributes_in_slots_cannot_be_watched():
+    settings, x = Slotted(2.0), image()
+
+    def function(x, settings):
+        return CONV(x) * settings.loss
+
+    fast = convjit.compile(function)
+    with pytest.warns(convjit.FallbackWarning, match="'settings' is of Slotted, whose attributes are in __slots__"):
+        assert_close(fast(x, settings), function(x, settings))
+    settings.loss = 3.0
+    assert_close(fast(x, settings), function(x, settings))
 
 
 def test_a_data_class_of_settings_is_an_argument():
@@ -301,11 +319,6 @@ def test_what_a_run_writes_and_does_not_read_is_written():
         y = fast(x * number)
         assert_close(net.notes.largest, y.max())
     assert captures(fast) == 1
-
-
-@dataclass(slots=True)
-class Slotted:
-    loss: mx.array
 
 
 def uncopyable(kind):
