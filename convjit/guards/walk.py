@@ -96,6 +96,10 @@ class Walk:
         """The path of a module or container: "layers.0.conv1", or "" for the outermost one; None if unknown."""
         return self._paths.get(id(container))
 
+    def has(self, value: object) -> bool:
+        """Was this very object followed?"""
+        return id(value) in self._seen
+
     def follow(self, value: Any, path: str = "") -> Walk:
         """Follow a module, a container, an object or a function, named `path` by the user."""
         value = unwrap(value)

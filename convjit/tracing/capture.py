@@ -141,7 +141,7 @@ class Pure:
                 set_random_state(key)
             before = random_state()
             session = _Session(self, inputs, slots)
-            arrays, outputs = trees.flatten(session.run())
+            arrays, outputs = trees.flatten(session.run(), session.is_state)
             session.refuse_in_place_writes()
             written = session.written()
             if not arrays and not written:
@@ -206,6 +206,10 @@ class _Session:
         if restored:
             raise TraceError("it writes into an array or a list that it does not hold; make it an attribute")
         return result
+
+    def is_state(self, value: Any) -> bool:
+        """Did the run find this object, rather than make it?"""
+        return self._clone.original(value) is not None or self._walk.has(value)
 
     def _replacement(self, container: Any, key: Any, array: mx.array) -> mx.array:
         placed = self._placed.get((id(container), key))

@@ -187,7 +187,7 @@ def test_each_call_returns_new_containers():
 
 
 @pytest.mark.parametrize(
-    "result", [lambda y: collections.OrderedDict(y=y), lambda y: {y}, lambda y: iter([y]), lambda y: nn.Sequential()]
+    "result", [lambda y: collections.defaultdict(list, y=y), lambda y: {y}, lambda y: iter([y]), lambda y: nn.Sequential()]
 )
 def test_other_results_are_those_of_the_plain_function(result):
     fast, x = convjit.compile(lambda x: result(CONV(x)), fallback="quiet"), image()
