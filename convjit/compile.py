@@ -27,8 +27,9 @@ def compile(
 
     The result is called like the original and gives the same results; gradients flow as before: under `mx.grad` the
     CPU backend runs programs for it, under any other transformation of MLX the original runs. Each new combination of
-    structure, shapes, dtypes, constants and module attributes is captured once, as with `mx.compile`. Weights may
-    change at any time.
+    structure, shapes, dtypes, constants, and attributes that it reads, is captured once, as with `mx.compile`. Weights
+    may change at any time. Arguments and results are arrays in lists, tuples, dicts and data classes; arguments may be
+    modules and any other object with attributes, too.
 
     Args:
         function: a function, a method, an `nn.Module` instance or an `nn.Module` class. Without it, a
@@ -60,7 +61,7 @@ def compile(
 
     Raises:
         TypeError: if `function` is not callable; at a call, for an argument that is neither an array, a list, tuple or
-            dict of such, a module, nor hashable.
+            dict of such, an object with attributes, nor hashable.
         ValueError: for an unknown `fallback` or `accuracy`; at a call, for arguments that make no convolution.
         CompileError: at a call with `fallback="error"`, if something has to stay plain MLX.
         PipelineError: at a call, for a mistake in `pipeline`.

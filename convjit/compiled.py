@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.errors import CompileError, FallbackWarning, RecaptureWarning
+from convjit.errors import CompileError, FallbackWarning, RecaptureWarning, RecordWritten
 from convjit.guards.guard import Arguments, read_arguments
 from convjit.guards.keys import difference, without_identities
 from convjit.ir.replay import UnknownPrimitive
@@ -110,6 +110,13 @@ class Compiled:
             result = quick(args)
             if result is not None:
                 return result
+        while True:
+            try:
+                return self._call(args, kwargs)
+            except RecordWritten:
+                continue
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments = read_arguments(args, kwargs)
         key = (self._options.backend or _default_backend(), arguments.key)
         if any_tracer(arguments.arrays):

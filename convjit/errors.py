@@ -9,6 +9,10 @@ class UnsettledError(TraceError):
     """A function that changes the structure of its state, or something in it that is no array."""
 
 
+class RecordWritten(Exception):
+    """A function writes into a data class among its arguments. It is followed from now on: look at the call again."""
+
+
 class PipelineError(ValueError):
     """A `pipeline=` that cannot be read, names no pass or option of ours, or whose own passes fail."""
 

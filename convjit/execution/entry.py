@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import mlx.core as mx
 
 from convjit.backends import Backend, BackendError, registry
-from convjit.errors import CompileError, PipelineError, TraceError, UnsettledError
+from convjit.errors import CompileError, PipelineError, RecordWritten, TraceError, UnsettledError
 from convjit.execution.program import OnlyStretch, Program, build
 from convjit.execution.quick import QuickCalls
 from convjit.guards.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
 from convjit.guards.reads import Closed, Reads
-from convjit.guards.state import is_state
+from convjit.guards.state import attributes_of, is_record, is_state
 from convjit.guards.walk import Walk
 from convjit.guards.watch import Watch
 from convjit.ir.replay import UnknownPrimitive
@@ -266,6 +266,8 @@ class CallSite:
                 return {key: argument(item) for key, item in value.items()}
             if isinstance(value, (list, tuple)):
                 return trees.like(value, [*map(argument, value)])
+            if is_record(value):
+                return trees.object_of(type(value), argument(attributes_of(value)))
             return value
 
         function, args = clone.follow(self.function), tuple(map(argument, self.args))
@@ -340,6 +342,8 @@ def made(
         captured = capture()
     except TracerCaptured:
         return None
+    except RecordWritten:
+        raise
     except TraceError as e:
         entry = plain([f"runs as plain MLX: {e}"])
         entry.is_unsettled = isinstance(e, UnsettledError)

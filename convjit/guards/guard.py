@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from convjit.guards.state import Slot, child_path, is_function, is_state, unwrap
+from convjit.guards.state import Slot, attributes_of, child_path, is_function, is_record, is_state, unwrap
 from convjit.guards.walk import Walk
 from convjit.guards.watch import Absent, Binding, Watch, Watched
 from convjit.guards.words import HAVE_DESCRIPTORS, HAVE_VERSIONS, data_pointer, descriptor, word
@@ -64,8 +64,9 @@ def _key(value: Any, found: Arguments) -> Any:
     if not isinstance(value, (list, tuple)) and is_state(value):
         found.modules.append(value)
         return (type(value), value if is_function(value) else id(value))
-    if isinstance(value, dict):
-        return (type(value), *((k, _key(v, found)) for k, v in value.items()))
+    if isinstance(value, dict) or is_record(value):
+        items = value if isinstance(value, dict) else attributes_of(value)
+        return (type(value), *((k, _key(v, found)) for k, v in items.items()))
     if isinstance(value, (list, tuple)):
         return (type(value), *(_key(v, found) for v in value))
     if isinstance(value, Iterator):
@@ -99,8 +100,8 @@ def argument_paths(args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequenc
             arrays.append(path)
         elif is_state(value):
             modules.append(path)
-        elif isinstance(value, dict):
-            for key, item in value.items():
+        elif isinstance(value, dict) or is_record(value):
+            for key, item in (value if isinstance(value, dict) else attributes_of(value)).items():
                 visit(item, f"{path}.{key}")
         elif isinstance(value, (list, tuple)):
             for index, item in enumerate(value):

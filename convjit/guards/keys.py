@@ -14,9 +14,7 @@ def difference(before: Any, now: Any) -> str:
         return f"{before} became {now}"
     first, second = cast(tuple[tuple[Any, ...], tuple[Any, ...]], (before, now))
     if _is_identity(second):
-        return (
-            f"another object of type {second[0].__name__}; a dict or a named tuple of its arrays may be new each time"
-        )
+        return f"another object of type {second[0].__name__}; a dict or a data class of its arrays may be new each time"
     if _is_value(first) and _is_value(second):
         shown, other = _shown(*first), _shown(*second)
         return f"{shown} became {other if shown != other else 'another one'}"

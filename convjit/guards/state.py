@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import sys
 import types
+import weakref
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from operator import is_
 from typing import Any
 
@@ -26,6 +27,9 @@ They forward `__class__` to it, so that `isinstance` takes them for functions.""
 
 _VALUE_AND_GRAD: types.CodeType = getattr(nn.value_and_grad(nn.Module(), lambda: None), "__code__")  # noqa: B009
 """The code of every function that `nn.value_and_grad` returns."""
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes, mx.Dtype)
+"""What results and data classes may hold besides arrays."""
 
 _VALUES = (bool, int, float, complex, str, bytes, type, types.ModuleType)
 
@@ -96,7 +100,7 @@ def is_state(value: object) -> bool:
     """Is an argument of a call to be followed, rather than compared by value?"""
     if isinstance(value, nn.Module) or is_function(value):
         return True
-    if isinstance(value, CONTAINERS):
+    if isinstance(value, CONTAINERS) or is_record(value):
         return False
     has_attributes = is_object(value) or bool(slot_names(type(value)))
     return (has_attributes and type(value).__hash__ in (None, object.__hash__)) or holds_state(value)
@@ -114,6 +118,54 @@ def holds_state(value: object) -> bool:
             seen.add(id(item))
             found += map(unwrap, _items(item))
     return False
+
+
+_followed_records: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+def is_record(value: object) -> bool:
+    """Is `value` a data class of arrays and plain values alone? As an argument it is taken apart, as a dict is."""
+    if not is_dataclass(type(value)):
+        return False
+    found: list[Any] = [value]
+    seen: set[int] = set()
+    has_arrays = False
+    while found:
+        item = found.pop()
+        if isinstance(item, mx.array):
+            has_arrays = True
+        elif not isinstance(item, PLAIN):
+            if id(item) in seen or not (_is_tree(item) or (can_be_made(item) and is_dataclass(type(item)))):
+                return False
+            seen.add(id(item))
+            found += attributes_of(item).values() if is_dataclass(type(item)) else _items(item)
+    return has_arrays
+
+
+def follow_records(cls: type) -> None:
+    """Follow arguments of this class from now on, as other objects: a function writes into them."""
+    _followed_records.add(cls)
+
+
+def can_be_made(value: object) -> bool:
+    """Is an object with the attributes of `value` all that it is?"""
+    cls = type(value)
+    if isinstance(value, (nn.Module, *CONTAINERS, type)) or cls in _followed_records:
+        return False
+    if cls.__new__ not in (object.__new__, types.SimpleNamespace.__new__):
+        return False
+    names = {f.name for f in fields(cls)} if is_dataclass(cls) else set[str]()
+    return {*slot_names(cls)} <= {"__dict__", "__weakref__", *names}
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """The attributes of an object that `can_be_made`."""
+    names = [field.name for field in fields(value)] if is_dataclass(value) else []
+    return {**{n: getattr(value, n) for n in names if hasattr(value, n)}, **getattr(value, "__dict__", {})}
+
+
+def _is_tree(value: object) -> bool:
+    return type(value) in (dict, list, tuple) or (isinstance(value, tuple) and hasattr(value, "_fields"))
 
 
 def is_followed(value: object) -> bool:

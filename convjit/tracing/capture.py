@@ -15,9 +15,17 @@ from typing import Any
 
 import mlx.core as mx
 
-from convjit.errors import TraceError
-from convjit.guards.guard import argument_paths, parameter_names, read_arguments
-from convjit.guards.state import Slot, child_path, holds_state, is_state
+from convjit.errors import RecordWritten, TraceError
+from convjit.guards.guard import Arguments, argument_paths, parameter_names, read_arguments
+from convjit.guards.state import (
+    Slot,
+    attributes_of,
+    child_path,
+    follow_records,
+    holds_state,
+    is_record,
+    is_state,
+)
 from convjit.guards.walk import Walk
 from convjit.guards.words import data_pointer, descriptor
 from convjit.tracing import trees
@@ -180,6 +188,7 @@ class _Session:
     def __init__(self, pure: Pure, inputs: Sequence[mx.array], slots: Sequence[mx.array]):
         self._walk, self._convolutions = pure.walk, pure.convolutions
         self._handles: dict[int, mx.array] = {}
+        self._records: list[tuple[Any, Arguments]] = []
         self._inputs = iter(inputs)
         self._placed = {(id(s.container), s.key): a for s, a in zip(pure.walk.slots, slots, strict=True)}
         self._clone = Clone(self._replacement)
@@ -225,6 +234,10 @@ class _Session:
             return {key: self._argument(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return trees.like(value, [self._argument(item) for item in value])
+        if is_record(value):
+            twin = trees.object_of(type(value), self._argument(attributes_of(value)))
+            self._records.append((twin, read_arguments((twin,), {})))
+            return twin
         return value
 
     def refuse_in_place_writes(self) -> None:
@@ -236,8 +249,11 @@ class _Session:
 
     def written(self) -> list[tuple[Slot, mx.array]]:
         """What the run wrote into its state: live slots and their new arrays."""
-        after = read_arguments(self._args, self._kwargs)
-        if after.key != self._before.key or any(map(operator.is_not, after.arrays, self._before.arrays)):
+        for twin, before in self._records:
+            if _differ(read_arguments((twin,), {}), before):
+                follow_records(type(twin))
+                raise RecordWritten
+        if _differ(read_arguments(self._args, self._kwargs), self._before):
             raise TraceError("it changes a list or dict among its arguments; return the new values instead")
         path_of = self._walk.path_of
         live = {(id(s.container), s.key): s for s in self._walk.slots}
@@ -245,6 +261,10 @@ class _Session:
             (live.get((id(container), key)) or Slot(container, key, child_path(path_of(container), key)), array)
             for container, key, array in self._clone.written(path_of)
         ]
+
+
+def _differ(after: Arguments, before: Arguments) -> bool:
+    return after.key != before.key or any(map(operator.is_not, after.arrays, before.arrays))
 
 
 def _restored_arrays(live: list[tuple[mx.array, mx.array, int]]) -> Iterator[mx.array]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import mlx.core as mx
 
 from convjit.errors import TraceError
-from convjit.guards.state import CONTAINERS, is_object, is_uncopied, slot_names
+from convjit.guards.state import PLAIN, attributes_of, can_be_made, is_uncopied
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,6 @@ class Spec:
     keys: tuple[Any, ...] = ()
 
 
-_VALUES = (type(None), bool, int, float, complex, str, bytes, mx.Dtype)
 _DICTS = (dict, OrderedDict)
 
 
@@ -54,32 +52,16 @@ def flatten(tree: Any, is_state: Callable[[Any], bool]) -> tuple[list[mx.array],
             return Spec(type(tree), tuple(map(visit, tree.values())), tuple(tree))
         if type(tree) in (list, tuple) or (isinstance(tree, tuple) and hasattr(tree, "_fields")):
             return Spec(type(tree), tuple(map(visit, tree)))
-        if isinstance(tree, _VALUES):
+        if isinstance(tree, PLAIN):
             return Spec(tree)
-        if _is_record(tree) and not is_state(tree):
-            attributes = _attributes(tree)
+        if can_be_made(tree) and (is_dataclass(type(tree)) or is_uncopied(tree)) and not is_state(tree):
+            attributes = attributes_of(tree)
             return Spec(type(tree), tuple(map(visit, attributes.values())), tuple(attributes))
         raise TraceError(
             f"it returns an object of type {type(tree).__name__}; return arrays in lists, tuples, dicts or data classes"
         )
 
     return arrays, visit(tree)
-
-
-def _is_record(value: Any) -> bool:
-    cls = type(value)
-    if isinstance(value, (*CONTAINERS, type)) or cls.__new__ not in (object.__new__, SimpleNamespace.__new__):
-        return False
-    if not is_dataclass(cls):
-        return is_object(value) and is_uncopied(value)
-    return {*slot_names(cls)} <= {"__dict__", "__weakref__", *(field.name for field in fields(cls))}
-
-
-def _attributes(value: Any) -> dict[str, Any]:
-    found = (
-        {f.name: getattr(value, f.name) for f in fields(value) if hasattr(value, f.name)} if is_dataclass(value) else {}
-    )
-    return {**found, **getattr(value, "__dict__", {})}
 
 
 def unflatten(spec: Spec, arrays: Sequence[mx.array]) -> Any:
@@ -97,8 +79,13 @@ def _unflatten(spec: Spec, arrays: Iterator[mx.array]) -> Any:
         return spec.example(zip(spec.keys, children, strict=True))
     if issubclass(spec.example, (list, tuple)):
         return _make(spec.example, children)
-    made = spec.example.__new__(spec.example)  # pyright: ignore[reportCallIssue]
-    for name, value in zip(spec.keys, children, strict=True):
+    return object_of(spec.example, dict(zip(spec.keys, children, strict=True)))
+
+
+def object_of(cls: type, attributes: dict[str, Any]) -> Any:
+    """A new object with these attributes."""
+    made = cls.__new__(cls)  # pyright: ignore[reportCallIssue]
+    for name, value in attributes.items():
         object.__setattr__(made, name, value)
     return made
 

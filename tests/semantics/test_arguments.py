@@ -187,7 +187,8 @@ def test_each_call_returns_new_containers():
 
 
 @pytest.mark.parametrize(
-    "result", [lambda y: collections.defaultdict(list, y=y), lambda y: {y}, lambda y: iter([y]), lambda y: nn.Sequential()]
+    "result",
+    [lambda y: collections.defaultdict(list, y=y), lambda y: {y}, lambda y: iter([y]), lambda y: nn.Sequential()],
 )
 def test_other_results_are_those_of_the_plain_function(result):
     fast, x = convjit.compile(lambda x: result(CONV(x)), fallback="quiet"), image()
@@ -339,7 +340,7 @@ class Batch:
 def test_objects_that_are_new_in_every_call_are_told_of_and_not_kept(monkeypatch):
     monkeypatch.setattr(compiled, "_MANY_CAPTURES", 9)
     fast, kept = convjit.compile(lambda batch: CONV(batch.images)), []
-    with pytest.warns(convjit.RecaptureWarning, match="another object of type Batch; a dict or a named tuple"):
+    with pytest.warns(convjit.RecaptureWarning, match="another object of type Batch; a dict or a data class"):
         for n in range(12):
             batch = Batch(n)
             kept.append(weakref.ref(batch))
