@@ -70,8 +70,8 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     loops = nest(kernel)
     tiles = _tiles(loops, machine.registers)
     in_place = [tile for tile in tiles if _unrolls(loops, tile)]
-    found = [_schedule(kernel, machine, lanes, tile, copies=False) for tile in in_place]
-    copying = [_schedule(kernel, machine, lanes, tile, copies=True) for tile in tiles]
+    found = [_schedule(lanes, tile, _block(kernel, machine, lanes, tile, copies=False), copies=0) for tile in in_place]
+    copying = [_schedule(lanes, tile, _block(kernel, machine, lanes, tile, copies=True), copies=1) for tile in tiles]
     found = found + copying[:1] if found else copying
     rolling = _rolling(kernel, machine, lanes, tiles[0])
     return [rolling, *found] if rolling else found
@@ -136,21 +136,18 @@ def _unrolls(loops: Nest, tile: Tile) -> bool:
     )
 
 
-def _schedule(kernel: Kernel, machine: Machine, lanes: int, tile: Tile, *, copies: bool) -> Schedule:
-    row_block, column_block, vector_block = _block(kernel, machine, lanes, tile, copies)
-    return Schedule(
-        "cpu/depthwise.c",
-        (
-            ("column_block", column_block),
-            ("copies", int(copies)),
-            ("lanes", lanes),
-            ("row_block", row_block),
-            ("taps", tile.taps),
-            ("tile_columns", tile.columns),
-            ("tile_rows", tile.rows),
-            ("vector_block", vector_block),
-        ),
-    )
+def _schedule(lanes: int, tile: Tile, block: tuple[int, int, int], **copying: int) -> Schedule:
+    row_block, column_block, vector_block = block
+    choices = {
+        "column_block": column_block,
+        "lanes": lanes,
+        "row_block": row_block,
+        "taps": tile.taps,
+        "tile_columns": tile.columns,
+        "tile_rows": tile.rows,
+        "vector_block": vector_block,
+    }
+    return Schedule("cpu/depthwise.c", tuple(sorted({**choices, **copying}.items())))
 
 
 def _block(kernel: Kernel, machine: Machine, lanes: int, tile: Tile, copies: bool) -> tuple[int, int, int]:
@@ -210,20 +207,7 @@ def _rolling(kernel: Kernel, machine: Machine, lanes: int, tile: Tile) -> Schedu
     converted = taps_h * loops.inputs_of_block(1, tile.columns)[2] / tile.columns
     if copied * ROLLED_INPUT > converted:
         return None
-    return Schedule(
-        "cpu/depthwise.c",
-        (
-            ("column_block", columns),
-            ("copies", 1),
-            ("lanes", lanes),
-            ("rolls", 1),
-            ("row_block", rows),
-            ("taps", tile.taps),
-            ("tile_columns", tile.columns),
-            ("tile_rows", tile.rows),
-            ("vector_block", 1),
-        ),
-    )
+    return _schedule(lanes, tile, (rows, columns, 1), copies=1, rolls=1)
 
 
 def _tiled(extent: int, tile: int, most: int) -> int:
