@@ -20,7 +20,6 @@ from convjit.backends.cpu.stretch import StretchRunner
 from convjit.geometry import Geometry
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.nest import nest
 
 
 def kernel_of(geometry: Geometry, dtype: Dtype) -> Kernel:
@@ -81,7 +80,7 @@ class Made:
         text_bytes: how long the text is.
         packed_bytes: of the packed weight.
         packed_ratio: of these to those of the weight in float32.
-        memory_bytes: of each thread beside input, output and weights.
+        memory_bytes: of each thread beside input, output and weights, whole pages.
     """
 
     seconds: float
@@ -159,43 +158,8 @@ def _pack(backend: CpuBackend, network: Network, schedule: Schedule, weight: Arr
     return backend.pack(network.geometry.window, schedule, mx.array(weight).astype(MLX_DTYPES[network.dtype]))
 
 
-MOST_SHARED = 8 << 20
-"""As in the runtime."""
-
-
 def memory_bytes(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> int:
     """Of each thread: its scratch memory and its part of what is shared."""
-    made = _Kernel.from_address(backend._load(kernel, schedule))
-    loops = nest(kernel)
-    call = _Call(
-        batch=kernel.geometry.batch,
-        in_extent=loops.in_size[loops.outermost],
-        out_extent=loops.out_size[loops.outermost],
-    )
-    shared = made.shared_bytes(ctypes.byref(call)) if made.shared_bytes else 0
-    while made.is_per_image and call.batch > 1 and shared > MOST_SHARED:
-        call.batch = (call.batch + 1) // 2
-        shared = made.shared_bytes(ctypes.byref(call))
-    return made.scratch_bytes + shared // backend._runtime.threads
-
-
-class _Call(ctypes.Structure):
-    """See `cj_call`."""
-
-    _fields_ = [
-        ("arrays", ctypes.c_void_p),
-        ("batch", ctypes.c_long),
-        ("in_extent", ctypes.c_long),
-        ("out_extent", ctypes.c_long),
-        ("shared", ctypes.c_void_p),
-    ]
-
-
-class _Kernel(ctypes.Structure):
-    """The beginning of `cj_kernel`."""
-
-    _fields_ = [
-        ("scratch_bytes", ctypes.c_long),
-        ("shared_bytes", ctypes.CFUNCTYPE(ctypes.c_long, ctypes.POINTER(_Call))),
-        ("is_per_image", ctypes.c_long),
-    ]
+    result = 2 + len(kernel.extras)
+    runner = backend.load(Stretch(result, (Call(kernel, schedule, tuple(range(result)), (result,)),), (result,)))
+    return runner._runtime.memory(runner._steps, 1, 0, runner._threads) // runner._threads

@@ -193,6 +193,11 @@ static long scratch_step(const needs *needs)
     return needs->scratch ? aligned(needs->scratch, PAGE) + 128 : 0;
 }
 
+static long bytes_of(const needs *needs, int threads)
+{
+    return aligned(needs->results, PAGE) + aligned(needs->shared, PAGE) + threads * scratch_step(needs);
+}
+
 static memory lay_out(const arena *a, const needs *needs)
 {
     char *const results = (char *)a + PAGE, *const shared = results + aligned(needs->results, PAGE);
@@ -245,8 +250,7 @@ int cj_run(const cj_step *steps, int num_steps, char *const *arrays, long result
 {
     const int granted = enter_pool(threads);
     const needs needs = needs_of(steps, num_steps, result_bytes);
-    const long bytes = aligned(needs.results, PAGE) + aligned(needs.shared, PAGE) + granted * scratch_step(&needs);
-    arena *own = take_arena(PAGE + bytes);
+    arena *own = take_arena(PAGE + bytes_of(&needs, granted));
     if (own) {
         const memory memory = lay_out(own, &needs);
         for (const cj_step *step = steps; step < steps + num_steps; step++)
@@ -255,4 +259,11 @@ int cj_run(const cj_step *steps, int num_steps, char *const *arrays, long result
     }
     leave_pool(granted);
     return own == NULL;
+}
+
+/* Bytes of memory that such a run takes beside the arrays that it is given. */
+long cj_memory(const cj_step *steps, int num_steps, long result_bytes, int threads)
+{
+    const needs needs = needs_of(steps, num_steps, result_bytes);
+    return bytes_of(&needs, threads);
 }

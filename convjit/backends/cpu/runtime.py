@@ -75,6 +75,9 @@ class Runtime:
             *(ctypes.POINTER(Step), ctypes.c_int),
             *(ctypes.c_void_p, ctypes.c_long, ctypes.c_int),
         ]
+        self.memory = library.cj_memory
+        self.memory.argtypes = [ctypes.POINTER(Step), ctypes.c_int, ctypes.c_long, ctypes.c_int]
+        self.memory.restype = ctypes.c_long
         self.pack = library.cj_pack
         self.pack.argtypes = [ctypes.POINTER(PackingOrder), ctypes.c_int]
         self.pack.restype = None
