@@ -20,7 +20,7 @@ from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
 from convjit.schedule.cpu.tiling import tiling
-from convjit.schedule.cpu.winograd import TEMPLATE, Winograd, candidates, has_few_channels, schedule
+from convjit.schedule.cpu.winograd import TEMPLATE, Winograd, candidates, has_few_channels, schedule, sums_of
 from convjit.schedule.nest import nest
 
 MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32), Machine(4, 16)]
@@ -84,9 +84,7 @@ def plan_of(
     high, wide = (tiling(loops.axes[i], loops.out_size[i], tile[i - 1], few) for i in (1, 2))
     if not high or not wide or (packed == "height" and high.residues * wide.residues > 1):
         return None
-    channels = kernel.geometry.in_channels * high.residues * wide.residues
-    image_tiles = loops.out_size[0] * high.count * wide.count
-    terms = channels * len(loops.axes[0][0].taps)
+    channels, terms, image_tiles = sums_of(kernel, (high, wide))
     numbers["chunk"] = min(numbers["chunk"], terms)
     return Winograd((high, wide), channels, terms, image_tiles, machine.lanes, packed=packed, **numbers)
 

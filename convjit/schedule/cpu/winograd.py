@@ -101,7 +101,7 @@ class Winograd:
         high, wide = (tiling(loops.axes[i], loops.out_size[i], tiles[i - 1], few) for i in (1, 2))
         assert high is not None and wide is not None
         numbers = map(schedule.number, ("lanes", "vectors", "group", "tiles", "chunk", "splits"))
-        return cls((high, wide), *_sums(kernel, (high, wide)), *numbers, packed=str(schedule["packed"]))
+        return cls((high, wide), *sums_of(kernel, (high, wide)), *numbers, packed=str(schedule["packed"]))
 
     def schedule(self) -> Schedule:
         """Its choices."""
@@ -228,6 +228,13 @@ def has_few_channels(channels: int) -> bool:
     return channels < _LEAST_CHANNELS
 
 
+def sums_of(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> tuple[int, int, int]:
+    """Channels and terms of a sum, and tiles of an image."""
+    loops = nest(kernel)
+    channels = kernel.geometry.in_channels * prod(t.residues for t in tilings)
+    return channels, channels * len(loops.axes[0][0].taps), loops.out_size[0] * prod(t.count for t in tilings)
+
+
 def _tilings(loops: Nest, axis: int, few_channels: bool) -> list[Tiling]:
     """Those that multiply less than the definition, with 2, 3, 4 or 6 outputs; else, single outputs of single taps."""
     phases, extent = loops.axes[axis], loops.out_size[axis]
@@ -239,16 +246,9 @@ def _tilings(loops: Nest, axis: int, few_channels: bool) -> list[Tiling]:
     return saving or ([single] if single else [])
 
 
-def _sums(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> tuple[int, int, int]:
-    """Channels and terms of a sum, and tiles of an image."""
-    loops = nest(kernel)
-    channels = kernel.geometry.in_channels * prod(t.residues for t in tilings)
-    return channels, channels * len(loops.axes[0][0].taps), loops.out_size[0] * prod(t.count for t in tilings)
-
-
 def _plans(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machine) -> Iterator[Winograd]:
     """All sensible blocks of tiles for an algorithm."""
-    channels, terms, image_tiles = _sums(kernel, tilings)
+    channels, terms, image_tiles = sums_of(kernel, tilings)
     tiles = max(1, kernel.geometry.batch) * image_tiles
     few = 1 if machine.lanes == 16 else 2  # AVX-512 multiplies by a number in memory, others have to load it
     widths = {few, 2 * few, 4 if terms <= _FEW_TERMS else few}
@@ -315,7 +315,7 @@ def _cycles(plan: Winograd, batch: int, outputs: int, machine: Machine) -> float
 def _least_cycles(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machine) -> float:
     """Less than what `_cycles` finds for any plan: multiply-adds and transforms alone."""
     geometry = kernel.geometry
-    _, terms, image_tiles = _sums(kernel, tilings)
+    _, terms, image_tiles = sums_of(kernel, tilings)
     vectors = prod(t.apart for t in tilings) * ceil(geometry.out_channels / machine.lanes)
     cycles = vectors * terms / 2 + 2 * terms / machine.lanes + 10 * vectors
     return max(1, geometry.batch) * image_tiles * prod(t.algorithm.positions for t in tilings) * cycles
