@@ -209,14 +209,6 @@ INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int
     finish_with(&with, of, sum, d, h, w, o, count);
 }
 
-INLINE void finish_vector(const image *of, vec sum, long d, long h, long w, long o)
-{
-    if (LAST_LANES < LANES && o + LANES > OUT_CHANNELS)
-        finish(of, sum, d, h, w, o, LAST_LANES);
-    else
-        finish(of, sum, d, h, w, o, LANES);
-}
-
 /* A tile: its image, and the place of its first output. Tile number t along an axis of dilation s takes every s-th
  * output from (t / s) * s tiles + t % s on. */
 typedef struct {
@@ -248,6 +240,11 @@ INLINE int tiles_w(const cj_call *call)
 INLINE long tiles_of_image(const cj_call *call)
 {
     return (long)1 * tiles_h(call) * tiles_w(call);
+}
+
+INLINE long tiles_of(const cj_call *call)
+{
+    return call->batch * tiles_of_image(call);
 }
 
 INLINE place place_of(const cj_call *call, long tile)
@@ -335,6 +332,19 @@ static __attribute__((noinline)) void transform_input(const cj_call *call, long 
     }
 }
 
+/* A tile that is not there repeats the last one. */
+INLINE long tile_there(const cj_call *call, long tile)
+{
+    return tile < tiles_of(call) ? tile : tiles_of(call) - 1;
+}
+
+/* V of a block of tiles. */
+INLINE void transform_inputs(const cj_call *call, long first_tile, float *v)
+{
+    for (int t = 0; t < TILES; t++)
+        transform_input(call, tile_there(call, first_tile + t), v + t * V_ROW);
+}
+
 /* One position of M: m[tile][output] of a group of tiles, the sum over `count` terms; `adds` those before. Meanwhile
  * as many weights are fetched from `ahead`. */
 static __attribute__((noinline)) void multiply(const float *restrict v, const float *restrict u, float *restrict m, int count, int adds, const float *ahead)
@@ -417,6 +427,14 @@ static __attribute__((noinline)) void convolve(const cj_call *call, const float 
         }
 }
 
+INLINE void finish_vector(const image *of, vec sum, long d, long h, long w, long o)
+{
+    if (LAST_LANES < LANES && o + LANES > OUT_CHANNELS)
+        finish(of, sum, d, h, w, o, LAST_LANES);
+    else
+        finish(of, sum, d, h, w, o, LANES);
+}
+
 INLINE int all_finite(vec v)
 {
     const mask finite = v < __builtin_inff();
@@ -425,11 +443,6 @@ INLINE int all_finite(vec v)
     UNROLL for (int lane = 0; lane < LANES; lane++)
         all &= lanes[lane];
     return all;
-}
-
-INLINE long tiles_of(const cj_call *call)
-{
-    return call->batch * tiles_of_image(call);
 }
 
 /* Finishes the outputs of a block of channels, of all tiles of M. An infinity or NaN of the input is now in all outputs
@@ -503,19 +516,6 @@ static __attribute__((noinline)) void transform_outputs(const cj_call *call, lon
                     finish_vector(&of, made[i][j], at.d, first_h + i * OUT_STEP_H, first_w + j * OUT_STEP_W, (long)block * BLOCK + v * LANES);
         }
     }
-}
-
-/* A tile that is not there repeats the last one. */
-INLINE long tile_there(const cj_call *call, long tile)
-{
-    return tile < tiles_of(call) ? tile : tiles_of(call) - 1;
-}
-
-/* V of a block of tiles. */
-INLINE void transform_inputs(const cj_call *call, long first_tile, float *v)
-{
-    for (int t = 0; t < TILES; t++)
-        transform_input(call, tile_there(call, first_tile + t), v + t * V_ROW);
 }
 
 /* The outputs of a block of channels for a block of tiles. */
