@@ -1,9 +1,8 @@
-"""CPU kernels by Winograd's algorithm: the algorithms exactly, the kernels against float64, what is not finite."""
+"""CPU kernels by Winograd's algorithm: against float64, with what is not finite, and which schedules they get."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 from math import prod
 
 import numpy as np
@@ -13,7 +12,6 @@ from harness import Array, run
 from sample import Numbers, random_kernel, random_numbers
 
 from convjit.backends.cpu import CpuBackend
-from convjit.bilinear import Algorithm, Matrix, Tap, composed, left_inverse
 from convjit.emit.cpu import packing
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.kernel import Kernel, identity_epilogue
@@ -25,53 +23,6 @@ from convjit.schedule.nest import nest
 
 MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32), Machine(4, 16)]
 EPS = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}
-
-# ---- The algorithms.
-
-PLAIN = {taps: (tuple((t, t) for t in range(taps)),) for taps in (1, 2, 3, 5, 7, 11)}
-TRANSPOSED = {4: (((3, 0), (1, 1)), ((2, 1), (0, 2))), 3: (((1, 0),), ((2, 0), (0, 1)))}
-COMPOSED = [
-    *((tile, phases, 1) for phases in PLAIN.values() for tile in (1, 2, 3, 4, 6)),
-    *((tile, PLAIN[taps], stride) for tile in (2, 4) for taps in (3, 5) for stride in (2, 3)),
-    *((tile, phases, 1) for phases in TRANSPOSED.values() for tile in (2, 4)),
-]
-
-
-@pytest.mark.parametrize(("tile", "phases", "stride"), COMPOSED)
-def test_algorithms_are_convolutions(tile: int, phases: tuple[tuple[Tap, ...], ...], stride: int):
-    a = composed(tile, phases, stride)
-    for number, row in enumerate(a.outputs):
-        q, phase = divmod(number, len(phases))
-        met = {(element, offset + q * stride) for element, offset in phases[phase]}
-        assert {pair for pair, factor in _factors(a, row).items() if factor} == met
-        assert set(_factors(a, row).values()) <= {Fraction(0), Fraction(1)}
-
-
-def _factors(a: Algorithm, row: tuple[Fraction, ...]) -> dict[tuple[int, int], Fraction]:
-    """(kernel element, input) -> what their product is multiplied by in an output."""
-    return {
-        (element, read): sum(
-            (p * g[element] * b[read] for p, g, b in zip(row, a.weights, a.inputs, strict=True)), Fraction(0)
-        )
-        for element in range(a.taps)
-        for read in range(a.reads)
-    }
-
-
-@pytest.mark.parametrize(("tile", "phases", "stride"), COMPOSED)
-def test_kernels_are_found_from_their_transforms(tile: int, phases: tuple[tuple[Tap, ...], ...], stride: int):
-    weights = composed(tile, phases, stride).weights
-    assert _product(left_inverse(weights), weights) == [
-        [Fraction(i == k) for k in range(len(weights[0]))] for i in range(len(weights[0]))
-    ]
-
-
-def _product(a: Matrix, b: Matrix) -> list[list[Fraction]]:
-    return [
-        [sum((x * y for x, y in zip(row, column, strict=True)), Fraction(0)) for column in zip(*b, strict=True)]
-        for row in a
-    ]
-
 
 # ---- The kernels.
 
