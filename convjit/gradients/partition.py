@@ -75,7 +75,11 @@ def partition(tape: Tape, cotangents: Collection[str], num_results: int, num_las
 
 
 def _reading_maxima(primitives: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The primitives, with max(x, c) > c for x > c where that was computed; these are equal, for a NaN, too."""
+    """The primitives, with max(x, c) > c for x > c where that was computed; these are equal, for a NaN, too.
+
+    That is `passes.masks.read_maxima` ahead of any IR: what is kept is decided on the tape. On it, the gradients that
+    MLX makes compare with the very array of the maximum, so no constant has to be looked up.
+    """
     maxima: dict[tuple[str, ...], Any] = {}
     found: list[dict[str, Any]] = []
     for p in primitives:

@@ -49,7 +49,11 @@ def separate_masks(block: Block) -> None:
 
 
 def read_maxima(block: Block) -> None:
-    """x > c becomes max(x, c) > c, where that was computed: a ReLU's result is stored anyway, its input is not."""
+    """x > c becomes max(x, c) > c, where that was computed: a ReLU's result is stored anyway, its input is not.
+
+    `gradients.partition` has the same rule for tapes, ahead of any IR. Here constants are the same if their numbers
+    are, however they were made.
+    """
     maxima: dict[tuple[SSAValue, float], SSAValue] = {}
     for op in block.ops:
         if not is_primitive(op, "Maximum", "Greater") or (bound := constant_of(op.operands[1])) is None:
