@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from math import ceil, prod
@@ -74,9 +74,9 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule:
     and added up by the CPU's own instruction; `compact`: the input is copied group by group; `widens`: it is made
     floats first, for all units; `folds`: it is the convolution of `fold.folded`.
     """
-    if plain := folded(kernel):
-        return _altered(_with_tile(plain, machine, _best_tiles(plain, machine)[0]), folds=1)
-    return _with_tile(kernel, machine, _best_tiles(kernel, machine)[0])
+    plain = folded(kernel) or kernel
+    best = _with_tile(plain, machine, _best_tiles(plain, machine)[0])
+    return best if plain is kernel else _altered(plain, best, folds=1)
 
 
 def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
@@ -84,21 +84,27 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
     best_of_vectors: dict[int, Tile] = {}
     for tile in _best_tiles(kernel, machine):
         best_of_vectors.setdefault(tile.vectors, tile)
-    best = schedule(kernel, machine)
+    best, plain = schedule(kernel, machine), folded(kernel) or kernel
     found = [best, *(_with_tile(kernel, machine, tile) for tile in best_of_vectors.values())]
-    found.append(_altered(best, weights_first=1 - best.number("weights_first")))
-    found.append(_altered(best, splits=1))
+    found.append(_altered(plain, best, weights_first=1 - best.number("weights_first")))
+    found.append(_altered(plain, best, splits=1))
     if _can_be_compact(kernel):
-        whole = {"widens": 0} if best.is_set("widens") else {}
-        found.append(_altered(best, compact=1 - best.number("compact"), **whole))
+        found.append(_altered(plain, best, compact=1 - best.number("compact")))
     for axis, tile_size in (("row_block", "tile_rows"), ("column_block", "tile_columns")):
         halves = ceil(best.number(axis) / best.number(tile_size) / 2) * best.number(tile_size)
-        found.append(_altered(best, **{axis: halves}))
+        found.append(_altered(plain, best, **{axis: halves}))
     return list(dict.fromkeys(found))
 
 
-def _altered(schedule: Schedule, **choices: int) -> Schedule:
-    return replace(schedule, choices=tuple(sorted((dict(schedule.choices) | choices).items())))
+def _altered(kernel: Kernel, schedule: Schedule, **choices: int) -> Schedule:
+    return _with_choices(kernel, {name: schedule.number(name) for name, _ in schedule.choices} | choices)
+
+
+def _with_choices(kernel: Kernel, choices: dict[str, int]) -> Schedule:
+    """The schedule with these choices, and with `widens` where it pays beside them."""
+    others = {name: number for name, number in choices.items() if name != "widens"}
+    widens = {"widens": 1} if _widens(kernel, others) else {}
+    return Schedule("cpu/direct.c", tuple(sorted({**others, **widens}.items())))
 
 
 def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
@@ -129,14 +135,12 @@ def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
     if _can_be_compact(kernel):
         inputs = _input_bytes(kernel, row_block, column_block) // (4 * geometry.in_channels)
         choices["compact"] = int(inputs < COMPACT_INPUTS * row_block * column_block)
-    if _widens(kernel, loops, choices):
-        choices["widens"] = 1
-    return Schedule("cpu/direct.c", tuple(sorted(choices.items())))
+    return _with_choices(kernel, choices)
 
 
-def _widens(kernel: Kernel, loops: Nest, choices: dict[str, int]) -> bool:
+def _widens(kernel: Kernel, choices: dict[str, int]) -> bool:
     """Do units that share a block's input each need a copy of it in another type, which is small as a whole?"""
-    is_shared = choices["splits"] > 1 and not (choices.get("compact") or loops.reads_outside)
+    is_shared = choices["splits"] > 1 and not (choices.get("compact") or nest(kernel).reads_outside)
     is_small = 4 * max(1, kernel.geometry.batch) * prod(kernel.geometry.in_shape[1:]) <= MOST_WIDENED
     return is_shared and is_small and converts(kernel.dtype, bool(choices.get("pairs")))
 
