@@ -83,7 +83,7 @@ class CpuBackend:
         return schedules.candidates(kernel, self._machine)
 
     def smaller(self, kernel: AnyKernel, schedule: Schedule) -> Schedule | None:
-        return schedules.smaller(kernel.any_batch(), schedule, self._machine)
+        return schedules.smaller(kernel, schedule, self._machine)
 
     def identity(self, kernel: AnyKernel, schedule: Schedule) -> str:
         return self._source(kernel, schedule).text

@@ -22,10 +22,11 @@ SHORT = 250
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
     """The C text of a direct convolution."""
+    geometry = kernel.geometry
+    packed = packing(geometry.window, geometry.weight_shape, schedule)
     if schedule.is_set("folds") and (plain := folded(kernel)):
-        stride = kernel.geometry.window.input_dilation[-1]
-        return _source(plain, schedule, packing(kernel.geometry.window, kernel.geometry.weight_shape, schedule), stride)
-    return _source(kernel, schedule, packing(kernel.geometry.window, kernel.geometry.weight_shape, schedule), 1)
+        return _source(plain, schedule, packed, fold=geometry.window.input_dilation[-1])
+    return _source(kernel, schedule, packed, fold=1)
 
 
 def _source(kernel: Kernel, schedule: Schedule, packed: Packing, fold: int) -> Source:

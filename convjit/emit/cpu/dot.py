@@ -15,8 +15,8 @@ from convjit.schedule.nest import nest
 
 def source(kernel: Kernel, schedule: Schedule) -> Source:
     """The C text of a direct convolution with few output channels."""
-    geometry, loops = kernel.geometry, nest(kernel)
-    lanes, merged = schedule.number("lanes"), is_merged(loops, geometry.in_channels, schedule.number("lanes"))
+    geometry, loops, lanes = kernel.geometry, nest(kernel), schedule.number("lanes")
+    merged = is_merged(loops, geometry.in_channels, lanes)
     length = geometry.in_channels * (len(loops.axes[2][0].taps) if merged else 1)
     variables = block_variables(kernel, schedule, geometry.out_channels, merged)
     return Source(render("cpu/dot.c", **variables, last_terms=length % lanes), name_of(kernel))

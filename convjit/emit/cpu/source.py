@@ -72,6 +72,7 @@ def _any_extent(sizes: tuple[int, ...], loops: Nest) -> str:
 
 
 def title_of(kernel: Kernel) -> str:
+    """What a kernel computes, in words: for the head of its text."""
     geometry, window, loops = kernel.geometry, kernel.geometry.window, nest(kernel)
     in_words, out_words = (_any_extent(sizes, loops) for sizes in (loops.in_size, loops.out_size))
     facts = [

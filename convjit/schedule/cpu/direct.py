@@ -110,11 +110,11 @@ def _with_choices(kernel: Kernel, choices: dict[str, int]) -> Schedule:
 def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
     loops, geometry = nest(kernel), kernel.geometry
     lanes, groups = machine.lanes, geometry.window.groups
-    row_block, column_block = _block(kernel, loops, machine, tile)
+    row_block, column_block = _block(kernel, machine, tile)
     blocks = groups * ceil(geometry.out_channels / groups / lanes / tile.vectors)
     depth, height, width = _outputs(loops)
     places = len(loops.phases) * depth * ceil(height / row_block) * ceil(width / column_block)
-    weights_first = _weights_first(kernel, loops, machine)
+    weights_first = _weights_first(kernel, machine)
     units = UNITS if weights_first or len(loops.phases) > 1 else UNITS // 2
     terms = min(MAX_CHAIN, max(1, machine.l2_bytes // 2 // (4 * lanes * tile.vectors)))
     parts = _parts(kernel, tile, places * blocks)
@@ -168,9 +168,10 @@ def _rough(extent: int) -> int:
     return min(LARGE_EXTENT, 1 << (extent - 1).bit_length())
 
 
-def _weights_first(kernel: Kernel, loops: Nest, machine: Machine) -> bool:
+def _weights_first(kernel: Kernel, machine: Machine) -> bool:
     """Are the weights what neighbouring units should have in common, since they are larger than the input? Phases have
     none in common."""
+    loops = nest(kernel)
     if len(loops.phases) > 1:
         return False
     elements = prod(_rough(n) if axis == loops.outermost else n for axis, n in enumerate(loops.in_size))
@@ -207,7 +208,6 @@ def _best_tiles(kernel: Kernel, machine: Machine) -> list[Tile]:
     loops, geometry = nest(kernel), kernel.geometry
     _, height, width = (min(*pair) for pair in zip(loops.least_outputs, _outputs(loops), strict=True))
     needed = ceil(geometry.out_channels / geometry.window.groups / machine.lanes)
-
     large = prod(_outputs(loops)) * len(loops.phases) * geometry.out_channels * 4 > LARGE_OUTPUT * machine.l2_bytes
 
     def cycles(tile: Tile) -> float:
@@ -269,12 +269,12 @@ def _copies(loops: Nest, tile: Tile) -> bool:
     )
 
 
-def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[int, int]:
+def _block(kernel: Kernel, machine: Machine, tile: Tile) -> tuple[int, int]:
     """Rows and columns of the block of outputs that costs least beside the multiply-adds themselves.
 
     What is read only once, and copied for that, should not leave the first-level cache.
     """
-    geometry = kernel.geometry
+    loops, geometry = nest(kernel), kernel.geometry
     depth, height, width = _outputs(loops)
     taps = loops.most_taps
     outputs_per_copy = prod(taps) * geometry.out_channels / geometry.window.groups
@@ -283,7 +283,7 @@ def _block(kernel: Kernel, loops: Nest, machine: Machine, tile: Tile) -> tuple[i
     most_input = machine.l2_bytes * 3 // (8 if copies else 4)
     most_terms = min(MAX_CHAIN, _terms(kernel))
     weight_bytes = prod(geometry.weight_shape) * 4
-    weights_first = _weights_first(kernel, loops, machine)
+    weights_first = _weights_first(kernel, machine)
     if conversion and prod(taps) == 1 and not weights_first:
         most_input = machine.l1_bytes // 2
     streaming = 0.5 if weight_bytes <= machine.l2_bytes // 2 else 3.2

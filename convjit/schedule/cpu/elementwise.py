@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import ceil, prod
 
 from convjit.kernel import Elementwise
 from convjit.schedule import Schedule
@@ -27,7 +27,7 @@ def schedule(kernel: Elementwise, machine: Machine) -> Schedule:
     one long row.
     """
     shape = kernel.any_batch().shape
-    columns = UNIT if len(shape) == 1 else min(MOST_COLUMNS, -(-shape[-1] // machine.lanes) * machine.lanes)
+    columns = UNIT if len(shape) == 1 else min(MOST_COLUMNS, ceil(shape[-1] / machine.lanes) * machine.lanes)
     rows = 1 if len(shape) == 1 else max(LEAST_ROWS, UNIT // columns)
     choices = {"column_block": columns, "lanes": machine.lanes, "row_block": rows}
     return Schedule("cpu/elementwise.c", tuple(choices.items()))

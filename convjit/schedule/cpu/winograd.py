@@ -189,7 +189,7 @@ def _best(kernel: Kernel, machine: Machine, count: int) -> list[Schedule]:
     high, wide = (_tilings(loops, axis, has_few_channels(geometry.in_channels)) for axis in (1, 2))
     tilings = [pair for pair in product(high, wide) if _pays(pair, kernel)]
     bounds = [(_least_cycles(kernel, pair, machine), number) for number, pair in enumerate(tilings)]
-    found: list[tuple[float, int, Winograd | None]] = [(_direct_cycles(kernel, loops, machine), -1, None)] * count
+    found: list[tuple[float, int, Winograd | None]] = [(_direct_cycles(kernel, machine), -1, None)] * count
     for bound, number in sorted(bounds):
         if bound >= found[-1][0]:
             break
@@ -321,10 +321,10 @@ def _least_cycles(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machi
     return max(1, geometry.batch) * image_tiles * prod(t.algorithm.positions for t in tilings) * cycles
 
 
-def _direct_cycles(kernel: Kernel, loops: Nest, machine: Machine) -> float:
+def _direct_cycles(kernel: Kernel, machine: Machine) -> float:
     """Of one core for a direct convolution, near its peak: it leaves out rows of taps in the padding, and columns if
     they are far apart."""
-    geometry = kernel.geometry
+    loops, geometry = nest(kernel), kernel.geometry
     products = sum(prod(_products(loops, phase, axis) for axis in range(3)) for phase in loops.phases)
     vectors = ceil(geometry.out_channels / machine.lanes)
     return _DIRECT * geometry.batch * products * geometry.in_channels * vectors / 2
