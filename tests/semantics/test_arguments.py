@@ -184,7 +184,8 @@ def test_each_call_returns_new_containers():
 
 
 @pytest.mark.parametrize(
-    "result", [lambda y: collections.defaultdict(list, y=y), lambda y: {y}, lambda y: iter([y]), lambda y: nn.Sequential()]
+    "result",
+    [lambda y: collections.defaultdict(list, y=y), lambda y: {y}, lambda y: iter([y]), lambda y: nn.Sequential()],
 )
 def test_other_results_are_those_of_the_plain_function(result):
     fast, x = convjit.compile(lambda x: result(CONV(x)), fallback="quiet"), image()
