@@ -19,7 +19,7 @@ from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp, name_of
 from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.options import Options
 from convjit.passes import STAGES
-from convjit.passes.choose_schedule import ChooseSchedulePass, Failed, Refused
+from convjit.passes.choose_schedule import Failed, Refused
 from convjit.passes.fuse_elementwise import PREFIX
 from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.raise_weight_gradient import named_weight_gradients
@@ -118,7 +118,7 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
         module, constants = _traced(captured, refused)
         spec = _without(pipeline, failed)
         try:
-            ran = passes.run(module, spec, _dumper(module, folder))
+            passes.run(module, spec, _dumper(module, folder))
         except Refused as e:
             if e.reasons.keys() <= refused.keys():  # a pass of the user's lost the layer's mark, or its name
                 raise BackendError(str(e)) from e
@@ -131,19 +131,9 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
                 raise BackendError(str(e)) from e
             failed.update(e.reasons)
             continue
-        fused, elementwise = _kernels(module, next(p for p in ran if isinstance(p, ChooseSchedulePass)))
+        fused = {op: kernel_of(op) for op in module.walk() if isinstance(op, ConvolutionOp)}
+        elementwise = {op: elementwise_of(op) for op in module.walk() if isinstance(op, ElementwiseOp)}
         return Lowered(module, constants, fused, elementwise, spec, refused, failed, slower)
-
-
-def _kernels(
-    module: ModuleOp, chosen: ChooseSchedulePass
-) -> tuple[dict[ConvolutionOp, Kernel], dict[ElementwiseOp, Elementwise]]:
-    """The kernel of every op that is one, in program order; of copies that later passes made, too."""
-    ops = list(module.walk())
-    return (
-        {op: chosen.convolutions.get(op) or kernel_of(op) for op in ops if isinstance(op, ConvolutionOp)},
-        {op: chosen.elementwise.get(op) or elementwise_of(op) for op in ops if isinstance(op, ElementwiseOp)},
-    )
 
 
 def _without(pipeline: str, failed: Iterable[str]) -> str:

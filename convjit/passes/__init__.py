@@ -86,9 +86,7 @@ def _load(name: str) -> type[ModulePass]:
     return getattr(import_module(f"convjit.passes.{name.replace('-', '_')}"), _CLASSES[name])
 
 
-def run(
-    module: ModuleOp, pipeline: str, after: Callable[[ModulePass, ModuleOp], None] | None = None
-) -> list[ModulePass]:
+def run(module: ModuleOp, pipeline: str, after: Callable[[ModulePass, ModuleOp], None] | None = None) -> None:
     """Run a pipeline over `module`, in place. What a pass from elsewhere leaves is verified.
 
     Args:
@@ -96,9 +94,6 @@ def run(
         pipeline: passes of this package, registered ones, those of xDSL and of any `xdsl.universe` plugin, with their
             options, such as "raise-conv,cse,fuse-epilogue{max-extras=2}".
         after: called behind every pass with the pass and the module, for dumps and checks.
-
-    Returns:
-        The passes, in the order in which they ran.
 
     Raises:
         PipelineError: for a pipeline that cannot be read, an unknown pass or option, and a pass from elsewhere that
@@ -121,7 +116,6 @@ def run(
             _run_foreign(pass_, context, module)
         if after is not None:
             after(pass_, module)
-    return passes
 
 
 def _run_foreign(pass_: ModulePass, context: Context, module: ModuleOp) -> None:

@@ -18,7 +18,7 @@ name keeps it, if it is not "fast".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -30,7 +30,7 @@ from convjit.emit.region import elementwise_of, kernel_of
 from convjit.errors import PipelineError
 from convjit.ir.attributes import ScheduleAttr, WindowAttr
 from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, KernelOp, PackOp, name_of
-from convjit.kernel import Accuracy, Elementwise, Kernel
+from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
 from convjit.proof.trust import Choice
@@ -63,12 +63,12 @@ class Failed(Exception):
         self.reasons = reasons
 
 
-def _decide(kernels: dict[ConvolutionOp, Kernel], backend: Backend) -> list[ScheduleAttr]:
+def _decide(ops: list[ConvolutionOp], backend: Backend) -> list[ScheduleAttr]:
     schedules: list[ScheduleAttr] = []
     refused: dict[str, str] = {}
     slower: set[str] = set()
-    for op, kernel in kernels.items():
-        layer = name_of(op)
+    for op in ops:
+        layer, kernel = name_of(op), kernel_of(op)
         measured = known.find(backend, kernel)
         if measured and measured.chosen is measured.plain:
             refused[layer] = measured.note()
@@ -88,9 +88,10 @@ def _decide(kernels: dict[ConvolutionOp, Kernel], backend: Backend) -> list[Sche
     return schedules
 
 
-def _schedule_elementwise(kernels: dict[ElementwiseOp, Elementwise], backend: Backend) -> None:
+def _schedule_elementwise(ops: list[ElementwiseOp], backend: Backend) -> None:
     failed: dict[str, str] = {}
-    for op, kernel in kernels.items():
+    for op in ops:
+        kernel = elementwise_of(op)
         choice = trust.choose(backend, kernel)
         if isinstance(choice, Choice):
             op.properties["schedule"] = ScheduleAttr(choice.schedule)
@@ -109,34 +110,24 @@ class ChooseSchedulePass(ModulePass):
     Attributes:
         backend: the name of a backend in `backends.registry`.
         accuracy: see `kernel.Accuracy`.
-        convolutions, elementwise: the kernels that got a schedule, once the pass has run.
     """
 
     name = "choose-schedule"
 
     backend: str = "cpu"
     accuracy: Accuracy = "fast"
-    convolutions: dict[ConvolutionOp, Kernel] = field(
-        default_factory=dict[ConvolutionOp, Kernel], init=False, compare=False
-    )
-    elementwise: dict[ElementwiseOp, Elementwise] = field(
-        default_factory=dict[ElementwiseOp, Elementwise], init=False, compare=False
-    )
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        backend = registry.get(self.backend)
         for function in forward_of(op):
             block = function.body.block
             if any(isinstance(o, KernelOp) and o.schedule for o in block.ops):
                 raise PipelineError(f"{self.name} has run before; every pipeline ends with it by itself")
-            ops = [o for o in block.ops if isinstance(o, ConvolutionOp)]
+            kernels = [o for o in block.ops if isinstance(o, ConvolutionOp)]
             if self.accuracy != "fast":
-                for conv in ops:
-                    conv.attributes["accuracy"] = StringAttr(self.accuracy)
-            convolutions = {conv: kernel_of(conv) for conv in ops}
-            elementwise = {o: elementwise_of(o) for o in block.ops if isinstance(o, ElementwiseOp)}
+                for kernel in kernels:
+                    kernel.attributes["accuracy"] = StringAttr(self.accuracy)
             packs: dict[tuple[SSAValue, WindowAttr, ScheduleAttr], SSAValue] = {}
-            for conv, schedule in zip(ops, _decide(convolutions, backend), strict=True):
+            for conv, schedule in zip(kernels, _decide(kernels, registry.get(self.backend)), strict=True):
                 conv.properties["schedule"] = schedule
                 if not isinstance(conv, FusedOp):
                     continue
@@ -147,6 +138,4 @@ class ChooseSchedulePass(ModulePass):
                     block.insert_op_before(pack, conv)
                     packs[key] = pack.result
                 conv.operands[1] = packs[key]
-            _schedule_elementwise(elementwise, backend)
-            self.convolutions.update(convolutions)
-            self.elementwise.update(elementwise)
+            _schedule_elementwise([o for o in block.ops if isinstance(o, ElementwiseOp)], registry.get(self.backend))

@@ -18,11 +18,10 @@ from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
 
 import convjit
-from convjit import lower, passes
+from convjit import passes
 from convjit.backends import registry
 from convjit.errors import PipelineError
 from convjit.ir.conv import GeneralOp
-from convjit.passes import choose_schedule
 
 FILECHECK = Path(__file__).parents[1] / "filecheck"
 
@@ -162,26 +161,6 @@ def test_prepare_is_made_once():
     fast = convjit.compile(lambda x: mx.conv2d(mx.conv2d(x, a.weight * 2), b.weight), pipeline=pipeline)
     with pytest.raises(PipelineError, match="has made @prepare before"):
         fast(mx.ones((1, 6, 6, 3)))
-
-
-def test_kernels_are_found_once_but_for_copies_of_ops(monkeypatch):
-    """The inner convolution is of parameters, with a result too large to be kept: @prepare and @forward compute it."""
-    asked = []
-    for module in (choose_schedule, lower):
-        monkeypatch.setattr(
-            module, "kernel_of", lambda op, kernel_of=module.kernel_of: asked.append(op) or kernel_of(op)
-        )
-    mx.random.seed(1)
-    conv, x = nn.Conv2d(3, 8, 3), mx.ones((1, 64, 64, 3))
-
-    def plain(x):
-        inner = mx.conv2d(mx.broadcast_to(conv.bias[:3], x.shape), conv.weight)
-        return mx.conv2d(x, inner.mean((1, 2)).reshape(8, 1, 1, 1) * conv.weight) + inner
-
-    fast = convjit.compile(plain, fallback="error")
-    np.testing.assert_allclose(np.array(fast(x)), np.array(plain(x)), rtol=1e-4, atol=1e-5)
-    ((entry,),) = fast._entries.values()
-    assert len(entry.lowered.fused) == len(asked) == 3
 
 
 @pytest.mark.usefixtures("registered")
