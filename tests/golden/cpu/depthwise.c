@@ -192,12 +192,6 @@ INLINE void finish_with(const per_channel *with, const image *of, vec sum, long 
     store_f32(of->result0 + at, v2, count);
 }
 
-INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int count)
-{
-    const per_channel with = load_per_channel(of, o, count);
-    finish_with(&with, of, sum, d, h, w, o, count);
-}
-
 /* Outputs that are a plain convolution with some of the taps. */
 typedef struct {
     int first_d, first_h, first_w;    /* the first output */

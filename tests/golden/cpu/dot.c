@@ -210,12 +210,6 @@ INLINE void finish_with(const per_channel *with, const image *of, vec sum, long 
     store_f32(of->result0 + at, v2, count);
 }
 
-INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int count)
-{
-    const per_channel with = load_per_channel(of, o, count);
-    finish_with(&with, of, sum, d, h, w, o, count);
-}
-
 /* A block of outputs of one phase. */
 typedef struct {
     image of;
@@ -418,6 +412,12 @@ static block block_at(const cj_call *call, const grid *g, long n, long place, fl
     if (scratch && reads_both(&b))
         copy_block(&b, x, scratch);
     return b;
+}
+
+INLINE void finish(const image *of, vec sum, long d, long h, long w, long o, int count)
+{
+    const per_channel with = load_per_channel(of, o, count);
+    finish_with(&with, of, sum, d, h, w, o, count);
 }
 
 enum {
