@@ -79,15 +79,21 @@ class Recycler:
 _clock = itertools.count()
 _recyclers: weakref.WeakSet[Recycler] = weakref.WeakSet()
 _lock = threading.RLock()  # a collection of garbage while it is held may run a user's code
+_held_at_most = 0
+"""What was held when it was counted last, and all bytes since: a count takes as long as there are recyclers."""
 
 
 def _make_room(needed: int) -> None:
     """Have those that were not used for the longest time forget what they keep."""
+    global _held_at_most
     with _lock:
+        _held_at_most += needed
+        if _held_at_most <= _BUDGET:
+            return
         recyclers = sorted(_recyclers, key=Recycler.last_used)
-        excess = sum(r.held_bytes() for r in recyclers) + needed - _BUDGET
+        _held_at_most = sum(r.held_bytes() for r in recyclers) + needed
         for recycler in recyclers:
-            if excess <= 0:
+            if _held_at_most <= _BUDGET:
                 return
-            excess -= recycler.held_bytes()
+            _held_at_most -= recycler.held_bytes()
             recycler.forget()
