@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from xdsl.ir import Operation, SSAValue
@@ -42,8 +43,9 @@ def maximal_dag(conv: GeneralOp, max_extras: int, max_results: int) -> Dag:
     Masks that only it reads are part of it: it reads what they are made from.
     """
     blocked: set[Operation] = set()
+    dependents = _Dependents(conv)
     while True:
-        dag = _grow(conv, max_extras, blocked)
+        dag = _grow(conv, max_extras, blocked, dependents)
         results = dag.results()
         predicates = [
             op for op in dag.ops if op.results[0] in results and element_type(op.results[0]) not in FLOAT_TYPES
@@ -56,38 +58,55 @@ def maximal_dag(conv: GeneralOp, max_extras: int, max_results: int) -> Dag:
             return dag
 
 
-def _grow(conv: GeneralOp, max_extras: int, blocked: set[Operation]) -> Dag:
+class _Dependents:
+    """The ops behind a convolution that depend on it, in program order; looked for as far as somebody iterates."""
+
+    def __init__(self, conv: GeneralOp):
+        self._found: dict[Operation, None] = {conv: None}
+        self._next = conv.next_op
+
+    def __contains__(self, op: object) -> bool:
+        """Does `op` depend on it, or is it the convolution? Known of all ops up to where an iteration is."""
+        return op in self._found
+
+    def __iter__(self) -> Iterator[Operation]:
+        yield from list(self._found)[1:]
+        while (op := self._next) is not None:
+            self._next = op.next_op
+            if any(operand.owner in self._found for operand in op.operands):
+                self._found[op] = None
+                yield op
+
+
+def _grow(conv: GeneralOp, max_extras: int, blocked: set[Operation], dependents: _Dependents) -> Dag:
     dag = Dag(conv)
     inside: set[SSAValue] = {conv.result}
-    outside: set[SSAValue] = set()
     pending: list[Operation] = []
     ahead = users(conv.result)
-    op = conv.next_op
-    while ahead and op is not None:
+    for op in dependents if ahead else ():
+        extras = _extras_if_it_joins(op, inside, dependents, dag) if op in ahead and op not in blocked else None
         ahead.discard(op)
-        if any(operand in outside or operand in inside for operand in op.operands):
-            extras = None if op in blocked else _extras_if_it_joins(op, inside, outside, dag)
-            if extras is None or len(dag.extras) + len(extras) > max_extras:
-                outside.update(op.results)
-                pending.append(op)
-            else:
-                assert isinstance(op, PrimitiveOp)
-                dag.ops += [made for v in op.operands if (mask := mask_of(v)) and v not in inside for made in mask.ops]
-                dag.ops.append(op)
-                dag.extras += extras
-                inside.add(op.results[0])
-                ahead |= users(op.results[0])
-                dag.moved += pending
-                pending = []
-        op = op.next_op
+        if extras is None or len(dag.extras) + len(extras) > max_extras:
+            pending.append(op)
+        else:
+            assert isinstance(op, PrimitiveOp)
+            dag.ops += [made for v in op.operands if (mask := mask_of(v)) and v not in inside for made in mask.ops]
+            dag.ops.append(op)
+            dag.extras += extras
+            inside.add(op.results[0])
+            ahead |= users(op.results[0])
+            dag.moved += pending
+            pending = []
+        if not ahead:
+            break
     return dag
 
 
 def _extras_if_it_joins(
-    op: Operation, inside: set[SSAValue], outside: set[SSAValue], dag: Dag
+    op: Operation, inside: set[SSAValue], dependents: _Dependents, dag: Dag
 ) -> list[SSAValue] | None:
     """The values that joining `op` would add to the extras, or None if it cannot join."""
-    if not isinstance(op, PrimitiveOp) or any(operand in outside for operand in op.operands):
+    if not isinstance(op, PrimitiveOp) or any(v.owner in dependents and v not in inside for v in op.operands):
         return None
     if len(op.results) != 1 or shape_of(op.results[0].type) != shape_of(dag.conv.result.type):
         return None
