@@ -1,16 +1,19 @@
 """Which attributes of the user's objects a run reads: no other one can make the next run differ.
 
 A trainer counts its steps and collects its losses beside the model that its step trains. To tell these apart, the
-classes of the objects in question get a `__getattribute__` that takes notes, for the time of one run.
+classes of the objects in question get a `__getattribute__` that takes notes, for the time of one run; and a
+`__setattr__` and a `__delattr__`: what writes a value that is there already is no change, until the user changes it.
 """
 
 from __future__ import annotations
 
 import threading
+import types
 from collections.abc import Callable, Collection, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.errors import TraceError
@@ -22,6 +25,9 @@ _EVERYTHING = frozenset({"__dict__", "__getstate__", "__reduce__", "__reduce_ex_
 
 _OF_MODULES = frozenset(vars(nn.Module()))
 """Attributes that methods of `nn.Module` read."""
+
+HOOKS = frozenset({"__getattribute__", "__setattr__", "__delattr__"})
+"""What every access to an attribute goes through, but for those that call the hooks of `object` itself."""
 
 _HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 """Flags of classes: made by Python code, or not to be changed."""
@@ -44,7 +50,13 @@ class Reads:
     def of(self, value: Any) -> frozenset[str] | None:
         """The names of the attributes that were read; None if it may have been any."""
         names = self._names.get(self._identity(value))
-        return None if names is None or names & _EVERYTHING else frozenset(names)
+        if names is None or names & _EVERYTHING:
+            return None
+        return frozenset(names) | _OF_MODULES if isinstance(value, nn.Module) else frozenset(names)
+
+    def any_of(self, value: Any) -> bool:
+        """Was any attribute of this object read?"""
+        return bool(self._names.get(self._identity(value)))
 
     def by(self, original: Callable[[Any], Any]) -> Reads:
         """The same of copies of the objects; `original` gives the object that one was made of, or None."""
@@ -54,7 +66,7 @@ class Reads:
 
     @contextmanager
     def noted(self, objects: Collection[Any], original: Callable[[Any], Any], closed: Closed) -> Generator[None]:
-        """Add what is read meanwhile, in whichever thread.
+        """Add what is read meanwhile, in whichever thread: a run may have some of its own.
 
         Args:
             objects: which to look at; `can_note` holds for their classes.
@@ -62,9 +74,9 @@ class Reads:
             closed: attributes of theirs that must not be read.
 
         Raises:
-            TraceError: if one of these was read all the same.
+            TraceError: if one of these was read all the same, here or from a copy; others may read the user's objects.
         """
-        copies, refused = self.by(original), list[str]()
+        copies, refused, here = self.by(original), list[str](), threading.get_ident()
 
         def note(value: Any, name: str) -> None:
             owner = copies._identity(value)
@@ -72,6 +84,8 @@ class Reads:
             if names is None:
                 return
             names.add(name)
+            if id(value) == owner and threading.get_ident() != here:
+                return
             opened = [
                 why for (id_, key), why in closed.items() if id_ == owner and (key == name or name in _EVERYTHING)
             ]
@@ -81,7 +95,7 @@ class Reads:
 
         with ExitStack() as stack:
             for value in objects:
-                self._names.setdefault(id(value), set(_OF_MODULES if isinstance(value, nn.Module) else ()))
+                self._names.setdefault(id(value), set())
             for cls in set(map(type, objects)):
                 stack.enter_context(_noting(cls))
             stack.enter_context(_active_too(note))
@@ -95,16 +109,27 @@ class Reads:
 
 
 def can_note(cls: type) -> bool:
-    """Does every read of an attribute go through `cls.__getattribute__`, and can this be replaced for a while?"""
-    if is_library(cls.__module__) or type(cls).__setattr__ is not type.__setattr__:
+    """Does every access to an attribute go through the hooks of `cls`, and can these be replaced for a while?"""
+    meta = type(cls)
+    if is_library(cls.__module__):
+        return False
+    if meta.__setattr__ is not type.__setattr__ or meta.__delattr__ is not type.__delattr__:
         return False
     if not cls.__flags__ & _HEAP_TYPE or cls.__flags__ & _IMMUTABLE_TYPE:
         return False
     bases = [base for base in cls.__mro__ if not is_library(base.__module__)]
-    if any("__getattribute__" in vars(base) and base not in _noted for base in bases):
-        return False
-    codes = (getattr(member, "__code__", None) for base in bases for member in vars(base).values())
-    return not any(code and "__getattribute__" in attribute_names(code) for code in codes)
+    own = [
+        (name, member)
+        for base in bases
+        for name, member in dict(vars(base)).items()
+        if getattr(member, "__module__", None) != __name__  # put there by a run that goes on in another thread
+    ]
+    return not any(name in HOOKS or calls_hooks(getattr(member, "__code__", None)) for name, member in own)
+
+
+def calls_hooks(code: types.CodeType | None) -> bool:
+    """Does this code call hooks by themselves, most likely those of `object`?"""
+    return code is not None and not HOOKS.isdisjoint(attribute_names(code))
 
 
 @contextmanager
@@ -121,27 +146,41 @@ def _active_too(note: Callable[[Any, str], None]) -> Generator[None]:
 
 @contextmanager
 def _noting(cls: type) -> Generator[None]:
-    """Let reads of attributes be noted; several may ask for it at the same time."""
+    """Let accesses to attributes be noted; several may ask for it at the same time."""
     with _lock:
         _noted[cls] = _noted.get(cls, 0) + 1
         if _noted[cls] == 1:
-            setattr(cls, "__getattribute__", _getattribute_of(cls))  # noqa: B010
+            for hook in _hooks_of(cls):
+                setattr(cls, hook.__name__, hook)
     try:
         yield
     finally:
         with _lock:
             _noted[cls] -= 1
             if not _noted[cls]:
-                delattr(cls, "__getattribute__")
+                for name in HOOKS:
+                    delattr(cls, name)
                 del _noted[cls]
 
 
-def _getattribute_of(cls: type) -> Callable[[Any, str], Any]:
-    inner: Callable[[Any, str], Any] = getattr(cls, "__getattribute__")  # noqa: B009
+def _hooks_of(cls: type) -> tuple[Callable[..., Any], ...]:
+    # By `super()`, as others of the classes that an object is of may have hooks, too.
+
+    def note(value: Any, name: str) -> None:
+        for each in _active:
+            each(value, name)
 
     def __getattribute__(self: Any, name: str) -> Any:
-        for note in _active:
-            note(self, name)
-        return inner(self, name)
+        note(self, name)
+        return super(cls, self).__getattribute__(name)
 
-    return __getattribute__
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        if not isinstance(value, mx.array):  # an array is a result of the program, and is written at every call
+            note(self, name)
+        super(cls, self).__setattr__(name, value)
+
+    def __delattr__(self: Any, name: str) -> None:
+        note(self, name)
+        super(cls, self).__delattr__(name)
+
+    return __getattribute__, __setattr__, __delattr__

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import types
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +19,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.guards.bindings import attribute_names, bindings
-from convjit.guards.reads import Closed, Reads, can_note
+from convjit.guards.reads import Closed, Reads, calls_hooks, can_note
 from convjit.guards.state import (
     CONTAINERS,
     OPAQUE,
@@ -35,6 +37,11 @@ from convjit.guards.state import (
     value_and_grad_parts,
 )
 
+_DEPTH = 3
+"""How far views of containers are followed: a `ChainMap` has a dict, a list in it, and dicts in that."""
+
+_NO_VIEWS = (type, types.ModuleType, types.FunctionType, types.CodeType, str, bytes, int, float)
+
 
 class Walk:
     """Everything reachable from a function and its arguments that a captured program depends on.
@@ -50,13 +57,14 @@ class Walk:
         uncopied: dicts, lists and deques of objects without arrays, which a run on copies reaches themselves.
         objects: those of which a run can tell which attributes it reads; they were followed to all.
         read: (attributes, names) of the other objects: only these names count.
+        whole: dicts that count altogether; one of them may be the attributes of an object, too.
         reads: the attributes that runs read so far.
         obstacles: why the function cannot be captured; one clause each.
         closed: (id of an object, attribute) -> why it cannot be captured if it reads that.
         alive: what was visited, so that no id is used again while this list lives.
     """
 
-    def __init__(self, reads: Reads | None = None, closed: Closed | None = None) -> None:
+    def __init__(self, reads: Reads | None = None, closed: Closed | None = None, before: Walk | None = None) -> None:
         self.slots: list[Slot] = []
         self.captured: list[tuple[str, mx.array]] = []
         self.items: list[tuple[Any, Any, Any]] = []
@@ -67,11 +75,13 @@ class Walk:
         self.uncopied: list[Any] = []
         self.objects: list[Any] = []
         self.read: list[tuple[dict[str, Any], frozenset[str]]] = []
+        self.whole: list[dict[Any, Any]] = []
         self.reads = reads or Reads()
         self._is_first, self._evades = reads is None, False
         self.obstacles: list[str] = []
         self.closed: Closed = dict(closed or {})
         self.alive: list[Any] = []
+        self._before: set[int] = before._seen if before else set()
         self._paths: dict[int, str] = {}
         self._seen: set[int] = set()
         self._seen_fixed: set[int] = set()
@@ -91,6 +101,10 @@ class Walk:
         """Are there attributes that no run read so far?"""
         read = ((vars(value), self.reads.of(value)) for value in self.objects)
         return any(names is not None and not attributes.keys() <= names for attributes, names in read)
+
+    def read_objects(self) -> list[tuple[Any, str]]:
+        """Those of `objects` of which an attribute was read, and their paths."""
+        return [(value, self.path_of(vars(value)) or "") for value in self.objects if self.reads.any_of(value)]
 
     def path_of(self, container: object) -> str | None:
         """The path of a module or container: "layers.0.conv1", or "" for the outermost one; None if unknown."""
@@ -155,6 +169,7 @@ class Walk:
 
     def _mapping(self, mapping: dict[Any, Any], path: str) -> None:
         self._sized(mapping, path)
+        self.whole.append(mapping)
         for key, value in mapping.items():
             self._entry(mapping, key, value, child_path(path, key))
 
@@ -190,10 +205,23 @@ class Walk:
         elif is_object(value):
             self._class(type(value))
             self._attributes(value, path)
+        elif self._before:
+            self._behind(value, path)
         self.uncopied += [container for container, _ in self.sizes[first:]]
 
+    def _behind(self, value: Any, path: str) -> None:
+        """Follow what something else may show of: a view of a dict, a bound method of a list, a weak reference. An
+        attribute that was not read may hold the same."""
+        level, seen = [value], set[int]()
+        for _ in range(_DEPTH):
+            level = [r for v in level for r in _referents(v) if not isinstance(r, _NO_VIEWS) and id(r) not in seen]
+            seen.update(map(id, level))
+            for referent in level:
+                if id(referent) in self._before:
+                    self.follow(referent, path)
+
     def _function(self, function: types.FunctionType, path: str) -> None:
-        self._evades |= "__getattribute__" in attribute_names(function.__code__)
+        self._evades |= _evades(function)
         if parts := value_and_grad_parts(function):
             for part in reversed(parts):  # the function first: it may know the model by the user's own name
                 self.follow(part, path)
@@ -225,7 +253,7 @@ class Walk:
                 continue
             members = {
                 name: unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
-                for name, member in vars(base).items()
+                for name, member in dict(vars(base)).items()  # a copy: other threads may note what is read
                 if name == "__call__" or not name.startswith("__")
             }
             functions = {name: m for name, m in members.items() if type(m) is types.FunctionType}
@@ -245,7 +273,7 @@ class Walk:
     def _fixed(self, function: types.FunctionType, where: str) -> None:
         if not self._first_visit(function, self._seen_fixed):
             return
-        self._evades |= "__getattribute__" in attribute_names(function.__code__)
+        self._evades |= _evades(function)
         for name, holder, value in bindings(function):
             if isinstance(value, mx.array):
                 self._frozen(name, holder, value)
@@ -302,3 +330,21 @@ class Walk:
         seen.add(id(value))
         self.alive.append(value)
         return True
+
+
+def _evades(function: types.FunctionType) -> bool:
+    """May it read attributes without the hooks of their class? Since Python 3.12, protocols do."""
+    if calls_hooks(function.__code__):
+        return True
+    values = [value for _, _, value in bindings(function)]
+    names = attribute_names(function.__code__)
+    return "getattr_static" in names or any(
+        value is inspect.getattr_static
+        or isinstance(value, types.WrapperDescriptorType)
+        or (isinstance(value, type) and getattr(value, "_is_runtime_protocol", False))
+        for value in values
+    )
+
+
+def _referents(value: Any) -> list[Any]:
+    return [value()] if isinstance(value, weakref.ref) else gc.get_referents(value)

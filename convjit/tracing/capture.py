@@ -190,6 +190,7 @@ class _Session:
         self._handles: dict[int, mx.array] = {}
         self._records: list[tuple[Any, Arguments]] = []
         self._inputs = iter(inputs)
+        self._narrowed = {id(attributes) for attributes, _ in pure.walk.read}
         self._placed = {(id(s.container), s.key): a for s, a in zip(pure.walk.slots, slots, strict=True)}
         self._clone = Clone(self._replacement)
         self._function = self._clone.follow(pure.function)
@@ -222,8 +223,12 @@ class _Session:
 
     def _replacement(self, container: Any, key: Any, array: mx.array) -> mx.array:
         placed = self._placed.get((id(container), key))
-        # Where nothing is placed: a new handle of the live array, so that a write in place does not reach the user's.
-        return self._handles.setdefault(id(array), copy.copy(array)) if placed is None else placed
+        if placed is not None:
+            return placed
+        if id(container) in self._narrowed:  # nothing reads it, but if the same array is put there, that is a write
+            return copy.copy(array)
+        # Otherwise a new handle of the live array, so that a write in place does not reach the user's.
+        return self._handles.setdefault(id(array), copy.copy(array))
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, mx.array):
