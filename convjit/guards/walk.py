@@ -40,7 +40,7 @@ from convjit.guards.state import (
 _DEPTH = 3
 """How far views of containers are followed: a `ChainMap` has a dict, a list in it, and dicts in that."""
 
-_NO_VIEWS = (type, types.ModuleType, types.FunctionType, types.CodeType, str, bytes, int, float)
+_NO_VIEWS = (type, types.ModuleType, types.FunctionType, types.CodeType, weakref.ref)
 
 
 class Walk:
@@ -205,20 +205,26 @@ class Walk:
         elif is_object(value):
             self._class(type(value))
             self._attributes(value, path)
-        elif self._before:
+        elif self._before and gc.is_tracked(value):
             self._behind(value, path)
         self.uncopied += [container for container, _ in self.sizes[first:]]
 
     def _behind(self, value: Any, path: str) -> None:
-        """Follow what something else may show of: a view of a dict, a bound method of a list, a weak reference. An
-        attribute that was not read may hold the same."""
+        """Follow what something else shows of: a view of a dict, a bound method of a list. An attribute that was not
+        read may hold the same."""
         level, seen = [value], set[int]()
         for _ in range(_DEPTH):
-            level = [r for v in level for r in _referents(v) if not isinstance(r, _NO_VIEWS) and id(r) not in seen]
+            referents = gc.get_referents(*(v for v in level if not issubclass(type(v), _NO_VIEWS)))
+            level = [referent for referent in referents if id(referent) not in seen]
             seen.update(map(id, level))
-            for referent in level:
-                if id(referent) in self._before:
-                    self.follow(referent, path)
+            shown = [referent for referent in level if id(referent) in self._before]
+            level = [referent for referent in level if id(referent) not in self._before]
+            for referent in shown:
+                if holds_state(referent):
+                    self.obstacles.append(
+                        f"'{path}', of {type(value).__name__}, shows arrays that another object holds"
+                    )
+                self.follow(referent, path)
 
     def _function(self, function: types.FunctionType, path: str) -> None:
         self._evades |= _evades(function)
@@ -344,7 +350,3 @@ def _evades(function: types.FunctionType) -> bool:
         or (isinstance(value, type) and getattr(value, "_is_runtime_protocol", False))
         for value in values
     )
-
-
-def _referents(value: Any) -> list[Any]:
-    return [value()] if isinstance(value, weakref.ref) else gc.get_referents(value)

@@ -1,11 +1,15 @@
 """A program depends on the attributes that its function reads, however it reads them, and on no other ones."""
 
 import copy
+import inspect
 import operator
+import sys
 import threading
-from collections import deque
+import types
+import weakref
+from collections import ChainMap, deque
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,8 +19,10 @@ from checks import ConvNorm, assert_close, fast_of, image, parameters
 
 import convjit
 from convjit.guards import reads
+from convjit.guards.walk import Walk
 
 CONV = nn.Conv2d(3, 4, 3)
+LOOK_UP = object.__getattribute__
 
 
 def captures(fast: Any) -> int:
@@ -160,6 +166,8 @@ READERS = {
     "dict": lambda value: value.__dict__["factor"],
     "attrgetter": operator.attrgetter("factor"),
     "object": lambda value: object.__getattribute__(value, "factor"),
+    "another name of that": lambda value: LOOK_UP(value, "factor"),
+    "static": lambda value: inspect.getattr_static(value, "factor"),
     "copy": lambda value: copy.copy(value).factor,
     "match": matched,
     "thread": in_a_thread,
@@ -444,3 +452,177 @@ def test_a_quick_call_stays_quick_while_other_attributes_change():
     net.factor = 3.0
     assert fast._quick((x,)) is None
     assert_close(fast(x), net(x))
+
+
+@runtime_checkable
+class IsOn(Protocol):
+    on: Any
+
+
+def test_a_protocol_looks_for_attributes():
+    (owner, function), x = function_of(Plain, lambda value: 2.0 if isinstance(value, IsOn) else 1.0), image()
+    fast = fast_of(function)
+    assert_close(fast(x), function(x))
+    owner.on = None
+    assert_close(fast(x), function(x))
+
+
+@pytest.mark.parametrize("kind", [Net, Holding, Plain])
+def test_what_a_run_writes_counts_though_it_is_there_already(kind):
+    def read(value):
+        value.done, value.temporary = True, 1
+        del value.temporary
+        return value.factor
+
+    (owner, function), x = function_of(kind, read), image()
+    owner.done = True
+    fast = convjit.compile(function, fallback="quiet")
+    for _ in range(4):
+        fast(x)
+        assert owner.done and not hasattr(owner, "temporary")
+        owner.done, owner.temporary = False, 2
+
+
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_an_array_is_written_though_it_is_there_already(differentiated):
+    net, array, x = Net(), mx.array(2.0), image()
+    owner = Plain(None)
+    owner.last = array
+
+    def function(x):
+        owner.last = array
+        return net(x) * array
+
+    fast = fast_of(function)
+    for _ in range(4):
+        mx.eval(mx.grad(lambda x: fast(x).sum())(x) if differentiated else fast(x))
+        assert owner.last.item() == 2.0
+        owner.last = None
+
+
+@pytest.mark.parametrize(
+    "read", [lambda table: table["a"], lambda table: float(len(table)), lambda table: table.get("b", 1.0)]
+)
+def test_attributes_that_are_a_dict_of_the_users_too_count_altogether(read):
+    owner, x = Plain(None), image()
+    table = vars(owner)
+    owner.a = 2.0
+
+    def function(x):
+        return CONV(x) * read(table) * owner.factor
+
+    fast = fast_of(function)
+    for number in range(4):
+        owner.a = float(number)
+        setattr(owner, f"new{number}", number)
+        assert_close(fast(x), function(x))
+        owner.b = float(number)
+        assert_close(fast(x), function(x))
+
+
+VIEWS = {
+    "proxy": lambda owner: types.MappingProxyType(owner.table),
+    "method": lambda owner: owner.table.get,
+    "chain": lambda owner: ChainMap({}, owner.table),
+    "reference": lambda owner: weakref.ref(owner.other),
+}
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+def test_what_is_read_through_a_view_of_something_else_counts(kind):
+    owner, x = Plain(None), image()
+    owner.table, owner.other = {"factor": 2.0}, Plain(None)
+    owner.view = VIEWS[kind](owner)
+
+    def function(x):
+        view = owner.view
+        found = view("factor") if kind == "method" else view().factor if kind == "reference" else view["factor"]
+        return CONV(x) * found
+
+    fast = fast_of(function)
+    for number in range(4):
+        owner.table["factor"] = owner.other.factor = float(number)
+        owner.unread = owner.other.unread = number
+        assert_close(fast(x), function(x))
+
+
+def test_arrays_that_are_read_through_a_view_stay_plain():
+    owner, x = Plain(None), image()
+    owner.table = {"weight": mx.array(2.0)}
+    owner.view = types.MappingProxyType(owner.table)
+
+    def function(x):
+        return CONV(x) * owner.view["weight"]
+
+    fast = convjit.compile(function, fallback="quiet")
+    for number in range(3):
+        owner.table["weight"] = mx.array(float(number))
+        assert_close(fast(x), function(x))
+
+
+def test_another_thread_may_read_what_a_capture_may_not():
+    owner, x = Holding(None), image()
+    owner.recent = deque([mx.array(1.0)])
+    inside, read = threading.Event(), threading.Event()
+    lengths = []
+
+    def function(x):
+        inside.set()
+        read.wait(30)
+        return CONV(x) * owner.weight
+
+    def look():
+        inside.wait(30)
+        try:
+            lengths.append(len(owner.recent))
+        finally:
+            read.set()
+
+    other = threading.Thread(target=look)
+    other.start()
+    convjit.compile(function, fallback="quiet")(x)
+    other.join()
+    assert lengths == [1]
+
+
+def test_hooks_of_other_classes_of_an_object_go_on_working():
+    class Renaming:
+        def __getattribute__(self, name):
+            return object.__getattribute__(self, "real" if name == "factor" else name)
+
+    class Front:
+        real = factor = 2.0
+
+    class Both(Front, Renaming):
+        def __init__(self):
+            self.real = 3.0
+
+    front, both, x = Front(), Both(), image()
+    fast = fast_of(lambda x: CONV(x) * front.factor * both.factor)
+    with reads.Reads().noted([front], lambda value: None, {}):
+        assert both.factor == 3.0
+    assert_close(fast(x), CONV(x) * 6.0)
+
+
+def test_a_walk_goes_on_while_another_thread_notes():
+    interval = sys.getswitchinterval()
+    over = threading.Event()
+
+    def note():
+        while not over.is_set():
+            with reads.Reads().noted([noted], lambda value: None, {}):
+                pass
+
+    crowded = type("Crowded", (Plain,), {f"f{n}": eval(f"lambda self: self.g{n}") for n in range(60)})
+    noted, walked = crowded(None), crowded(None)
+    thread = threading.Thread(target=note)
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        for _ in range(300):
+            Walk().follow(walked)
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        thread.join()
+    assert "__getattribute__" not in vars(crowded)
