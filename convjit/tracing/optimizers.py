@@ -47,6 +47,10 @@ def made_their_states(
     for optimizer in found:
         twin = clone.follow(optimizer)
         twin.init = handed_on(optimizer, twin)
-    with capture_in_progress(), random_state_kept():
-        run(*given[0], **given[1])
+    clone.expose(walk.uncopied)
+    try:
+        with capture_in_progress(), random_state_kept():
+            run(*given[0], **given[1])
+    finally:
+        clone.cover()
     return made
