@@ -7,6 +7,7 @@ classes of the objects in question get a `__getattribute__` that takes notes, fo
 
 from __future__ import annotations
 
+import inspect
 import threading
 import types
 from collections.abc import Callable, Collection, Generator
@@ -17,7 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.errors import TraceError
-from convjit.guards.bindings import attribute_names
+from convjit.guards.bindings import attribute_names, bindings
 from convjit.guards.state import is_library
 
 _EVERYTHING = frozenset({"__dict__", "__getstate__", "__reduce__", "__reduce_ex__"})
@@ -124,10 +125,24 @@ def can_note(cls: type) -> bool:
         for name, member in dict(vars(base)).items()
         if getattr(member, "__module__", None) != __name__  # put there by a run that goes on in another thread
     ]
-    return not any(name in HOOKS or calls_hooks(getattr(member, "__code__", None)) for name, member in own)
+    return not any(name in HOOKS or _calls_hooks(getattr(member, "__code__", None)) for name, member in own)
 
 
-def calls_hooks(code: types.CodeType | None) -> bool:
+def evades(function: types.FunctionType) -> bool:
+    """May this function reach attributes past the hooks of a class? Since Python 3.12, protocols do."""
+    if _calls_hooks(function.__code__):
+        return True
+    values = [value for _, _, value in bindings(function)]
+    names = attribute_names(function.__code__)
+    return "getattr_static" in names or any(
+        value is inspect.getattr_static
+        or isinstance(value, types.WrapperDescriptorType)
+        or (isinstance(value, type) and getattr(value, "_is_runtime_protocol", False))
+        for value in values
+    )
+
+
+def _calls_hooks(code: types.CodeType | None) -> bool:
     """Does this code call hooks by themselves, most likely those of `object`?"""
     return code is not None and not HOOKS.isdisjoint(attribute_names(code))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import inspect
 import types
 import weakref
 from collections import deque
@@ -19,7 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from convjit.guards.bindings import attribute_names, bindings
-from convjit.guards.reads import Closed, Reads, calls_hooks, can_note
+from convjit.guards.reads import Closed, Reads, can_note, evades
 from convjit.guards.state import (
     CONTAINERS,
     OPAQUE,
@@ -214,8 +213,8 @@ class Walk:
         read may hold the same."""
         level, seen = [value], set[int]()
         for _ in range(_DEPTH):
-            referents = gc.get_referents(*(v for v in level if not issubclass(type(v), _NO_VIEWS)))
-            level = [referent for referent in referents if id(referent) not in seen]
+            found = gc.get_referents(*(item for item in level if not issubclass(type(item), _NO_VIEWS)))
+            level = [referent for referent in found if id(referent) not in seen]
             seen.update(map(id, level))
             shown = [referent for referent in level if id(referent) in self._before]
             level = [referent for referent in level if id(referent) not in self._before]
@@ -227,7 +226,7 @@ class Walk:
                 self.follow(referent, path)
 
     def _function(self, function: types.FunctionType, path: str) -> None:
-        self._evades |= _evades(function)
+        self._evades |= evades(function)
         if parts := value_and_grad_parts(function):
             for part in reversed(parts):  # the function first: it may know the model by the user's own name
                 self.follow(part, path)
@@ -279,7 +278,7 @@ class Walk:
     def _fixed(self, function: types.FunctionType, where: str) -> None:
         if not self._first_visit(function, self._seen_fixed):
             return
-        self._evades |= _evades(function)
+        self._evades |= evades(function)
         for name, holder, value in bindings(function):
             if isinstance(value, mx.array):
                 self._frozen(name, holder, value)
@@ -336,17 +335,3 @@ class Walk:
         seen.add(id(value))
         self.alive.append(value)
         return True
-
-
-def _evades(function: types.FunctionType) -> bool:
-    """May it read attributes without the hooks of their class? Since Python 3.12, protocols do."""
-    if calls_hooks(function.__code__):
-        return True
-    values = [value for _, _, value in bindings(function)]
-    names = attribute_names(function.__code__)
-    return "getattr_static" in names or any(
-        value is inspect.getattr_static
-        or isinstance(value, types.WrapperDescriptorType)
-        or (isinstance(value, type) and getattr(value, "_is_runtime_protocol", False))
-        for value in values
-    )
