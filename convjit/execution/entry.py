@@ -207,7 +207,7 @@ class CallSite:
         function, args, kwargs: the call.
         arguments: the same, taken apart.
         walk: what the function reads besides them.
-        before: of a narrowed call, all that the function could read.
+        also: of a narrowed call, the objects that it reads, whichever way it reaches them, and their paths.
     """
 
     name: str
@@ -216,7 +216,7 @@ class CallSite:
     kwargs: dict[str, Any]
     arguments: Arguments
     walk: Walk
-    before: Walk | None = None
+    also: Sequence[tuple[Any, str]] = ()
 
     @staticmethod
     def of(
@@ -226,24 +226,17 @@ class CallSite:
         kwargs: dict[str, Any],
         arguments: Arguments,
         reads: Reads | None = None,
-        before: Walk | None = None,
         also: Sequence[tuple[Any, str]] = (),
     ) -> CallSite:
-        """Walk through all that a function reads.
-
-        Args:
-            name, function, args, kwargs, arguments: the call.
-            reads, before: which attributes it reads, and a walk to all that it could; where that is known.
-            also: objects that it reads, whichever way it reaches them, and their paths.
-        """
+        """Walk through all that a function reads; through those attributes that it `reads`, where that is known."""
         _, paths = argument_paths(args, kwargs, parameter_names(function))
         outermost = [(function, ""), *zip(arguments.modules, paths, strict=True), *also]
         closed: Closed = {}
-        walk = _walk(outermost, Walk(reads, closed, before))
+        walk = _walk(outermost, Walk(reads, closed))
         while walk.closed != closed:  # what is behind a closed attribute may be reached in another way, too
             closed = walk.closed
-            walk = _walk(outermost, Walk(reads, closed, before))
-        return CallSite(name, function, args, kwargs, arguments, walk, before)
+            walk = _walk(outermost, Walk(reads, closed))
+        return CallSite(name, function, args, kwargs, arguments, walk, also)
 
     @property
     def pure(self) -> Pure:
@@ -253,8 +246,8 @@ class CallSite:
         """The same call, without the attributes that runs of `pure` did not read."""
         if not self.walk.leaves_out_some:
             return self
-        walk, call = self.walk, (self.name, self.function, self.args, self.kwargs, self.arguments)
-        return CallSite.of(*call, walk.reads, walk, walk.read_objects())
+        call = (self.name, self.function, self.args, self.kwargs, self.arguments)
+        return CallSite.of(*call, self.walk.reads, self.walk.read_objects())
 
     def copied(self) -> CallSite:
         """The same call of a copy of all that it reads, which stays as it is now; its slots are in the same order.
@@ -284,9 +277,8 @@ class CallSite:
         function, args = clone.follow(self.function), tuple(map(argument, self.args))
         kwargs = {name: argument(value) for name, value in self.kwargs.items()}
         reads = self.walk.reads.by(clone.original)
-        also = [(clone.follow(value), path) for value, path in self.before.read_objects()] if self.before else ()
-        call = (self.name, function, args, kwargs, read_arguments(args, kwargs))
-        return CallSite.of(*call, reads, self.before, also)
+        also = [(clone.follow(value), path) for value, path in self.also]
+        return CallSite.of(self.name, function, args, kwargs, read_arguments(args, kwargs), reads, also)
 
 
 def _walk(outermost: Sequence[tuple[Any, str]], walk: Walk) -> Walk:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import gc
 import types
-import weakref
 from collections import deque
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -37,9 +37,9 @@ from convjit.guards.state import (
 )
 
 _DEPTH = 3
-"""How far views of containers are followed: a `ChainMap` has a dict, a list in it, and dicts in that."""
+"""How far a view may be from what it shows: a `ChainMap` has a dict, a list in it, and dicts in that."""
 
-_NO_VIEWS = (type, types.ModuleType, types.FunctionType, types.CodeType, weakref.ref)
+_NO_VIEWS = (type, types.ModuleType, types.FunctionType, types.CodeType)
 
 
 class Walk:
@@ -63,7 +63,7 @@ class Walk:
         alive: what was visited, so that no id is used again while this list lives.
     """
 
-    def __init__(self, reads: Reads | None = None, closed: Closed | None = None, before: Walk | None = None) -> None:
+    def __init__(self, reads: Reads | None = None, closed: Closed | None = None) -> None:
         self.slots: list[Slot] = []
         self.captured: list[tuple[str, mx.array]] = []
         self.items: list[tuple[Any, Any, Any]] = []
@@ -77,10 +77,11 @@ class Walk:
         self.whole: list[dict[Any, Any]] = []
         self.reads = reads or Reads()
         self._is_first, self._evades = reads is None, False
+        self._unknown: list[Any] = []
+        self._notable: dict[type, bool] = {}
         self.obstacles: list[str] = []
         self.closed: Closed = dict(closed or {})
         self.alive: list[Any] = []
-        self._before: set[int] = before._seen if before else set()
         self._paths: dict[int, str] = {}
         self._seen: set[int] = set()
         self._seen_fixed: set[int] = set()
@@ -88,18 +89,35 @@ class Walk:
     @property
     def noted(self) -> list[Any]:
         """Those of `objects` of which a run is to tell what it reads."""
-        return [] if self._evades else self.objects
+        return [] if self._evades or self._shown else self.objects
 
     @property
     def obstacle(self) -> str | None:
         """Why a run cannot even begin."""
-        return next(iter([*self.obstacles, *(self.closed.values() if self._evades else ())]), None)
+        shown = (
+            f"it reads '{self.path_of(container)}', which holds arrays, through a view of it"
+            for container in self._shown
+            if holds_state(container)
+        )
+        return next(iter([*self.obstacles, *(() if self.noted else self.closed.values()), *shown]), None)
 
     @property
     def leaves_out_some(self) -> bool:
         """Are there attributes that no run read so far?"""
         read = ((vars(value), self.reads.of(value)) for value in self.objects)
         return any(names is not None and not attributes.keys() <= names for attributes, names in read)
+
+    @cached_property
+    def _shown(self) -> list[Any]:
+        """The containers that something shows which cannot be followed, such as a view or a bound method."""
+        shown: list[Any] = []
+        level, seen = self._unknown, set[int]()
+        for _ in range(_DEPTH):
+            found = gc.get_referents(*(item for item in level if not isinstance(item, _NO_VIEWS)))
+            level = [referent for referent in found if id(referent) not in seen]
+            shown += [referent for referent in level if id(referent) in self._paths]
+            seen.update(map(id, level))
+        return shown
 
     def read_objects(self) -> list[tuple[Any, str]]:
         """Those of `objects` of which an attribute was read, and their paths."""
@@ -152,7 +170,7 @@ class Walk:
 
     def _attributes(self, value: Any, path: str) -> None:
         attributes, names = vars(value), self.reads.of(value)
-        is_noted = self._is_first and can_note(type(value))
+        is_noted = self._is_first and self._can_note(type(value))
         self._sized(attributes, path)
         if names is not None:
             self.read.append((attributes, names))
@@ -165,6 +183,11 @@ class Walk:
                 if self.obstacles[first:] and is_noted:
                     self.closed[id(value), key] = self.obstacles[first]
                     del self.obstacles[first:]
+
+    def _can_note(self, cls: type) -> bool:
+        if cls not in self._notable:
+            self._notable[cls] = can_note(cls)
+        return self._notable[cls]
 
     def _mapping(self, mapping: dict[Any, Any], path: str) -> None:
         self._sized(mapping, path)
@@ -191,6 +214,8 @@ class Walk:
             self.sets.append((value, frozenset(value)))
         elif is_followed(value):
             self.follow(value, path)
+        elif gc.is_tracked(value):
+            self._unknown.append(value)
 
     def _without_arrays(self, value: Any, path: str) -> None:
         """Follow a deque or an object, which a run on copies reaches itself."""
@@ -204,26 +229,7 @@ class Walk:
         elif is_object(value):
             self._class(type(value))
             self._attributes(value, path)
-        elif self._before and gc.is_tracked(value):
-            self._behind(value, path)
         self.uncopied += [container for container, _ in self.sizes[first:]]
-
-    def _behind(self, value: Any, path: str) -> None:
-        """Follow what something else shows of: a view of a dict, a bound method of a list. An attribute that was not
-        read may hold the same."""
-        level, seen = [value], set[int]()
-        for _ in range(_DEPTH):
-            found = gc.get_referents(*(item for item in level if not issubclass(type(item), _NO_VIEWS)))
-            level = [referent for referent in found if id(referent) not in seen]
-            seen.update(map(id, level))
-            shown = [referent for referent in level if id(referent) in self._before]
-            level = [referent for referent in level if id(referent) not in self._before]
-            for referent in shown:
-                if holds_state(referent):
-                    self.obstacles.append(
-                        f"'{path}', of {type(value).__name__}, shows arrays that another object holds"
-                    )
-                self.follow(referent, path)
 
     def _function(self, function: types.FunctionType, path: str) -> None:
         self._evades |= evades(function)
@@ -245,6 +251,8 @@ class Walk:
                 if holds_state(value) or not is_function(value):
                     self.names.append((holder, name, value))
                 self.follow(value, name)
+            elif gc.is_tracked(value):
+                self._unknown.append(value)
 
     def _frozen(self, name: str, holder: Any, array: mx.array) -> None:
         self.captured.append((name, array))
