@@ -79,6 +79,13 @@ class Compiled:
             raise AttributeError(name)
         return getattr(self._function, name)
 
+    def __getitem__(self, key: Any) -> Any:
+        """A parameter or a layer of a model, as `optimizer.update(fast, gradients)` looks it up."""
+        return self._function[key]  # pyright: ignore[reportIndexIssue]
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._function  # pyright: ignore[reportOperatorIssue]
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Attributes of a model are written where they are read: `fast.conv = other` replaces a layer of the model."""
         if not name.startswith("_") and isinstance(self._function, nn.Module):

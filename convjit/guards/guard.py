@@ -148,7 +148,7 @@ class Snapshot:
         read = {id(attributes) for attributes, _ in self._read}
         self._sizes = [(c, n) for c, n in walk.sizes if id(c) not in read]
         self._sets = walk.sets
-        self._bindings = [Binding(*name) for name in walk.names]
+        self._bindings = [Binding(*name) for name in (*walk.names, *walk.functions)]
         self._captured = [(copy.copy(a), a) for _, a in walk.captured]
         entered = (*(s.container for s in self.slots), *(c for c, _, _ in walk.items), *(a for a, _ in self._read))
         containers = {id(c): c for c in entered}

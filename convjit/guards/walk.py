@@ -52,6 +52,7 @@ class Walk:
         sizes: (container, length), so that a new key is seen.
         sets: (set, its elements), such as the names of a module's frozen parameters; likewise for deques.
         names: (cell or namespace, name, value) of the bindings that were followed.
+        functions: likewise of functions that hold nothing.
         shared: lists and dicts that classes and their methods reach: no copy can take their place.
         uncopied: dicts, lists and deques of objects without arrays, which a run on copies reaches themselves.
         objects: those of which a run can tell which attributes it reads; they were followed to all.
@@ -70,6 +71,7 @@ class Walk:
         self.sizes: list[tuple[Any, int]] = []
         self.sets: list[tuple[Any, Any]] = []
         self.names: list[tuple[Any, str, Any]] = []
+        self.functions: list[tuple[Any, str, Any]] = []
         self.shared: list[Any] = []
         self.uncopied: list[Any] = []
         self.objects: list[Any] = []
@@ -248,9 +250,11 @@ class Walk:
             elif isinstance(value, Iterator) and not holds_state(value):
                 self.obstacles.append(f"it reads '{name}', an iterator, from outside; make what it gives an argument")
             elif is_followed(value):
-                if holds_state(value) or not is_function(value):
-                    self.names.append((holder, name, value))
+                is_plain = is_function(value) and not holds_state(value)
+                (self.functions if is_plain else self.names).append((holder, name, value))
                 self.follow(value, name)
+            elif callable(value):
+                self.functions.append((holder, name, value))
             elif gc.is_tracked(value):
                 self._unknown.append(value)
 
@@ -293,6 +297,7 @@ class Walk:
             elif isinstance(value, (type, types.ModuleType)):
                 self._namespace(value, function)
             elif type(plain := unwrap(value)) is types.FunctionType:
+                self.functions.append((holder, name, value))
                 if is_function(plain):
                     self._fixed(plain, where)
             elif isinstance(value, (dict, list)) and not holds_state(value):
@@ -309,6 +314,7 @@ class Walk:
             if isinstance(member, mx.array):
                 self._frozen(name, members, member)
             elif type(member) is types.FunctionType:
+                self.functions.append((members, name, members[name]))
                 if is_function(member):
                     self._fixed(member, name)
             elif not isinstance(member, (type, types.ModuleType)):

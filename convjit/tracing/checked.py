@@ -158,6 +158,12 @@ def _check(form: _Form, given: dict[str, Any]) -> None:
         )
     rank = _rank(form, x, w)
     size, window = _crop(x.shape[1:-1], _window(form, rank, w.shape[1:-1], given))
+    expected = w.shape[-1] * window.groups
+    if x.shape[-1] != expected == x.shape[1]:
+        raise GeometryError(
+            f"input has {x.shape[-1]} channels but weight {w.shape} expects {expected}: channels come last, in {x.shape} "
+            f"they seem to come first; transpose it, or use a layer of convjit.nn with permute=True"
+        )
     Geometry.of_shapes((x.shape[0], *size, x.shape[-1]), w.shape, window)
     if rank == 3 and window.groups > 1:
         raise GeometryError(

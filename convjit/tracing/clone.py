@@ -191,7 +191,13 @@ class Clone:
                 if isinstance(value, mx.array) and value is not old:
                     written.append((original, key, value))
                 elif not _same(value, old) and not (old is _MISSING and self._is_memo(original, value)):
-                    raise UnsettledError(f"it changes '{child_path(path_of(original), key)}'; {_ONCE}")
+                    path = child_path(path_of(original), key)
+                    if isinstance(value, (dict, list)) and holds_state(value):
+                        kind = type(value).__name__
+                        raise UnsettledError(
+                            f"it puts another {kind} of arrays into '{path}'; put the arrays into the one that is there"
+                        )
+                    raise UnsettledError(f"it changes '{path}'; {_ONCE}")
         return written
 
     def _is_memo(self, container: Any, value: Any) -> bool:

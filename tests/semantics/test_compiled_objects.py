@@ -5,6 +5,7 @@ import pickle
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import pytest
 from checks import Net, assert_close, assert_different, fast_of, image, small_conv
 
@@ -80,3 +81,15 @@ def test_a_decorated_function_is_pickled_by_its_name():
     assert copy.deepcopy(doubled) is doubled
     with pytest.raises((AttributeError, pickle.PicklingError)):
         pickle.dumps(convjit.compile(lambda x: x))
+
+
+def test_an_optimizer_updates_a_compiled_model():
+    model, twin, x = nn.Sequential(small_conv(), nn.ReLU()), nn.Sequential(small_conv(), nn.ReLU()), image()
+    fast = fast_of(model)
+    for net in (fast, twin):
+        gradients = nn.value_and_grad(net, lambda x: (net(x) ** 2).sum())(x)[1]  # noqa: B023
+        optim.SGD(0.1).update(net, gradients)
+    assert_close(fast(x), twin(x))
+    assert "layers" in fast and "other" not in fast and fast["layers"] is model["layers"]
+    with pytest.raises(TypeError, match="not subscriptable"):
+        fast_of(lambda x: x)[0]

@@ -635,3 +635,50 @@ def test_what_makes_the_state_of_an_optimizer_changes_nothing_else():
     for _ in range(3):
         mx.eval(fast(x))
     assert counter.count == 3
+
+
+def half(x):
+    return x * 0.5
+
+
+class Halving(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def __call__(self, x):
+        return half(self.conv(x))
+
+
+def test_functions_that_others_replace_count(monkeypatch):
+    """As where the cell of a notebook runs again that defines a helper."""
+    activation, net, x = nn.relu, Halving(), image()
+
+    def function(x):
+        return half(activation(CONV(x)))
+
+    fast, faster = fast_of(function), fast_of(net)
+    for _ in range(3):
+        assert_close([fast(x), faster(x)], [function(x), net(x)])
+    monkeypatch.setitem(globals(), "half", lambda x: x * 0.25)
+    assert_close([fast(x), faster(x)], [function(x), net(x)])
+    activation = nn.tanh
+    assert_close(fast(x), function(x))
+    assert [captures(fast), captures(faster)] == [3, 2]
+
+
+def test_a_message_for_another_dict_of_arrays():
+    net, x = Holding(None), image()
+    net.ema = {"a": [mx.ones(2)]}
+
+    def function(x):
+        y = CONV(x)
+        net.ema = {"a": [net.ema["a"][0] + y.sum()]}
+        return y
+
+    fast = convjit.compile(function)
+    fast(x)
+    with pytest.warns(
+        convjit.FallbackWarning, match="it puts another dict of arrays into 'net.ema'; put the arrays into"
+    ):
+        fast(x)
