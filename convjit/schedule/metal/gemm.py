@@ -10,6 +10,16 @@ from math import ceil, prod
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.chip import Chip
+from convjit.schedule.metal.cores import (
+    BARRIER_CYCLES,
+    CACHE_BYTES,
+    LAUNCH_CYCLES,
+    LOAD_CYCLES,
+    MAX_SUMS,
+    MMA_CYCLES,
+    elapsed,
+    memory_cycles,
+)
 from convjit.schedule.metal.tile import FRAGMENT, Tile, Tiling, fold, foldable, useful
 from convjit.schedule.nest import Nest, nest
 
@@ -22,9 +32,6 @@ _GOOD_BYTES = 10 << 10
 MAX_BUFFERS = 31
 """Of a Metal kernel."""
 
-MAX_SUMS = 16
-"""Matrices that a simdgroup sums: two registers a lane each."""
-
 _GRIDS = ((1, 4), (1, 2), (2, 2), (2, 1), (4, 1))
 """Simdgroups of a threadgroup, along pixels and channels."""
 
@@ -32,18 +39,6 @@ _LEAST_SUMS = 4
 """With fewer, a simdgroup reads more than it multiplies; only where there are no more pixels."""
 
 _TILES_M = (1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 16)
-
-_MMA_CYCLES, _LOAD_CYCLES, _BARRIER_CYCLES = 18, 4, 40
-"""Of a simdgroup: one 8x8x8 multiply-accumulate (P. Turner, metal-benchmarks), one load of all lanes, one barrier."""
-
-_CACHE_BYTES = 32
-"""That a core reads from the caches beyond its own, a cycle."""
-
-_RESIDENT = 6
-"""Simdgroups of a partition that keep it busy (24 a core: P. Turner)."""
-
-_LAUNCH_CYCLES = 9750
-"""Of a launch that waits for another: 7.5 us."""
 
 _MAX_CHAIN = {"precise": 4608, "fast": 16384, "fastest": 16384}
 """Products of one sum in fp32, at most, by accuracy; longer ones are split into parts."""
@@ -204,24 +199,20 @@ def cycles(tiling: Tiling, chip: Chip) -> tuple[float, float]:
     steps = tiling.terms(taps) / FRAGMENT / tile.parts
     # Rows are read from threadgroup memory, weights from the device.
     loads = (2 * tile.tiles_m + 2 if tiling.dense else tile.tiles_m) + 3 * tile.tiles_n
-    multiply = tile.tiles_m * tile.tiles_n * _MMA_CYCLES + loads * _LOAD_CYCLES
-    stage = 2.5 * fills * tiling.positions * tile.channels / tile.threads * _LOAD_CYCLES
+    multiply = tile.tiles_m * tile.tiles_n * MMA_CYCLES + loads * LOAD_CYCLES
+    stage = 2.5 * fills * tiling.positions * tile.channels / tile.threads * LOAD_CYCLES
     extras = sum(e.shape[1:-1] == tiling.kernel.geometry.out_size for e in tiling.kernel.extras)
-    finish = (1 + extras) * 2 * tile.tiles_m * tile.tiles_n * _LOAD_CYCLES
-    simdgroup = steps * multiply + stage + 2 * fills * _BARRIER_CYCLES + finish
-    # Of the simdgroups of one of a core's four partitions, one computes while others wait for memory.
-    simdgroups = tiling.threadgroups * tile.simdgroups_m * tile.simdgroups_n / (4 * chip.cores)
-    waves = max(simdgroups, 1.0) if simdgroups > _RESIDENT else max(ceil(simdgroups), 1)
-    busy = (2 + min(waves, _RESIDENT)) / (2 + _RESIDENT)
+    finish = (1 + extras) * 2 * tile.tiles_m * tile.tiles_n * LOAD_CYCLES
+    simdgroup = steps * multiply + stage + 2 * fills * BARRIER_CYCLES + finish
     elements = fills * tiling.positions * tile.channels + steps * FRAGMENT * tile.simdgroups_m * tile.block_n
-    read = elements * tiling.threadgroups * DTYPES[tiling.kernel.dtype] / chip.cores / _CACHE_BYTES
-    total = simdgroup * waves / busy + read
+    read = elements * tiling.threadgroups * DTYPES[tiling.kernel.dtype] / chip.cores / CACHE_BYTES
+    total = elapsed(simdgroup, tiling.threadgroups * tile.simdgroups_m * tile.simdgroups_n, chip) + read
     if tile.parts > 1:
         sums = prod(tiling.kernel.geometry.out_shape) * (tile.parts + 1) * 4
-        total += _LAUNCH_CYCLES + sums / (chip.gigabytes_per_second / 1.3)
+        total += LAUNCH_CYCLES + memory_cycles(sums, chip)
     wasted = max(0.0, 0.87 - useful(tiling.kernel) / tiling.issued)
     total *= 1 + 2 * wasted
-    return max(total, _bytes(tiling) / (0.8 * chip.gigabytes_per_second / 1.3)), total
+    return max(total, memory_cycles(_bytes(tiling) / 0.8, chip)), total
 
 
 def _bytes(tiling: Tiling) -> int:

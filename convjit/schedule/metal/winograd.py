@@ -21,6 +21,7 @@ from convjit.geometry import Geometry, Window
 from convjit.kernel import DTYPES, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.chip import Chip
+from convjit.schedule.metal.cores import BARRIER_CYCLES, GIGAHERTZ, LOAD_CYCLES, MAX_SUMS, MMA_CYCLES
 from convjit.schedule.metal.tile import FRAGMENT, LANES
 from convjit.schedule.phases import AxisPhase, phases_of_axes
 
@@ -28,11 +29,6 @@ TEMPLATE = "metal/winograd"
 
 MAX_CHAIN = 4608
 """Products summed one after the other in fp32, at most: longer sums are left to templates that split them."""
-
-_MAX_SUMS = 16
-"""Matrices that a simdgroup sums: two registers a lane each."""
-
-_MMA_CYCLES, _LOAD_CYCLES, _BARRIER_CYCLES, _GIGAHERTZ = 18, 4, 40, 1.3
 
 
 @dataclass(frozen=True)
@@ -185,7 +181,7 @@ def winograd(kernel: Kernel, chip: Chip, tile: int, count: int = 1) -> list[Sche
         Winograd(geometry, tiles, simdgroups, tiles_m, tiles_n)
         for simdgroups in (4, 2)
         for tiles_n in (1, 2, 4)
-        for tiles_m in range(1, min(8, _MAX_SUMS // tiles_n) + 1)
+        for tiles_m in range(1, min(8, MAX_SUMS // tiles_n) + 1)
     ]
     if plans[0].terms > MAX_CHAIN:
         return []
@@ -211,13 +207,13 @@ def _three(extents: tuple[int, ...]) -> tuple[int, ...]:
 def _seconds(plan: Winograd, chip: Chip, size: int) -> float:
     """Of the multiplying kernel, roughly: what simdgroups do, or what moves, whichever takes longer."""
     steps = plan.terms // FRAGMENT
-    multiply = plan.tiles_m * plan.tiles_n * _MMA_CYCLES + (plan.tiles_m + 2 * plan.tiles_n) * _LOAD_CYCLES
-    stage = plan.block_m * FRAGMENT / 4 / plan.threads * 2 * _LOAD_CYCLES
-    barriers = 2 * plan.terms / plan.step * _BARRIER_CYCLES
-    simdgroup = steps * (multiply + stage) + barriers + 2 * plan.tiles_m * plan.tiles_n * _LOAD_CYCLES
+    multiply = plan.tiles_m * plan.tiles_n * MMA_CYCLES + (plan.tiles_m + 2 * plan.tiles_n) * LOAD_CYCLES
+    stage = plan.block_m * FRAGMENT / 4 / plan.threads * 2 * LOAD_CYCLES
+    barriers = 2 * plan.terms / plan.step * BARRIER_CYCLES
+    simdgroup = steps * (multiply + stage) + barriers + 2 * plan.tiles_m * plan.tiles_n * LOAD_CYCLES
     # A core runs 4 simdgroups at a time, and needs some more of them to have work while others wait.
     in_flight = plan.blocks_m * plan.blocks_n * plan.positions * plan.simdgroups / (4 * chip.cores)
-    busy = simdgroup * max(in_flight, 2.0) / (_GIGAHERTZ * 1e9)
+    busy = simdgroup * max(in_flight, 2.0) / (GIGAHERTZ * 1e9)
     return max(busy, _moved(plan, size) / (0.8e9 * chip.gigabytes_per_second))
 
 
