@@ -36,8 +36,6 @@ class MetalBackend:
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         if isinstance(kernel, Elementwise):
             return "there is no Metal kernel for elementwise ops"
-        if kernel.operation == "weight_gradient":
-            return "there is no Metal kernel for weight gradients"
         buffers = 2 + len(kernel.extras) + len(kernel.result_dtypes)
         if buffers > MAX_BUFFERS:
             return f"needs {buffers} buffers; a Metal kernel has {MAX_BUFFERS}"
@@ -72,9 +70,8 @@ class MetalBackend:
     def launches(self, kernel: AnyKernel, schedule: Schedule) -> tuple[simulator.Launch, ...]:
         """The same as MLX hands it to Metal, with the signatures that it writes."""
         assert isinstance(kernel, Kernel)
-        g = kernel.geometry
-        arrays = [mx.zeros(g.in_shape, MLX_DTYPES[kernel.dtype])]
-        arrays.append(self.pack(g.window, schedule, mx.zeros(g.weight_shape, MLX_DTYPES[kernel.dtype])))
+        first, second = (mx.zeros(shape, MLX_DTYPES[kernel.dtype]) for shape in kernel.operand_shapes)
+        arrays = [first, self.pack(kernel.geometry.window, schedule, second)]
         arrays += [mx.zeros(e.shape, MLX_DTYPES[e.dtype]) for e in kernel.extras]
         launch = launcher(self.dispatches(kernel, schedule))
         return simulator.capture(lambda *a: launch(a), *arrays).launches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from convjit.emit.metal import depthwise, direct, gather, gemm, grouped, stem, tensor_ops, winograd
+from convjit.emit.metal import depthwise, direct, gather, gemm, grouped, stem, tensor_ops, weight_gradient, winograd
 from convjit.emit.metal.dispatch import Dispatch
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -15,6 +15,8 @@ _TEMPLATES: dict[str, Callable[[Kernel, Schedule], tuple[Dispatch, ...]]] = {
     "metal/gemm.metal": gemm.dispatches,
     "metal/grouped.metal": grouped.dispatches,
     "metal/tensor_ops.metal": tensor_ops.dispatches,
+    "metal/weight_gradient.metal": weight_gradient.dispatches,
+    "metal/weight_gradient_direct.metal": weight_gradient.direct_dispatches,
     "metal/winograd": winograd.dispatches,
     "metal/stem.metal": stem.dispatches,
     "metal/gather.metal": gather.dispatches,

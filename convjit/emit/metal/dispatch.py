@@ -1,4 +1,4 @@
-"""What a template gives: one or more dispatches of Metal kernels that together compute a convolution."""
+"""What a template gives: one or more dispatches of Metal kernels that together compute a convolution, or a gradient."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Dispatch:
 
     Attributes:
         text: the kernel.
-        inputs: the values it reads, by number: the convolution's input, its packed weight, the extras, then the outputs
-            of the dispatches before this one.
+        inputs: the values it reads, by number: the convolution's input, its packed weight or the gradient of its
+            output, the extras, then the outputs of the dispatches before this one.
         outputs: shape and dtype ("f32", ...) of the arrays it writes; those of the last dispatch are the results.
         grid: threads an axis, a multiple of the threadgroup.
         threadgroup: threads of a threadgroup an axis.
@@ -74,8 +74,9 @@ def write_text(
 
 
 def arguments_of(kernel: Kernel) -> list[tuple[str, str]]:
-    """Name and dtype of what a kernel reads: input, packed weight, extras."""
-    return [("input", kernel.dtype), ("weight", kernel.dtype), *extras_of(kernel)]
+    """Name and dtype of what a kernel reads: input, packed weight or gradient of the output, extras."""
+    second = "output_gradient" if kernel.operation == "weight_gradient" else "weight"
+    return [("input", kernel.dtype), (second, kernel.dtype), *extras_of(kernel)]
 
 
 def extras_of(kernel: Kernel) -> list[tuple[str, str]]:
@@ -89,8 +90,8 @@ def results_of(kernel: Kernel) -> list[tuple[str, str]]:
 
 
 def only(text: MetalText, kernel: Kernel, grid: Size, threadgroup: Size) -> tuple[Dispatch, ...]:
-    """The dispatch of a kernel that does all of the convolution."""
-    outputs = tuple((kernel.geometry.out_shape, dtype) for dtype in kernel.result_dtypes)
+    """The dispatch of a kernel that does everything."""
+    outputs = tuple(zip(kernel.result_shapes, kernel.result_dtypes, strict=True))
     return (Dispatch(text, tuple(range(2 + len(kernel.extras))), outputs, grid, threadgroup),)
 
 

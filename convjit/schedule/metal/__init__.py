@@ -8,6 +8,7 @@ from functools import cache
 
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
+from convjit.schedule.metal import weight_gradient
 from convjit.schedule.metal.chip import Chip
 from convjit.schedule.metal.cost import cost
 from convjit.schedule.metal.depthwise import depthwise
@@ -31,6 +32,8 @@ _OF_MATRICES = {"metal/gemm.metal": gemm, "metal/stem.metal": stem, "metal/gathe
 @cache
 def choose(kernel: Kernel, chip: Chip) -> Schedule:
     """The schedule that should be the fastest on a chip."""
+    if kernel.operation == "weight_gradient":
+        return weight_gradient.choose(kernel, chip)
     return next(_preferred(kernel, chip))
 
 
@@ -43,6 +46,8 @@ def candidates(kernel: Kernel, chip: Chip, macos: tuple[int, ...] = ()) -> list[
         macos: the version of the system, such as (26, 3), or empty: tensor operations need a chip and a system that
             have them.
     """
+    if kernel.operation == "weight_gradient":
+        return weight_gradient.candidates(kernel, chip)
     everything = [
         *_preferred(kernel, chip),
         *gemm(kernel, chip, count=4),
@@ -65,6 +70,8 @@ def smaller(kernel: Kernel, schedule: Schedule, chip: Chip) -> Schedule | None:
 
     Instead of Winograd's algorithm the usual one; a tile of half the threads and sums at most; one thread a pixel.
     """
+    if kernel.operation == "weight_gradient":
+        return weight_gradient.smaller(kernel, schedule, chip)
     if schedule.template == "metal/direct.metal":
         return None
     if schedule.template == WINOGRAD:
