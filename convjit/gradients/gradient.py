@@ -37,7 +37,7 @@ from convjit.tracing.randomness import random_state
 from convjit.tracing.tracers import any_tracer, can_evaluate
 
 BACKENDS = ("cpu",)
-"""Those that have kernels for gradients by weights."""
+"""Those whose kernels run right away, so that MLX never differentiates through one. Metal's are built lazily."""
 
 
 @dataclass(frozen=True, slots=True)

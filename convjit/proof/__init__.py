@@ -19,6 +19,9 @@ from convjit.schedule import Schedule
 
 SEED = 0
 
+_BLOCK_OF_PIXELS = ("row_block", "column_block", "segments", "pixels")
+"""Choices whose product is the pixels that a kernel of a weight gradient takes at a time, of those that it has."""
+
 Run = Callable[[Sequence[mx.array]], Sequence[mx.array]]
 """A kernel: input, weight (O, *kernel, C / groups) and extras, or what elementwise ops read -> its results."""
 
@@ -117,9 +120,10 @@ def for_proof(kernel: AnyKernel, schedule: Schedule) -> AnyKernel:
 
 def of_few_images(kernel: Kernel, schedule: Schedule) -> Kernel:
     """The same convolution for a full tile of images and one more; where they are summed, two blocks a part."""
-    tile = int(dict(schedule.choices).get("images", 1))
+    choices = dict(schedule.choices)
+    tile = int(choices.get("images", 1))
     if kernel.operation == "weight_gradient":
-        pixels = prod(schedule.number(n) for n in ("row_block", "column_block", "segments"))
+        pixels = prod(int(choices.get(name, 1)) for name in _BLOCK_OF_PIXELS)
         tile = ceil(2 * schedule.number("parts") * pixels / prod(kernel.geometry.out_size))
     batch = min(kernel.geometry.batch, tile + 1)
     extras = tuple(replace(e, shape=(min(e.shape[0], batch), *e.shape[1:])) for e in kernel.extras)

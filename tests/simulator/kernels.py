@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import reference
+from test_cpu_weight_gradient import ROUNDING, weight_gradient
 
 from convjit.backends import MLX_DTYPES, Call, Stretch
 from convjit.backends.simulator import SimulatorBackend
@@ -50,9 +51,8 @@ def simulate(kernel: Kernel, schedule: Schedule, x: mx.array, w: mx.array, extra
 
 def count(kernel: Kernel, schedule: Schedule) -> tuple[Counters, ...]:
     """What each dispatch of a kernel without extras does."""
-    g = kernel.geometry
-    x, w = random_array(0, g.in_shape, kernel.dtype), random_array(1, g.weight_shape, kernel.dtype)
-    packed = BACKEND.pack(g.window, schedule, w)
+    x, w = (random_array(n, shape, kernel.dtype) for n, shape in enumerate(kernel.operand_shapes))
+    packed = BACKEND.pack(kernel.geometry.window, schedule, w)
     return BACKEND.examine(BACKEND.dispatches(kernel, schedule), [x, packed]).counters
 
 
@@ -66,6 +66,9 @@ def random_array(seed: int, shape: tuple[int, ...], dtype: str, scale: float = 1
 
 def check(kernel: Kernel, schedule: Schedule, seed: int = 0) -> None:
     """`kernel` by `schedule`, on random numbers, must give what its definition does."""
+    if kernel.operation == "weight_gradient":
+        check_weight_gradient(kernel, schedule, seed)
+        return
     g = kernel.geometry
     x = random_array(seed, g.in_shape, kernel.dtype)
     # Sums of about 1, whatever their length: an epilogue may make large ones small, but not their errors.
@@ -75,6 +78,15 @@ def check(kernel: Kernel, schedule: Schedule, seed: int = 0) -> None:
     for y, exact, dtype in zip(simulate(kernel, schedule, x, w, extras), expected, kernel.result_dtypes, strict=True):
         assert y.shape == g.out_shape
         assert np.abs(y - exact).max() <= TOLERANCE[dtype] * max(np.abs(exact).max(), 1e-3), g
+
+
+def check_weight_gradient(kernel: Kernel, schedule: Schedule, seed: int) -> None:
+    """Every element is as near as its rounding and chains of single precision allow."""
+    x, dy = (random_array(seed + n, shape, kernel.dtype) for n, shape in enumerate(kernel.operand_shapes))
+    (got,), numbers = simulate(kernel, schedule, x, dy, []), (to_numpy(x), to_numpy(dy))
+    exact, magnitude = (weight_gradient(kernel.geometry, *n) for n in (numbers, map(np.abs, numbers)))
+    assert got.shape == kernel.result_shape
+    assert np.all(np.abs(got - exact) <= 3e-6 * magnitude + ROUNDING[kernel.dtype] * np.abs(exact) + 1e-7), kernel
 
 
 class Writer:

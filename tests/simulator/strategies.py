@@ -8,6 +8,7 @@ from math import prod
 from hypothesis import reject
 from hypothesis import strategies as st
 from kernels import Writer, loaded, silu, stored
+from test_cpu_weight_gradient import kernel_of
 
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.kernel import Extra, Kernel
@@ -120,8 +121,16 @@ def kernels(draw: st.DrawFn) -> Kernel:
 
 
 @st.composite
+def weight_gradients(draw: st.DrawFn) -> Kernel:
+    """Of the weight of any convolution that is neither transposed nor flipped."""
+    geometry = draw(geometries().filter(lambda g: fits(g) and not g.window.transposed and not g.window.flip))
+    dtype = draw(st.sampled_from(("f32", "f16", "bf16")))
+    return kernel_of(geometry, dtype)
+
+
+@st.composite
 def scheduled(draw: st.DrawFn) -> tuple[Kernel, Schedule]:
     """A kernel, and one of the schedules that some chip would try."""
-    kernel = draw(kernels())
+    kernel = draw(weight_gradients() if draw(st.sampled_from((False, False, False, True))) else kernels())
     chip = draw(st.sampled_from(sorted(CHIPS)))
     return kernel, draw(st.sampled_from(candidates(kernel, CHIPS[chip])))

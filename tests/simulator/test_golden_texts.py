@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import test_cpu_weight_gradient
 from kernels import BACKEND, bias_silu
 
 from convjit.geometry import Geometry, Window
 from convjit.kernel import Extra, Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.metal import candidates
+from convjit.schedule.metal import candidates, choose
 from convjit.schedule.metal.chip import CHIPS
 
 ONE, SAME = (1, 1), (1, 1)
@@ -37,6 +38,14 @@ KERNELS = {
 }
 
 
+WEIGHT_GRADIENTS = {
+    "weight_gradient": Geometry.of_shapes((4, 28, 28, 32), (64, 3, 3, 32), Window((2, 2), SAME, SAME, ONE, ONE)),
+    "weight_gradient_direct": Geometry.of_shapes(
+        (4, 28, 28, 32), (32, 3, 3, 1), Window(ONE, SAME, SAME, ONE, ONE, groups=32)
+    ),
+}
+
+
 def schedule_of(name: str) -> Schedule:
     wanted = name.split("_")[0]
     kernel = replace(KERNELS[name], accuracy="fastest")
@@ -46,3 +55,11 @@ def schedule_of(name: str) -> Schedule:
 @pytest.mark.parametrize("name", KERNELS)
 def test_text(name: str, golden) -> None:
     golden(f"metal/{name}.metal", BACKEND.source(KERNELS[name], schedule_of(name)))
+
+
+@pytest.mark.parametrize("name", WEIGHT_GRADIENTS)
+def test_text_of_a_weight_gradient(name: str, golden) -> None:
+    kernel = test_cpu_weight_gradient.kernel_of(WEIGHT_GRADIENTS[name], "f16")
+    schedule = choose(kernel, CHIPS["M3 Pro"])
+    assert schedule.template == f"metal/{name}.metal"
+    golden(f"metal/{name}.metal", BACKEND.source(kernel, schedule))

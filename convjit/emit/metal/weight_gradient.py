@@ -19,7 +19,7 @@ from convjit.emit.metal.language import TYPES
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
 from convjit.schedule.metal.tile import FRAGMENT
-from convjit.schedule.metal.weight_gradient import RUN, Product, Tile
+from convjit.schedule.metal.weight_gradient import Product, Tile
 from convjit.schedule.nest import Nest, nest
 
 
@@ -117,7 +117,7 @@ def _direct_variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
         "first_tap": starts[2] or "0",
         "tap_step": loops.axes[2][0].step,
         "zeros": ", ".join(["0.0f"] * taps),
-        "run": RUN,
+        "run": schedule.number("pixels"),
         "columns": prod(g.weight_shape[1:]),
         "group_channels": group_channels,
         "axes": [axis for axis in axes if axis["name"] != "w"],

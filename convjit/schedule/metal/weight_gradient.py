@@ -27,16 +27,12 @@ from convjit.schedule.metal.cores import (
     memory_cycles,
 )
 from convjit.schedule.metal.tile import FRAGMENT, LANES
-from convjit.schedule.nest import nest
 
 TEMPLATE = "metal/weight_gradient.metal"
 DIRECT = "metal/weight_gradient_direct.metal"
 
 MAX_CHAIN = 4096
 """Products of one sum in fp32, at most. The parts that this leads to are rarely more bytes than what is read."""
-
-RUN = 1024
-"""Neighbouring pixels of a row that the direct kernel sums in one chain, at most; these are summed in turn."""
 
 _LEAST_OUTPUTS = 4
 """Output channels of a group below which matrices are mostly padding, unless there is one group only."""
@@ -53,7 +49,10 @@ _LEAST_STEPS = 4
 _PLACE_CYCLES = 40
 """Of a thread, to find the next pixel and whether its taps meet the input."""
 
-_THREADS_PER_CORE = 768
+_THREADS, _THREADS_PER_CORE = 128, 768
+"""Of a threadgroup of the direct kernel; of a core that is busy."""
+_RUN = 512
+"""Pixels of one chain of additions of the direct kernel."""
 _TAPS = 8
 """Of a kernel row, at most, that a thread of the direct kernel sums together."""
 
@@ -204,16 +203,21 @@ def direct(kernel: Kernel, chip: Chip) -> Schedule:
     """The schedule of `metal/weight_gradient_direct.metal`, which takes every kernel.
 
     Choices: `taps` of a kernel row that a thread sums together; `lanes` of a threadgroup along output channels, `rows`
-    along the rest; `parts` as in `Tile`.
+    along the rest; `parts` as in `Tile`, each the sum of chains of additions of so many `pixels`.
     """
     g = kernel.geometry
     taps = ceil(g.kernel[-1] / ceil(g.kernel[-1] / _TAPS))
     lanes = min(LANES, 1 << (g.out_channels - 1).bit_length())
     threads = prod(g.weight_shape[:-2]) * ceil(g.kernel[-1] / taps) * g.weight_shape[-1]
     pixels = prod(g.out_shape[:-1])
-    runs = MAX_CHAIN * min(nest(kernel).out_size[-1], RUN)
     busy = min(ceil(chip.cores * _THREADS_PER_CORE / threads), ceil(pixels / FRAGMENT))
-    choices = {"lanes": lanes, "parts": max(ceil(pixels / runs), busy), "rows": 128 // lanes, "taps": taps}
+    choices = {
+        "lanes": lanes,
+        "parts": max(ceil(pixels / (_RUN * MAX_CHAIN)), busy),
+        "pixels": _RUN,
+        "rows": _THREADS // lanes,
+        "taps": taps,
+    }
     return Schedule(DIRECT, tuple(choices.items()))
 
 
@@ -225,7 +229,7 @@ def _tiles(kernel: Kernel, chip: Chip) -> Iterator[Tile]:
         tile = _filled(kernel, Tile(simdgroups_m, simdgroups_n, tiles_m, tiles_n, FRAGMENT))
         if tile is None:
             continue
-        wanted = chip.cores * chip.threadgroups_per_core(kernel.dtype) * 128 / tile.threads
+        wanted = chip.cores * chip.threadgroups_per_core(kernel.dtype) * _THREADS / tile.threads
         busy = ceil(wanted / Product(kernel, tile).threadgroups)
         most = ceil(pixels / (_LEAST_STEPS * tile.pixels))
         for parts in {least, *(max(least, min(parts, most)) for parts in (busy, ceil(busy / 2)))}:

@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_gemm_9cd138803d88_float16_t_float16_t_float(
+[[kernel]] void custom_kernel_cj_gemm_3e8815c951a9_float16_t_float16_t_float(
   const device float16_t* input [[buffer(0)]],
   const device float16_t* weight [[buffer(1)]],
   device float* output0 [[buffer(2)]],
@@ -109,7 +109,7 @@
       #pragma clang loop unroll(full)
       for (int e = 0; e < 2; ++e) {
         const float sum = sums[i][j].thread_elements()[e];
-              result0[e] = sum;
+        result0[e] = sum;
       }
       output0[at + size_t(pair)] = result0[0];
       output0[at + size_t(pair + 1)] = result0[1];
