@@ -1,4 +1,5 @@
-"""The kernels that are measured: a convolution alone, or with bias, SiLU and a residual; and MLX's own ops for both."""
+"""The kernels that are measured: a convolution alone, with bias, SiLU and a residual, or its weight gradient; and MLX's
+own ops for these."""
 
 from __future__ import annotations
 
@@ -9,12 +10,17 @@ import mlx.nn as nn
 
 from convjit.geometry import Geometry
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
+from convjit.tuning import plain
 
 EPILOGUES = ("bare", "bias+SiLU+residual")
+WEIGHT_GRADIENT = "weight gradient"
+"""What takes the place of an epilogue's name for the kernel that computes this."""
 
 
 def kernel_of(geometry: Geometry, dtype: str, epilogue: str) -> Kernel:
-    """A kernel that reads and writes `dtype` ("f32", "f16", "bf16"), with one of `EPILOGUES`."""
+    """A kernel that reads and writes `dtype` ("f32", "f16", "bf16"), with one of `EPILOGUES`, or `WEIGHT_GRADIENT`."""
+    if epilogue == WEIGHT_GRADIENT:
+        return Kernel(geometry, dtype, (), identity_epilogue(dtype), (dtype,), operation="weight_gradient")
     if epilogue == "bare":
         return Kernel(geometry, dtype, (), identity_epilogue(dtype), (dtype,))
     bias = Extra((*(1,) * (geometry.rank + 1), geometry.out_channels), dtype)
@@ -44,7 +50,10 @@ def _bias_silu_residual(dtype: str) -> Epilogue:
 
 
 def mlx_of(kernel: Kernel) -> Callable[[Sequence[mx.array]], list[mx.array]]:
-    """The same by MLX's own ops, as a user writes them: of input, weight (O, *kernel, C / groups), bias, residual."""
+    """The same by MLX's own ops, as a user writes them: of input, weight (O, *kernel, C / groups), bias, residual; of a
+    weight gradient, of the input and the output's gradient."""
+    if kernel.operation == "weight_gradient":
+        return plain.function(kernel)
     w = kernel.geometry.window
 
     def run(arrays: Sequence[mx.array]) -> list[mx.array]:

@@ -6,10 +6,10 @@
     python -m benchmarks.metal_proof --only rn50_stem   one problem; may be given several times
 
 Runs the 58 problems of `conv_problems.json` in float32, float16 and bfloat16, alone and with bias, SiLU and residual
-fused in, by the schedule that convjit would choose; and by all other schedules that there are, in float32. Each kernel
-is proven as convjit proves it (`convjit.proof`), then timed against MLX's own ops, plain and under `mx.compile`. One
-that fails leaves a bundle for `python -m convjit repro`, and the run goes on. Without a Metal device the kernels run in
-the simulator, on shrunk problems, and are not timed.
+fused in, and the gradients of their weights, by the schedule that convjit would choose; and by all other schedules that
+there are, in float32. Each kernel is proven as convjit proves it (`convjit.proof`), then timed against MLX's own ops,
+plain and under `mx.compile`. One that fails leaves a bundle for `python -m convjit repro`, and the run goes on. Without
+a Metal device the kernels run in the simulator, on shrunk problems, and are not timed.
 
 Writes benchmarks/results/metal_proof.json and metal_proof.md.
 """
@@ -28,7 +28,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from benchmarks.kernels import EPILOGUES, kernel_of, mlx_of
+from benchmarks.kernels import EPILOGUES, WEIGHT_GRADIENT, kernel_of, mlx_of
 from benchmarks.measure import RESULTS
 from benchmarks.metal_report import Record, markdown
 from benchmarks.problems import Problem, problems, shrink
@@ -45,8 +45,8 @@ from convjit.storage.environment import environment, macos_version
 from convjit.tuning import stopwatch
 
 NAME = "metal_proof"
-ALL_SCHEDULES = ("f32", "bias+SiLU+residual")
-"""Storage type and epilogue for which every candidate is tried, not only the chosen schedule."""
+ALL_SCHEDULES = {("f32", "bias+SiLU+residual"), ("f32", WEIGHT_GRADIENT)}
+"""Storage types and epilogues for which every candidate is tried, not only the chosen schedule."""
 _QUICK = 9
 """Of so many problems, one."""
 _MOST_FLOPS = 2e12
@@ -57,7 +57,7 @@ Run = Callable[[Sequence[mx.array]], Sequence[mx.array]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A problem with a storage type and an epilogue."""
+    """A problem with a storage type and an epilogue, or `WEIGHT_GRADIENT`."""
 
     problem: Problem
     dtype: str
@@ -78,8 +78,18 @@ def cases(only: Sequence[str], dtypes: Sequence[str], quick: bool) -> list[Case]
     if unknown := [name for name in only if name not in known]:
         raise ValueError(f"no problem {', '.join(unknown)}; there are {', '.join(known)}")
     chosen = [known[name] for name in only] or list(known.values())[:: _QUICK if quick else 1]
-    epilogues = EPILOGUES[-1:] if quick else EPILOGUES
-    return [Case(problem, dtype, epilogue) for problem in chosen for dtype in dtypes for epilogue in epilogues]
+    return [
+        Case(problem, dtype, epilogue)
+        for problem in chosen
+        for dtype in dtypes
+        for epilogue in (EPILOGUES[-1:] if quick else _epilogues(problem))
+    ]
+
+
+def _epilogues(problem: Problem) -> tuple[str, ...]:
+    """A transposed convolution's weight gradient is a plain one's, with input and output exchanged."""
+    window = problem.geometry.window
+    return EPILOGUES if window.transposed or window.flip else (*EPILOGUES, WEIGHT_GRADIENT)
 
 
 def run_case(case: Case, backend: MetalBackend, *, alternatives: bool) -> Iterator[Record]:
@@ -90,7 +100,7 @@ def run_case(case: Case, backend: MetalBackend, *, alternatives: bool) -> Iterat
     chosen = backend.schedule(kernel)
     assert isinstance(chosen, Schedule), f"{case.name}: {chosen}"
     schedules = [chosen]
-    if alternatives and (case.dtype, case.epilogue) == ALL_SCHEDULES:
+    if alternatives and (case.dtype, case.epilogue) in ALL_SCHEDULES:
         others = candidates(replace(kernel, accuracy="fastest"), this_chip(), macos_version())
         schedules = list(dict.fromkeys([chosen, *others]))
     verdicts = {schedule: _proven(backend, kernel, schedule) for schedule in schedules}

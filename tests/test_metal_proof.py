@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import metal_proof
-from benchmarks.kernels import EPILOGUES, kernel_of, mlx_of
+from benchmarks.kernels import EPILOGUES, WEIGHT_GRADIENT, kernel_of, mlx_of
 from benchmarks.metal_report import Record, markdown
 from convjit.backends import registry
 from convjit.geometry import Geometry, Window
@@ -49,7 +49,8 @@ def test_all_schedules_of_a_problem(written):
     assert metal_proof.main(["--only", "dw_T1d", "--only", "rn50_1x1_s2", "--dtype", "f32"]) == 0
     record, report = written()
     chosen = [(r["problem"], r["epilogue"]) for r in record["records"] if r["is_chosen"]]
-    assert chosen == [(problem, epilogue) for problem in ("dw_T1d", "rn50_1x1_s2") for epilogue in EPILOGUES]
+    of_both = [(problem, epilogue) for problem in ("dw_T1d", "rn50_1x1_s2") for epilogue in EPILOGUES]
+    assert chosen == [*of_both, ("rn50_1x1_s2", WEIGHT_GRADIENT)]  # the first is transposed
     assert any(not r["is_chosen"] for r in record["records"]) and "## Other schedules" in report
 
 
@@ -107,12 +108,12 @@ def test_an_unknown_problem(capsys):
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
-@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize("epilogue", [*EPILOGUES, WEIGHT_GRADIENT])
 def test_the_kernels_do_what_the_mlx_ops_do(dtype, epilogue):
     kernel = kernel_of(GEOMETRY, dtype, epilogue)
     arrays = check.inputs(kernel, np.random.default_rng(0))
     (y,) = mlx_of(kernel)(arrays)
-    everywhere = tuple(axis.ravel() for axis in np.indices(GEOMETRY.out_shape))
+    everywhere = tuple(axis.ravel() for axis in np.indices(kernel.result_shape))
     (bounds,) = oracle.bounds(kernel, [oracle.stored(a) for a in arrays], everywhere)
     assert (
         bounds.deviation(oracle.stored(y).ravel().astype(np.float64)) <= {"f32": 1e-6, "f16": 2e-3, "bf16": 2e-2}[dtype]

@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 from test_cpu_weight_gradient import CASES, CONVOLUTIONS, kernel_of, kernel_of_mlx_gradient, random_geometry
 
 import convjit
+from benchmarks.problems import problems, shrink
 from convjit import proof
 from convjit.geometry import Geometry, Window, plain_window
 from convjit.kernel import Kernel
@@ -45,6 +46,17 @@ def test_random_kernels(seed: int) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_case(name: str) -> None:
     check(CASES[name], choose(CASES[name], DEFAULT))
+
+
+# All of them in all types: make metal-proof.
+PROBLEMS = [p for p in problems() if not p.geometry.window.transposed and not p.geometry.window.flip][::3]
+
+
+@pytest.mark.parametrize("number", range(len(PROBLEMS)), ids=[problem.name for problem in PROBLEMS])
+def test_problem(number: int) -> None:
+    """Shrunk, by the schedule of the full one."""
+    full, dtype = PROBLEMS[number].geometry, ("f32", "f16", "bf16")[number % 3]
+    check(kernel_of(shrink(full), dtype), choose(kernel_of(full, dtype), DEFAULT))
 
 
 @pytest.mark.parametrize(
