@@ -17,8 +17,11 @@ from test_cpu_weight_gradient import CASES, CONVOLUTIONS, kernel_of, kernel_of_m
 import convjit
 from benchmarks.problems import problems, shrink
 from convjit import proof
+from convjit.backends.simulator import SimulatorBackend
+from convjit.emit.metal.dispatch import Dispatch
 from convjit.geometry import Geometry, Window, plain_window
 from convjit.kernel import Kernel
+from convjit.proof import bundle, repro, trust
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, smaller
 from convjit.schedule.metal.chip import CHIPS, DEFAULT, Chip
@@ -240,4 +243,60 @@ def test_a_train_step_runs_all_its_convolutions_on_kernels() -> None:
         np.testing.assert_allclose(np.array(weight), np.array(expected[name]), rtol=1e-4, atol=1e-6, err_msg=name)
     rows = convjit.inspect.explain(step).rows
     assert all(row.kernel.startswith("metal/") for row in rows)
-    assert sum(row.kernel.startswith("metal/weight_gradient") for row in rows) == 4
+    gradients = [row.layer for row in rows if row.kernel.startswith("metal/weight_gradient")]
+    assert len(gradients) == 4
+    assert all("// Weight gradient, " in convjit.inspect.source(step, layer) for layer in gradients)
+
+
+@pytest.fixture
+def new_machine(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels have to prove themselves, and no verdict of an earlier run counts."""
+    monkeypatch.setenv("CONVJIT_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("CONVJIT_TUNE", raising=False)
+    monkeypatch.setattr(trust, "_failures", {})
+    monkeypatch.setattr(SimulatorBackend, "needs_proof", True)
+
+
+@pytest.mark.usefixtures("new_machine")
+def test_the_direct_kernel_takes_the_place_of_what_fails_its_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatches = SimulatorBackend.dispatches
+
+    def with_a_wrong_offset(self: SimulatorBackend, kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
+        first, *others = dispatches(self, kernel, schedule)
+        if schedule.template == TEMPLATE:
+            assert "rows[i * 8]" in first.text.body
+            body = first.text.body.replace("rows[i * 8]", "rows[i * 8 + 1]")
+            first = replace(first, text=replace(first.text, body=body, name=f"{first.text.name}_wrong"))
+        return first, *others
+
+    monkeypatch.setattr(SimulatorBackend, "dispatches", with_a_wrong_offset)
+    x, w, dy = (mx.random.normal(s, key=mx.random.key(0)) for s in [(2, 6, 6, 8), (16, 3, 3, 8), (2, 4, 4, 16)])
+
+    def gradient(x: mx.array, w: mx.array, dy: mx.array) -> mx.array:
+        return mx.vjp(lambda w: [mx.conv2d(x, w)], [w], [dy])[1][0]
+
+    fast = convjit.compile(gradient, backend="simulator", fallback="quiet")
+    assert mx.allclose(fast(x, w, dy), gradient(x, w, dy), rtol=1e-4, atol=1e-4)
+    (row,) = convjit.inspect.explain(fast).rows
+    assert row.kernel.startswith(DIRECT) and row.note.startswith(f"smaller schedule, because of {TEMPLATE}")
+
+
+@pytest.mark.usefixtures("new_machine")
+@pytest.mark.parametrize("make", [choose, direct])
+def test_a_bundle_is_run_again(make) -> None:
+    kernel = square(3, 6, 8, 12, "f16")
+    folder = bundle.write(BACKEND, "conv.weight.grad", kernel, make(kernel, DEFAULT), proof.Verdict(error="no reason"))
+    assert folder is not None
+    again = repro.replay(bundle.read(folder))
+    assert again.verdict.is_right and again.same_text and again.findings == ()
+
+
+@pytest.mark.usefixtures("new_machine")
+def test_tuning_measures_its_schedules() -> None:
+    def gradient(x: mx.array, w: mx.array, dy: mx.array) -> mx.array:
+        return mx.vjp(lambda w: [mx.conv2d(x, w)], [w], [dy])[1][0]
+
+    fast = convjit.compile(gradient, backend="simulator", fallback="error")
+    geometry = Geometry.of_shapes((1, 5, 5, 4), (8, 3, 3, 4), plain_window(2))
+    (row,) = convjit.tune(fast, *map(mx.ones, (geometry.in_shape, geometry.weight_shape, geometry.out_shape))).rows
+    assert row.ways == len(candidates(kernel_of(geometry), DEFAULT)) + 1  # MLX's own

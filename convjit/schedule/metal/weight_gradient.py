@@ -140,10 +140,10 @@ class Product:
         return 4 if self.kernel.geometry.weight_shape[-1] % 4 == 0 else 1
 
     def pitch(self, block: int) -> int:
-        """Elements between pixels in threadgroup memory, so that a matrix is free of bank conflicts, transposed or not.
+        """Elements between pixels in threadgroup memory: as few as keep matrices free of bank conflicts.
 
-        Read as it lies, it is two of 32 banks in each of four columns of eight rows; transposed, one bank in each of
-        eight rows of four columns, two pixels apart.
+        Columns are read as they lie, see `Tiling.pitch`. Rows are read transposed, 8 elements of every second pixel at a
+        time: w % 16 = 4 words of 4 bytes between pixels spread these over all 32 banks.
         """
         size = DTYPES[self.kernel.dtype]
         words = next(w for w in range(block * size // 4, block + 16) if w % 16 == 4)
