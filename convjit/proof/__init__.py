@@ -19,8 +19,8 @@ from convjit.schedule import Schedule
 
 SEED = 0
 
-_BLOCK_OF_PIXELS = ("row_block", "column_block", "segments", "pixels")
-"""Choices whose product is the pixels that a kernel of a weight gradient takes at a time, of those that it has."""
+_BLOCK_OF_PIXELS = ("row_block", "column_block", "segments", "pixels", "chains")
+"""Choices whose product, of those that a schedule has, is the pixels that show how a weight gradient takes them."""
 
 Run = Callable[[Sequence[mx.array]], Sequence[mx.array]]
 """A kernel: input, weight (O, *kernel, C / groups) and extras, or what elementwise ops read -> its results."""

@@ -80,6 +80,7 @@ def _variables(product: Product) -> dict[str, Any]:
         "of_block_n": f"column_block * {tile.block_n} + " if product.column_blocks > 1 else "",
         "apart_m": tile.pixels_apart(tile.block_m, 4),
         "apart_n": apart_n,
+        "chains": tile.chains,
         "groups": groups,
         "row_blocks": product.row_blocks,
         "rows": product.rows,

@@ -3,7 +3,8 @@ channels, `metal/weight_gradient_direct.metal`.
 
 The gradient is a product of matrices, output channels by pixels times pixels by columns; a column is one input channel
 of one tap. It has few elements and long sums, so pixels are shared out to keep all cores busy: each part of them is a
-sum by itself, and a second kernel adds these up, always in the same order.
+sum by itself, and a second kernel adds these up, always in the same order. A part may be long: it is made of chains of
+additions that are short enough to be exact.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ TEMPLATE = "metal/weight_gradient.metal"
 DIRECT = "metal/weight_gradient_direct.metal"
 
 MAX_CHAIN = 4096
-"""Products of one sum in fp32, at most. The parts that this leads to are rarely more bytes than what is read."""
+"""Products of one sum in fp32, at most; such sums are added up."""
 
 _LEAST_OUTPUTS = 4
 """Output channels of a group below which matrices are mostly padding, unless there is one group only."""
@@ -66,6 +67,7 @@ class Tile:
         tiles_m, tiles_n: 8x8 matrices that a simdgroup sums, likewise.
         pixels: in threadgroup memory at a time, a multiple of 8.
         parts: sums by themselves that the pixels of all images are shared out to.
+        chains: of a part, each added to what those before it left in memory.
     """
 
     simdgroups_m: int
@@ -74,6 +76,7 @@ class Tile:
     tiles_n: int
     pixels: int
     parts: int = 1
+    chains: int = 1
 
     @classmethod
     def of(cls, schedule: Schedule) -> Tile:
@@ -142,8 +145,8 @@ class Product:
     def pitch(self, block: int) -> int:
         """Elements between pixels in threadgroup memory: as few as keep matrices free of bank conflicts.
 
-        Columns are read as they lie, see `Tiling.pitch`. Rows are read transposed, 8 elements of every second pixel at a
-        time: w % 16 = 4 words of 4 bytes between pixels spread these over all 32 banks.
+        Columns are read as they lie, see `Tiling.pitch`. Rows are read transposed, 8 elements of every second pixel at
+        a time: w % 16 = 4 words of 4 bytes between pixels spread these over all 32 banks.
         """
         size = DTYPES[self.kernel.dtype]
         words = next(w for w in range(block * size // 4, block + 16) if w % 16 == 4)
@@ -222,18 +225,19 @@ def direct(kernel: Kernel, chip: Chip) -> Schedule:
 
 
 def _tiles(kernel: Kernel, chip: Chip) -> Iterator[Tile]:
-    """Tiles that fit, each with as many parts as chains of sums need, and as keep all cores busy."""
+    """Tiles that fit, each whole and in parts that keep all cores busy."""
     pixels = prod(kernel.geometry.out_shape[:-1])
-    least = ceil(pixels / MAX_CHAIN)
     for (simdgroups_m, simdgroups_n), tiles_m, tiles_n in product(_GRIDS, (1, 2, 4), (1, 2, 4)):
         tile = _filled(kernel, Tile(simdgroups_m, simdgroups_n, tiles_m, tiles_n, FRAGMENT))
         if tile is None:
             continue
+        # The chains of one part would be added up as they are stored, in halves.
+        least = 2 if kernel.dtype != "f32" and pixels > MAX_CHAIN else 1
+        most = max(least, ceil(pixels / (_LEAST_STEPS * tile.pixels)))
         wanted = chip.cores * chip.threadgroups_per_core(kernel.dtype) * _THREADS / tile.threads
         busy = ceil(wanted / Product(kernel, tile).threadgroups)
-        most = ceil(pixels / (_LEAST_STEPS * tile.pixels))
-        for parts in {least, *(max(least, min(parts, most)) for parts in (busy, ceil(busy / 2)))}:
-            yield replace(tile, parts=parts)
+        for parts in {least, *(max(least, min(n, most)) for n in (busy, ceil(busy / 2)))}:
+            yield replace(tile, parts=parts, chains=ceil(pixels / parts / MAX_CHAIN))
 
 
 def _filled(kernel: Kernel, tile: Tile) -> Tile | None:
@@ -252,10 +256,8 @@ def _cycles(of: Product, chip: Chip) -> float:
     multiply = tile.pixels / FRAGMENT * (sums * MMA_CYCLES + 2 * (tile.tiles_m + tile.tiles_n) * LOAD_CYCLES)
     places = tile.pixels / tile.pixels_apart(tile.block_n, of.width)
     stage = 2.5 * tile.pixels * blocks / tile.threads * LOAD_CYCLES + places * _PLACE_CYCLES
-    simdgroup = of.steps * (multiply + stage + 2 * BARRIER_CYCLES) + 2 * sums * LOAD_CYCLES
+    simdgroup = of.steps * (multiply + stage + 2 * BARRIER_CYCLES) + 4 * tile.chains * sums * LOAD_CYCLES
     read = of.threadgroups * of.steps * tile.pixels * blocks * size / chip.cores / CACHE_BYTES
     total = elapsed(simdgroup, of.threadgroups * tile.simdgroups_m * tile.simdgroups_n, chip) + read
-    if tile.parts > 1:
-        partial = prod(of.kernel.result_shape) * (2 * tile.parts + 1) * 4
-        total += LAUNCH_CYCLES + memory_cycles(partial, chip)
-    return total
+    total += memory_cycles(2 * tile.parts * tile.chains * prod(of.kernel.result_shape) * 4, chip)
+    return total + (LAUNCH_CYCLES if tile.parts > 1 else 0)

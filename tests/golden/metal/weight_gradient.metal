@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_weight_gradient_d2ff1d19ac43_float16_t_float16_t_float(
+[[kernel]] void custom_kernel_cj_weight_gradient_89d7679f7338_float16_t_float16_t_float(
   const device float16_t* input [[buffer(0)]],
   const constant int* input_shape [[buffer(1)]],
   const device float16_t* output_gradient [[buffer(2)]],
@@ -42,6 +42,11 @@
   int out_h = int((first_pixel + input_pixel) / 14 % 14);
   int out_w = int((first_pixel + input_pixel) % 14);
   input += size_t((first_pixel + input_pixel) / 196) * 25088u;
+
+  // What it writes: pairs of columns from here on.
+  output0 += size_t(part_number * 64) * 288u;
+  const int first_channel = simdgroup_m * 16 + fragment_row;
+  const int first_column = column_block * 16 + fragment_column;
 
   simdgroup_matrix<float, 8, 8> sums[2][2];
   #pragma clang loop unroll(full)
@@ -106,18 +111,14 @@
       }
     }
   }
-
-  // Rows of matrices are output channels, so that a lane has two neighbouring columns of each.
-  output0 += size_t(part_number * 64) * 288u;
-  const int first_channel = simdgroup_m * 16 + fragment_row;
-  const int first_column = column_block * 16 + fragment_column;
   #pragma clang loop unroll(full)
   for (int i = 0; i < 2; ++i) {
     #pragma clang loop unroll(full)
     for (int j = 0; j < 2; ++j) {
       #pragma clang loop unroll(full)
       for (int e = 0; e < 2; ++e) {
-        output0[(first_channel + i * 8) * 288 + first_column + j * 8 + e] = sums[i][j].thread_elements()[e];
+        const int at = (first_channel + i * 8) * 288 + first_column + j * 8 + e;
+        output0[at] = sums[i][j].thread_elements()[e];
       }
     }
   }
