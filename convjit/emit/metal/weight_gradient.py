@@ -107,7 +107,8 @@ def _direct_variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
     *starts, channel = _digits("element", counts)
     starts[2] = _times(starts[2], taps) if starts[2] else ""
     axes = _axes(loops, starts, (depth, height, chunks * taps))
-    group = f"channel / {g.out_channels // g.window.groups}" if g.window.groups > 1 else ""
+    group_outputs = g.out_channels // g.window.groups
+    group = f"channel / {group_outputs}" if group_outputs > 1 else "channel"
     apart = (height * width * group_channels, width * group_channels, group_channels)
     of_taps = (_times(start, by) for start, by in zip(starts, apart, strict=True) if start)
     return {
@@ -124,7 +125,7 @@ def _direct_variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
         "axes": [axis for axis in axes if axis["name"] != "w"],
         "width_axis": [axis for axis in axes if axis["name"] == "w"],
         "inside": " && ".join(test for axis in axes for test in axis["inside"]),
-        "input_channel": _sum(_times(group, group_channels) if group else "", channel) or "0",
+        "input_channel": _sum(_times(group, group_channels) if g.window.groups > 1 else "", channel) or "0",
         "input_offset": _input_offset(loops, axes, g.in_channels),
         "output_offset": _sum(_times("channel", prod(g.weight_shape[1:])), *of_taps, channel),
         "result": _result(kernel, parts, "sums[t]"),

@@ -52,8 +52,8 @@ _PLACE_CYCLES = 40
 
 _THREADS, _THREADS_PER_CORE = 128, 768
 """Of a threadgroup of the direct kernel; of a core that is busy."""
-_RUN = 512
-"""Pixels of one chain of additions of the direct kernel."""
+_RUN, _LEAST_PIXELS = 512, 64
+"""Pixels of one chain of additions of the direct kernel; of a part of them, about, at least."""
 _TAPS = 8
 """Of a kernel row, at most, that a thread of the direct kernel sums together."""
 
@@ -213,7 +213,7 @@ def direct(kernel: Kernel, chip: Chip) -> Schedule:
     lanes = min(LANES, 1 << (g.out_channels - 1).bit_length())
     threads = prod(g.weight_shape[:-2]) * ceil(g.kernel[-1] / taps) * g.weight_shape[-1]
     pixels = prod(g.out_shape[:-1])
-    busy = min(ceil(chip.cores * _THREADS_PER_CORE / threads), ceil(pixels / FRAGMENT))
+    busy = min(ceil(chip.cores * _THREADS_PER_CORE / threads), ceil(pixels / _LEAST_PIXELS))
     choices = {
         "lanes": lanes,
         "parts": max(ceil(pixels / (_RUN * MAX_CHAIN)), busy),
