@@ -10,7 +10,7 @@ import mlx.core as mx
 from convjit import simulator
 from convjit.backends import BackendError, Runner, Stretch
 from convjit.backends.metal import MetalBackend, at_least_1d, launcher
-from convjit.emit.metal.dispatch import Dispatch
+from convjit.emit.metal.dispatch import Dispatch, results_among
 from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
 from convjit.simulator.compiler import runtime
@@ -18,7 +18,7 @@ from convjit.simulator.compiler import runtime
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A convolution that was run on the host under the checker.
+    """A kernel that was run on the host under the checker.
 
     Attributes:
         results: what it gave; empty if a kernel does not compile, or did not end.
@@ -67,11 +67,11 @@ class SimulatorBackend(MetalBackend):
         return run
 
     def examine(self, dispatches: Sequence[Dispatch], arrays: Sequence[mx.array]) -> Examination:
-        """Run a convolution under the checker, and check its text.
+        """Run a kernel under the checker, and check its text.
 
         Args:
             dispatches: what to run, such as `MetalBackend.dispatches` gives.
-            arrays: input, packed weight, extras.
+            arrays: input, packed weight, extras, or what elementwise ops read.
         """
         values = [at_least_1d(a) for a in arrays]
         launch = launcher(dispatches)
@@ -83,16 +83,17 @@ class SimulatorBackend(MetalBackend):
             for finding in check(one.text)
         ]
         counters: list[simulator.Counters] = []
-        results: list[mx.array] = []
+        outputs: list[list[mx.array]] = []
         for step, one in zip(dispatches, launches, strict=True):
             try:
-                done = simulator.execute(one, [values[i] for i in step.inputs], check=True)
+                read = [*(values[i] for i in step.inputs), *map(mx.array, step.sizes)]
+                done = simulator.execute(one, read, check=True)
             except simulator.CompileError as error:
                 return Examination([], (*findings, f"compiler: {one.name}: {error}"), ())
             findings += [f"checker: {one.name}: {finding}" for finding in done.findings]
             if done.counters is None:
                 return Examination([], tuple(findings), ())
             counters.append(done.counters)
-            results = done.outputs
-            values += results
-        return Examination(results, tuple(findings), tuple(counters))
+            outputs.append(done.outputs)
+            values += done.outputs
+        return Examination(results_among(dispatches, outputs), tuple(findings), tuple(counters))

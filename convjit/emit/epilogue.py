@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convjit.kernel import Epilogue, Instruction
 
@@ -70,3 +70,22 @@ def unsupported(epilogue: Epilogue, language: Language) -> str | None:
         except KeyError as e:
             return str(e.args[0])
     return None
+
+
+def without_unused(epilogue: Epilogue) -> Epilogue:
+    """Without the instructions on which no result depends."""
+    first = len(epilogue.inputs)
+    used = {*epilogue.results}
+    for number in range(first + len(epilogue.instructions) - 1, first - 1, -1):
+        if number in used:
+            used.update(epilogue.instructions[number - first].operands)
+    kept = [*range(first), *sorted(number for number in used if number >= first)]
+    renumbered = {number: position for position, number in enumerate(kept)}
+    return Epilogue(
+        epilogue.inputs,
+        tuple(
+            replace(instruction, operands=tuple(renumbered[o] for o in instruction.operands))
+            for instruction in (epilogue.instructions[number - first] for number in kept[first:])
+        ),
+        tuple(renumbered[r] for r in epilogue.results),
+    )

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
     from xdsl.passes import ModulePass
 
-OPTIMIZE = "raise-weight-gradient,raise-conv,sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue"
+OPTIMIZE = (
+    "raise-weight-gradient,raise-conv,sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,fuse-elementwise"
+)
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
-
-_OPTIMIZE_FOR = {"cpu": f"{OPTIMIZE},fuse-elementwise"}
-"""Passes in place of `OPTIMIZE` for backends that have kernels for more."""
 
 LOWER = "choose-schedule{backend=BACKEND},hoist-prepare,form-stretches"
 """The passes that follow in any case: from fused convolutions to what a backend runs."""
@@ -72,7 +71,7 @@ def pipeline_for(backend: str, optimize: str | None = None, accuracy: Accuracy =
         optimize: what stands in for `OPTIMIZE`; may be empty.
         accuracy: what schedules may trade for speed, see `kernel.Accuracy`.
     """
-    passes = _OPTIMIZE_FOR.get(backend, OPTIMIZE) if optimize is None else optimize
+    passes = OPTIMIZE if optimize is None else optimize
     choices = backend if accuracy == "fast" else f"{backend} accuracy={accuracy}"
     return ",".join(part for part in (passes, LOWER.replace("BACKEND", choices)) if part)
 

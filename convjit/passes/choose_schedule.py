@@ -8,8 +8,8 @@
 Two kernels that read one weight in the same order share its packed form; a weight gradient reads both of its operands
 as they are, and gets a schedule only; so do elementwise ops. A kernel that the backend refuses raises
 `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
-traced stays in its place. Elementwise kernels that failed their proof raise `Failed`: in the next run
-`fuse-elementwise` leaves them out. A schedule that failed its proof on this machine is not chosen again
+traced stays in its place. Elementwise kernels that it refuses, or that failed their proof, raise `Failed`: in the next
+run `fuse-elementwise` leaves them out. A schedule that failed its proof on this machine is not chosen again
 (`convjit.proof.trust`); the attribute `note` says so. Where candidates were measured on this machine
 (`convjit.tuning`), the fastest is chosen; the attribute `tuned` says so, and if it is MLX's own op, the kernel is
 refused. The option `accuracy` ("precise", "fast", "fastest") says what may be traded for speed; an attribute of that
@@ -52,7 +52,7 @@ class Refused(Exception):
 
 
 class Failed(Exception):
-    """Elementwise kernels failed their proof here, and nothing else can take their place.
+    """A backend cannot take some elementwise kernels, or they failed their proof here; nothing can take their place.
 
     Attributes:
         reasons: the kernel's name -> why, in a few words.
@@ -95,8 +95,6 @@ def _schedule_elementwise(ops: list[ElementwiseOp], backend: Backend) -> None:
         choice = trust.choose(backend, kernel)
         if isinstance(choice, Choice):
             op.properties["schedule"] = ScheduleAttr(choice.schedule)
-        elif isinstance(backend.schedule(kernel), str):
-            raise PipelineError(f"the pipeline makes conv.elementwise, but {choice}")
         else:
             failed[name_of(op)] = choice
     if failed:

@@ -131,14 +131,18 @@ def of_few_images(kernel: Kernel, schedule: Schedule) -> Kernel:
 
 
 def of_few_rows(kernel: Elementwise, schedule: Schedule) -> Elementwise:
-    """The same kernel, collapsed, for two units and a remainder as it has it: all ways in which it treats elements."""
+    """The same kernel, collapsed, for two units and a remainder as it has it: all ways in which it treats elements.
+
+    Where so many threads share the sums of units, for one unit more than there are of them.
+    """
     same = kernel.collapsed()
     if len(same.shape) == 1:
         unit, inner = schedule.number("column_block"), 1
     else:
         unit, inner = schedule.number("row_block"), prod(same.shape[1:-1])
     period = unit // gcd(unit, inner)
-    extent = period * ceil(2 * unit / (inner * period)) + same.shape[0] % period
+    units = 1 + int(dict(schedule.choices).get("parts", 1))
+    extent = period * ceil(units * unit / (inner * period)) + same.shape[0] % period
     extent = min(same.shape[0], max(2, extent))
     shape = (extent, *same.shape[1:])
     return replace(

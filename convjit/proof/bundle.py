@@ -143,6 +143,8 @@ def _texts(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> tuple[lis
                     "outputs": [{"shape": shape, "dtype": dtype} for shape, dtype in one.outputs],
                     "grid": one.grid,
                     "threadgroup": one.threadgroup,
+                    "sizes": one.sizes,
+                    "results": one.results,
                 }
             )
     return dispatches, files
@@ -193,6 +195,8 @@ def _dispatch(folder: Path, number: int, record: dict[str, Any]) -> Dispatch:
         tuple((tuple(o["shape"]), o["dtype"]) for o in record["outputs"]),
         _three(record["grid"]),
         _three(record["threadgroup"]),
+        tuple(record.get("sizes", ())),
+        tuple(record.get("results", ())),
     )
 
 

@@ -124,10 +124,10 @@ def _runner(backend: MetalBackend, dispatches: Sequence[Dispatch]) -> Callable[.
 
 
 def _packed(bundle: Bundle, backend: MetalBackend, arrays: Sequence[mx.array]) -> list[mx.array]:
-    assert isinstance(bundle.kernel, Kernel)
-    x, w, *extras = arrays
-    packed = backend.pack(bundle.kernel.geometry.window, bundle.schedule, w)
-    return [at_least_1d(a) for a in (x, packed, *extras)]
+    read = [at_least_1d(a) for a in arrays]
+    if isinstance(bundle.kernel, Kernel):
+        read[1] = backend.pack(bundle.kernel.geometry.window, bundle.schedule, read[1])
+    return read
 
 
 def _findings(bundle: Bundle, backend: SimulatorBackend) -> tuple[str, ...]:

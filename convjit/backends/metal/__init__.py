@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from math import prod
 from typing import Any
 
 import mlx.core as mx
@@ -13,12 +14,12 @@ from convjit.backends import MLX_DTYPES, Runner, Stretch
 from convjit.backends.metal import packing
 from convjit.emit import metal as emit
 from convjit.emit.epilogue import unsupported
-from convjit.emit.metal.dispatch import Dispatch, MetalText
+from convjit.emit.metal.dispatch import Dispatch, MetalText, results_among
 from convjit.emit.metal.language import METAL
 from convjit.geometry import Window
 from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
-from convjit.schedule.metal import candidates, choose, smaller
+from convjit.schedule.metal import candidates, choose, elementwise, smaller
 from convjit.schedule.metal.chip import this_chip
 from convjit.schedule.metal.gemm import MAX_BUFFERS
 from convjit.storage.environment import macos_version, mlx_version, os_build
@@ -35,7 +36,7 @@ class MetalBackend:
 
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         if isinstance(kernel, Elementwise):
-            return "there is no Metal kernel for elementwise ops"
+            return self._schedule_elementwise(kernel)
         buffers = 2 + len(kernel.extras) + len(kernel.result_dtypes)
         if buffers > MAX_BUFFERS:
             return f"needs {buffers} buffers; a Metal kernel has {MAX_BUFFERS}"
@@ -44,6 +45,16 @@ class MetalBackend:
         if op := unsupported(kernel.epilogue, METAL):
             return f"cannot write {op} in Metal"
         return choose(kernel, this_chip())
+
+    def _schedule_elementwise(self, kernel: Elementwise) -> Schedule | str:
+        buffers = len(kernel.operands) + 1 + len(kernel.results) + kernel.has_sums
+        if buffers > MAX_BUFFERS:
+            return f"needs {buffers} buffers; a Metal kernel has {MAX_BUFFERS}"
+        if prod(kernel.shape) > elementwise.MAX_ELEMENTS:
+            return f"{prod(kernel.shape)} elements are too many for a Metal kernel"
+        if op := unsupported(kernel.body, METAL):
+            return f"cannot write {op} in Metal"
+        return elementwise.elementwise(kernel, this_chip())
 
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         """`weight` in the order in which the schedule's template reads it."""
@@ -59,20 +70,22 @@ class MetalBackend:
         return candidates(kernel, this_chip(), macos_version())
 
     def smaller(self, kernel: AnyKernel, schedule: Schedule) -> Schedule | None:
-        assert isinstance(kernel, Kernel)
+        if isinstance(kernel, Elementwise):
+            return elementwise.smaller(kernel, schedule)
         return smaller(kernel, schedule, this_chip())
 
     def dispatches(self, kernel: AnyKernel, schedule: Schedule) -> tuple[Dispatch, ...]:
         """What to launch, in order."""
-        assert isinstance(kernel, Kernel), "there is no Metal kernel for elementwise ops"
         return emit.dispatches(kernel, schedule)
 
     def launches(self, kernel: AnyKernel, schedule: Schedule) -> tuple[simulator.Launch, ...]:
         """The same as MLX hands it to Metal, with the signatures that it writes."""
-        assert isinstance(kernel, Kernel)
-        first, second = (mx.zeros(shape, MLX_DTYPES[kernel.dtype]) for shape in kernel.operand_shapes)
-        arrays = [first, self.pack(kernel.geometry.window, schedule, second)]
-        arrays += [mx.zeros(e.shape, MLX_DTYPES[e.dtype]) for e in kernel.extras]
+        if isinstance(kernel, Elementwise):
+            arrays = [mx.zeros(o.shape, MLX_DTYPES[o.dtype]) for o in kernel.operands]
+        else:
+            first, second = (mx.zeros(shape, MLX_DTYPES[kernel.dtype]) for shape in kernel.operand_shapes)
+            arrays = [first, self.pack(kernel.geometry.window, schedule, second)]
+            arrays += [mx.zeros(e.shape, MLX_DTYPES[e.dtype]) for e in kernel.extras]
         launch = launcher(self.dispatches(kernel, schedule))
         return simulator.capture(lambda *a: launch(a), *arrays).launches
 
@@ -103,23 +116,23 @@ class MetalBackend:
 
 
 def launcher(dispatches: Sequence[Dispatch], poisoned: bool = False) -> Callable[[Sequence[mx.array]], list[mx.array]]:
-    """A function of a kernel's arrays (input, packed weight, extras) that issues its dispatches."""
+    """A function of a kernel's arrays (input, packed weight, extras, or its operands) that issues its dispatches."""
     steps = [(one, _metal_kernel(one.text)) for one in dispatches]
 
     def launch(arrays: Sequence[mx.array]) -> list[mx.array]:
         values = [at_least_1d(a) for a in arrays]
-        results: list[mx.array] = []
+        outputs: list[list[mx.array]] = []
         for one, metal_kernel in steps:
-            results = _issue(one, metal_kernel, values, poisoned)
-            values += results
-        return results
+            outputs.append(_issue(one, metal_kernel, values, poisoned))
+            values += outputs[-1]
+        return results_among(dispatches, outputs)
 
     return launch
 
 
 def _issue(one: Dispatch, metal_kernel: Any, values: Sequence[mx.array], poisoned: bool) -> list[mx.array]:
     return metal_kernel(
-        inputs=[values[i] for i in one.inputs],
+        inputs=[*(values[i] for i in one.inputs), *one.sizes],
         grid=one.grid,
         threadgroup=one.threadgroup,
         output_shapes=[shape for shape, _ in one.outputs],

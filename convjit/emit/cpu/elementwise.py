@@ -8,6 +8,7 @@ from typing import Any
 from convjit.emit.cpu.language import C, functions_used
 from convjit.emit.cpu.simplify import simplify
 from convjit.emit.cpu.source import C_TYPES, Source
+from convjit.emit.elementwise import title
 from convjit.emit.epilogue import statements
 from convjit.emit.render import render
 from convjit.kernel import Elementwise, Epilogue, Extra
@@ -25,7 +26,7 @@ def source(kernel: Elementwise, schedule: Schedule) -> Source:
     name = f"{'sums' if kernel.has_sums else 'elementwise'}_{'x'.join(map(str, ('n', *kernel.shape[1:])))}"
     variables = {
         "name": name,
-        "title": _title(kernel),
+        "title": title(kernel),
         "lanes": schedule.number("lanes"),
         "row_block": schedule.number("row_block"),
         "column_block": schedule.number("column_block"),
@@ -83,13 +84,3 @@ def _offset(steps: list[int], row_step: int) -> str:
     if row_step:
         return f"row * {row_step}"
     return " + ".join(f"i{axis} * {step}" for axis, step in enumerate(steps) if step) or "0"
-
-
-def _title(kernel: Elementwise) -> str:
-    results = ["sums over all rows" if r.is_sum else "all elements" for r in kernel.results]
-    shape = "x".join(map(str, ("n", *kernel.shape[1:])))
-    operands = ", ".join(
-        f"{'x'.join('n' if e > 1 and a == 0 else str(e) for a, e in enumerate(o.shape))} of {o.dtype}"
-        for o in kernel.operands
-    )
-    return f"Elementwise ops on {shape}: reads {operands}; gives {', '.join(results)}."

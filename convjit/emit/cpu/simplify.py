@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
+from convjit.emit.epilogue import without_unused
 from convjit.kernel import Epilogue, Instruction
 
 SIGMOID = "cpu.sigmoid"
@@ -17,7 +18,7 @@ def simplify(epilogue: Epilogue) -> Epilogue:
     Single precision is kept: x / c becomes x * h + x * l, where h + l is 1 / c to twice the precision, and h and l
     have one sign, so that infinities stay what they are. Results are not rounded to half precision: stores do it.
     """
-    return _without_unused(_Simplifier(epilogue).run())
+    return without_unused(_Simplifier(epilogue).run())
 
 
 class _Simplifier:
@@ -94,22 +95,3 @@ def _reciprocal(divisor: float | None) -> list[float] | None:
         (bits,) = struct.unpack("I", packed)
         (high,) = struct.unpack("f", struct.pack("I", bits - 1))
     return [high] if high == exact else [high, exact - high]
-
-
-def _without_unused(epilogue: Epilogue) -> Epilogue:
-    """Without the instructions on which no result depends."""
-    first = len(epilogue.inputs)
-    used = {*epilogue.results}
-    for number in range(first + len(epilogue.instructions) - 1, first - 1, -1):
-        if number in used:
-            used.update(epilogue.instructions[number - first].operands)
-    kept = [*range(first), *sorted(number for number in used if number >= first)]
-    renumbered = {number: position for position, number in enumerate(kept)}
-    return Epilogue(
-        epilogue.inputs,
-        tuple(
-            replace(instruction, operands=tuple(renumbered[o] for o in instruction.operands))
-            for instruction in (epilogue.instructions[number - first] for number in kept[first:])
-        ),
-        tuple(renumbered[r] for r in epilogue.results),
-    )

@@ -1,12 +1,23 @@
-"""A kernel and its schedule as Metal: one module and one template under `templates/metal/` for each way to convolve."""
+"""A kernel and its schedule as Metal: one module and one template under `templates/metal/` for each way to compute."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from convjit.emit.metal import depthwise, direct, gather, gemm, grouped, stem, tensor_ops, weight_gradient, winograd
+from convjit.emit.metal import (
+    depthwise,
+    direct,
+    elementwise,
+    gather,
+    gemm,
+    grouped,
+    stem,
+    tensor_ops,
+    weight_gradient,
+    winograd,
+)
 from convjit.emit.metal.dispatch import Dispatch
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
 
 _TEMPLATES: dict[str, Callable[[Kernel, Schedule], tuple[Dispatch, ...]]] = {
@@ -23,6 +34,8 @@ _TEMPLATES: dict[str, Callable[[Kernel, Schedule], tuple[Dispatch, ...]]] = {
 }
 
 
-def dispatches(kernel: Kernel, schedule: Schedule) -> tuple[Dispatch, ...]:
+def dispatches(kernel: AnyKernel, schedule: Schedule) -> tuple[Dispatch, ...]:
     """What to launch, in order, for `kernel` with its own batch."""
+    if isinstance(kernel, Elementwise):
+        return elementwise.dispatches(kernel, schedule)
     return _TEMPLATES[schedule.template](kernel, schedule)

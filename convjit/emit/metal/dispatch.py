@@ -1,10 +1,10 @@
-"""What a template gives: one or more dispatches of Metal kernels that together compute a convolution, or a gradient."""
+"""What a template gives: one or more dispatches of Metal kernels that together compute what it is for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from convjit.emit.metal.language import OWN_FUNCTIONS
 from convjit.emit.render import render
@@ -13,6 +13,7 @@ from convjit.schedule import Schedule
 from convjit.storage.cache import content_key
 
 Size = tuple[int, int, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,13 @@ class Dispatch:
     Attributes:
         text: the kernel.
         inputs: the values it reads, by number: the convolution's input, its packed weight or the gradient of its
-            output, the extras, then the outputs of the dispatches before this one.
-        outputs: shape and dtype ("f32", ...) of the arrays it writes; those of the last dispatch are the results.
+            output, the extras, or what elementwise ops read; then the outputs of the dispatches before this one.
+        outputs: shape and dtype ("f32", ...) of the arrays it writes; those of the last dispatch are the results,
+            unless `results` says otherwise.
         grid: threads an axis, a multiple of the threadgroup.
         threadgroup: threads of a threadgroup an axis.
+        sizes: numbers that the text does not hold, such as a number of rows: arguments behind the arrays.
+        results: which results of the kernel its first outputs are, where they come from several dispatches.
     """
 
     text: MetalText
@@ -52,6 +56,16 @@ class Dispatch:
     outputs: tuple[tuple[tuple[int, ...], str], ...]
     grid: Size
     threadgroup: Size
+    sizes: tuple[int, ...] = ()
+    results: tuple[int, ...] = ()
+
+
+def results_among(dispatches: Sequence[Dispatch], outputs: Sequence[Sequence[T]]) -> list[T]:
+    """The results of a kernel among the outputs of its dispatches."""
+    named: dict[int, T] = {}
+    for one, written in zip(dispatches, outputs, strict=True):
+        named.update(zip(one.results, written[: len(one.results)], strict=True))
+    return [named[n] for n in sorted(named)] or [*outputs[-1]]
 
 
 def write_text(
