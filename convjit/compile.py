@@ -37,7 +37,7 @@ def compile(
         backend: "cpu", "metal" or "simulator"; by default what MLX's default device calls for.
         fallback: what to do where something cannot be compiled: "warn" once and run plain MLX, raise an "error", or
             stay "quiet".
-        pipeline: the passes up to fused convolutions, as one spec string; by default `convjit.passes.OPTIMIZE`. It may
+        pipeline: the passes up to fused kernels, as one spec string; by default `convjit.passes.OPTIMIZE`. It may
             name passes of your own (`convjit.passes.register`); a mistake in it is a `PipelineError` at the first call.
         inputs, outputs: state as in `mx.compile`. Not needed, because all state that a function reads or writes is
             found, and written back, whether it is named here or not: modules, optimizers, `mx.random.state`, and any

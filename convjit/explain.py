@@ -40,7 +40,7 @@ def elementwise_rows(module: ModuleOp, failed: dict[str, str]) -> Iterator[Eleme
             sums = f"{len(op.summed)} sums" if len(op.summed) > 1 else "1 sum" if op.summed else ""
             shape = ", ".join(filter(None, ["x".join(map(str, op.extents)), sums]))
             kernel = PLAIN if op.schedule is None else op.schedule.data.in_words()
-            yield ElementwiseRow(name_of(op), shape, _text(op, "fused"), kernel, "")
+            yield ElementwiseRow(name_of(op), shape, _text(op, "fused"), kernel, _text(op, "note"))
     for name, why in failed.items():
         yield ElementwiseRow(name, "", "", PLAIN, why)
 

@@ -92,7 +92,7 @@ class Lowered:
 
     def substitutes(self) -> list[str]:
         """One sentence for each kernel that failed its proof and that another schedule or MLX stands in for."""
-        notes = [(name_of(op), op.attributes.get("note")) for op in self.fused]
+        notes = [(name_of(op), op.attributes.get("note")) for op in self.all_kernels()]
         smaller = [f"{name} has a {note.data}" for name, note in notes if isinstance(note, StringAttr)]
         return smaller + [f"{name} stays plain MLX: {reason}" for name, reason in self.failed.items()]
 
@@ -103,7 +103,7 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
     Args:
         captured: the traced function.
         backend: the backend's name, for `choose-schedule`.
-        options: `pipeline`, the passes up to `fuse-epilogue`, and `accuracy`.
+        options: `pipeline`, the passes up to `fuse-elementwise`, and `accuracy`.
         folder: where to dump the IR behind every pass, or None.
 
     Raises:

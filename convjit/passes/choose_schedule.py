@@ -33,7 +33,6 @@ from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, KernelOp, Pac
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
-from convjit.proof.trust import Choice
 from convjit.tuning import known
 
 
@@ -93,10 +92,12 @@ def _schedule_elementwise(ops: list[ElementwiseOp], backend: Backend) -> None:
     for op in ops:
         kernel = elementwise_of(op)
         choice = trust.choose(backend, kernel)
-        if isinstance(choice, Choice):
-            op.properties["schedule"] = ScheduleAttr(choice.schedule)
-        else:
+        if isinstance(choice, str):
             failed[name_of(op)] = choice
+            continue
+        op.properties["schedule"] = ScheduleAttr(choice.schedule)
+        if choice.note:
+            op.attributes["note"] = StringAttr(choice.note)
     if failed:
         raise Failed(failed)
 

@@ -50,7 +50,7 @@ class ElementwiseRow:
         shape: what it runs over, and how many of its results are sums over all axes but the last.
         ops: the MLX ops that it does.
         kernel: the template and its choices, or "plain MLX".
-        note: why it is not compiled.
+        note: why it is not compiled, or not as the backend would rather have it.
     """
 
     name: str

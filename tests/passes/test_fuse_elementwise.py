@@ -16,7 +16,6 @@ from convjit.ir.mlx import PrimitiveOp
 from convjit.ir.types import element_type
 from convjit.tracing.trace import Argument
 
-PIPELINE = f"{passes.OPTIMIZE},fuse-elementwise"
 UNARY = (mx.tanh, mx.square, mx.negative, mx.sigmoid, lambda v: mx.maximum(v, 0.0), lambda v: v * 0.5)
 BINARY = (mx.add, mx.subtract, mx.multiply, mx.maximum, lambda a, b: mx.where(a > b, a, b))
 
@@ -65,7 +64,7 @@ def check(
             assert got.shape == expected.shape
             np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * (1 + np.abs(expected).max()))
 
-    passes.run(module, f"{PIPELINE},form-stretches", compare)
+    passes.run(module, f"{passes.OPTIMIZE},form-stretches", compare)
     return [op for op in module.walk() if isinstance(op, ElementwiseOp)]
 
 
@@ -112,7 +111,7 @@ def test_batch_normalisation_and_its_gradient():
 def test_a_train_step_is_two_stretches():
     """Only the loss is MLX's own; before it and behind it is a stretch."""
     module = traced(gradients, arrays_of_block(), [Argument(n, "input") for n in ("x", "w", "gamma", "beta")])
-    passes.run(module, f"{PIPELINE},form-stretches")
+    passes.run(module, f"{passes.OPTIMIZE},form-stretches")
     assert sum(isinstance(op, StretchOp) for op in module.walk()) <= 2
     plain = {op.primitive.data for op in module.walk() if isinstance(op, PrimitiveOp)}
     assert plain <= {"Broadcast", "Transpose", "Squeeze", "ExpandDims", "Multiply", "Reduce"}, plain
@@ -154,7 +153,7 @@ def test_infinities_and_nan_pass_through_masks_and_sums():
         return [nn.relu(y + z), mx.sum(nn.relu(x), axis=(0, 1, 2))]
 
     module = traced(function, [x, w], [Argument("x", "input"), Argument("w", "input")])
-    passes.run(module, PIPELINE)
+    passes.run(module, passes.OPTIMIZE)
     for got, want in zip(reference.run(module, [x, w]), function(x, w), strict=True):
         np.testing.assert_allclose(np.array(got), np.array(want), rtol=1e-4)
 
@@ -187,6 +186,6 @@ def test_kernels_are_the_same_in_every_run():
     texts: set[str] = set()
     for _ in range(3):
         module = traced(large_gradients, arrays_of_block(), [Argument(f"x{n}", "input") for n in range(4)])
-        passes.run(module, PIPELINE)
+        passes.run(module, passes.OPTIMIZE)
         texts.add(str(module))
     assert len(texts) == 1
