@@ -28,7 +28,7 @@ _MOST_ROWS = 8
 _MOST_ROWS_OF_SUMS = 32
 """Rows of a thread, at most; of those that it adds up one after the other: longer chains lose digits."""
 
-_THREADGROUPS_PER_CORE = 8
+_THREADGROUPS_PER_CORE = 4
 """A thread takes more rows only where that many are left, and so the cores stay busy."""
 
 _PARTS = 32
