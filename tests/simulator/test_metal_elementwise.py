@@ -9,7 +9,8 @@ from math import prod
 import mlx.core as mx
 import numpy as np
 import pytest
-from elementwise_kernels import Array, assert_right, numbers_for, random_kernel, total
+from elementwise_checks import by_tile, check, chosen_for, simulate
+from elementwise_kernels import numbers_for, total
 from kernels import BACKEND, Writer, loaded, stored, to_numpy
 from reference import round_to
 
@@ -18,35 +19,8 @@ from convjit.backends import MLX_DTYPES, Call, Stretch
 from convjit.backends.metal import MetalBackend
 from convjit.kernel import Elementwise, Epilogue, Extra, Instruction, Result
 from convjit.schedule import Schedule
-from convjit.schedule.metal.chip import CHIPS, DEFAULT
+from convjit.schedule.metal.chip import CHIPS
 from convjit.schedule.metal.elementwise import MAX_ELEMENTS, Tile, elementwise, smaller
-
-SMALL = Tile(vector=1, lanes=8, groups=16, rows=1)
-
-
-def chosen_for(kernel: Elementwise) -> Schedule:
-    return elementwise(kernel, DEFAULT)
-
-
-def by_tile(kernel: Elementwise, tile: Tile) -> Schedule:
-    return tile.schedule(is_flat=len(kernel.collapsed().shape) == 1, has_sums=kernel.has_sums)
-
-
-def simulate(kernel: Elementwise, schedule: Schedule, operands: Sequence[Array]) -> list[Array]:
-    """The results of `kernel` by `schedule`; linter, type check and checker must find nothing."""
-    pairs = zip(operands, kernel.operands, strict=True)
-    arrays = [mx.array(v.astype(np.float32)).astype(MLX_DTYPES[o.dtype]) for v, o in pairs]
-    done = BACKEND.examine(BACKEND.dispatches(kernel, schedule), arrays)
-    assert done.findings == ()
-    assert [r.dtype for r in done.results] == [MLX_DTYPES[dtype] for dtype in kernel.result_dtypes]
-    for counters in done.counters:
-        assert 64 <= counters.threads <= 256 and counters.buffers <= 31 and counters.threadgroup_memory <= 16 << 10
-    return [to_numpy(r) for r in done.results]
-
-
-def check(kernel: Elementwise, schedule: Schedule, seed: int = 0) -> None:
-    operands = numbers_for(kernel, seed)
-    assert_right(kernel, operands, simulate(kernel, schedule, operands))
 
 
 def pointwise(shape: tuple[int, ...], operands: Sequence[tuple[int, ...]], dtype: str = "f32") -> Elementwise:
@@ -63,19 +37,6 @@ def pointwise(shape: tuple[int, ...], operands: Sequence[tuple[int, ...]], dtype
 
 def constant(write: Writer, value: float) -> int:
     return write("arith.constant", attribute=value)
-
-
-@pytest.mark.parametrize("seed", range(32))
-def test_random_kernels(seed: int) -> None:
-    """Any ops, broadcasts, types, results and sums; by the schedule of the chip, and by any other."""
-    rng = np.random.default_rng(seed)
-    outer = rng.choice([1, 2, 3, 5, 9], int(rng.integers(0, 4)))
-    kernel = random_kernel(rng, (*map(int, outer), int(rng.choice([1, 3, 8, 16, 17, 40, 130]))))
-    check(kernel, chosen_for(kernel), seed)
-    is_flat, columns = len(kernel.collapsed().shape) == 1, kernel.collapsed().shape[-1]
-    lanes = 128 if is_flat else int(rng.choice([1, 4, 32, 128]))
-    vector = 4 if is_flat else int(rng.choice([n for n in (1, 2, 3, 4, 5) if columns % n == 0]))
-    check(kernel, by_tile(kernel, Tile(vector, lanes, 128 // lanes, int(rng.integers(1, 4)))), seed)
 
 
 @pytest.mark.parametrize("extent", [2, 3, 4, 7, 8, 9, 511, 512, 513, 1030, 4099])
@@ -216,13 +177,15 @@ def replace_result(kernel: Elementwise, shape: tuple[int, ...]) -> Elementwise:
 
 
 def test_kernels_that_differ_in_rows_share_a_text() -> None:
+    small = Tile(vector=1, lanes=8, groups=16, rows=1)
+
     def text(kernel: Elementwise) -> list[str]:
-        return [one.text.body for one in BACKEND.dispatches(kernel, by_tile(kernel, SMALL))]
+        return [one.text.body for one in BACKEND.dispatches(kernel, by_tile(kernel, small))]
 
     assert text(total((2, 5, 16))) == text(total((3, 5, 16))) == text(total((700, 5, 16)))
     assert text(total((2, 5, 17))) != text(total((2, 5, 16)))
-    assert BACKEND.identity(total((2, 5, 16)), by_tile(total((2, 5, 16)), SMALL)) == BACKEND.identity(
-        total((90, 5, 16)), by_tile(total((90, 5, 16)), SMALL)
+    assert BACKEND.identity(total((2, 5, 16)), by_tile(total((2, 5, 16)), small)) == BACKEND.identity(
+        total((90, 5, 16)), by_tile(total((90, 5, 16)), small)
     )
 
 

@@ -223,7 +223,7 @@ MUTATIONS = {
     "parts behind those of the first round": ("part < parts; part", "part < metal::min(parts, 32); part"),
     "rows of the last threadgroup": ("int(rows)", "int(rows) / 128 * 128"),
     "a sum that leaves out a row": ("sums[j] +=", "sums[j] += row == 129 ? 0.0f :"),
-    "a step of the tree": ("distance > 0", "distance > 1"),
+    "a step of the tree": ("stride > 0", "stride > 1"),
 }
 
 

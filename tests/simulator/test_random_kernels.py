@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 import hypothesis
-from hypothesis import HealthCheck, given, settings
+from elementwise_checks import check_random
+from hypothesis import HealthCheck, given, settings, strategies
 from kernels import check
 from strategies import scheduled
 
@@ -17,8 +18,7 @@ COUNT = int(os.environ.get("METAL_FUZZ_COUNT", "40"))
 SEED = int(os.environ.get("METAL_FUZZ_SEED", "1"))
 
 
-@hypothesis.seed(SEED)
-@settings(
+as_many_as_asked_for = settings(
     max_examples=COUNT,
     deadline=None,
     database=None,
@@ -26,7 +26,18 @@ SEED = int(os.environ.get("METAL_FUZZ_SEED", "1"))
     suppress_health_check=list(HealthCheck),
     phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
 )
+
+
+@hypothesis.seed(SEED)
+@as_many_as_asked_for
 @given(scheduled())
 def test_random_kernels(case) -> None:
     kernel, schedule = case
     check(kernel, schedule)
+
+
+@hypothesis.seed(SEED)
+@as_many_as_asked_for
+@given(strategies.integers(0, 2**32))
+def test_random_elementwise_kernels(seed: int) -> None:
+    check_random(seed)

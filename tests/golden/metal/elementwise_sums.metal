@@ -1,4 +1,4 @@
-[[kernel]] void custom_kernel_cj_elementwise_51ae9dec840d_float_float_float_float_float_int32_ts_float_float(
+[[kernel]] void custom_kernel_cj_elementwise_2b5f04b35ae2_float_float_float_float_float_int32_ts_float_float(
   const device float* x0 [[buffer(0)]],
   const device float* x1 [[buffer(1)]],
   const device float* x2 [[buffer(2)]],
@@ -70,11 +70,11 @@
       shared[group * 16 + lane + j] = sums[n * 4 + j];
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int distance = 16; distance > 0; distance /= 2) {
-      if (group < distance) {
+    for (int stride = 16; stride > 0; stride /= 2) {
+      if (group < stride) {
         #pragma clang loop unroll(full)
         for (int j = 0; j < 4; ++j) {
-          shared[group * 16 + lane + j] += shared[(group + distance) * 16 + lane + j];
+          shared[group * 16 + lane + j] += shared[(group + stride) * 16 + lane + j];
         }
       }
       threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -88,7 +88,7 @@
   }
 }
 
-[[kernel]] void custom_kernel_cj_elementwise_sums_0006b5ff4db2_float_int32_ts_float_float(
+[[kernel]] void custom_kernel_cj_elementwise_sums_defe2e6ec55e_float_int32_ts_float_float(
   const device float* partial [[buffer(0)]],
   const constant int32_t& parts [[buffer(1)]],
   device float* y0 [[buffer(2)]],
@@ -110,9 +110,9 @@
     }
     shared[own] = sum;
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int distance = 16; distance > 0; distance /= 2) {
-      if (group < distance) {
-        shared[own] += shared[own + distance * 8];
+    for (int stride = 16; stride > 0; stride /= 2) {
+      if (group < stride) {
+        shared[own] += shared[own + stride * 8];
       }
       threadgroup_barrier(mem_flags::mem_threadgroup);
     }
