@@ -7,9 +7,10 @@
 
 Runs the 58 problems of `conv_problems.json` in float32, float16 and bfloat16, alone and with bias, SiLU and residual
 fused in, and the gradients of their weights, by the schedule that convjit would choose; and by all other schedules that
-there are, in float32. Each kernel is proven as convjit proves it (`convjit.proof`), then timed against MLX's own ops,
-plain and under `mx.compile`. One that fails leaves a bundle for `python -m convjit repro`, and the run goes on. Without
-a Metal device the kernels run in the simulator, on shrunk problems, and are not timed.
+there are, in float32; then what else a train step has, elementwise kernels. Each is proven as convjit proves it
+(`convjit.proof`), then timed against MLX's own ops, plain and under `mx.compile`. One that fails leaves a bundle for
+`python -m convjit repro`, and the run goes on. Without a Metal device the kernels run in the simulator, on shrunk
+problems, and are not timed.
 
 Writes benchmarks/results/metal_proof.json and metal_proof.md.
 """
@@ -28,6 +29,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from benchmarks.elementwise import EPILOGUE, STEPS, Step
 from benchmarks.kernels import EPILOGUES, WEIGHT_GRADIENT, kernel_of, mlx_of
 from benchmarks.measure import RESULTS
 from benchmarks.metal_report import Record, markdown
@@ -36,7 +38,7 @@ from convjit import proof
 from convjit.backends import MLX_DTYPES, Call, Stretch, registry
 from convjit.backends.metal import MetalBackend
 from convjit.backends.simulator import SimulatorBackend
-from convjit.kernel import DTYPES, Kernel
+from convjit.kernel import DTYPES, AnyKernel, Kernel
 from convjit.proof import bundle, check
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates
@@ -57,15 +59,24 @@ Run = Callable[[Sequence[mx.array]], Sequence[mx.array]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A problem with a storage type and an epilogue, or `WEIGHT_GRADIENT`."""
+    """A problem with a storage type and an epilogue, or `WEIGHT_GRADIENT`; or a step of elementwise ops."""
 
-    problem: Problem
+    problem: Problem | Step
     dtype: str
     epilogue: str
 
     @property
     def name(self) -> str:
         return f"{self.problem.name}, {self.dtype}, {self.epilogue}"
+
+    def kernel(self) -> tuple[AnyKernel, bool]:
+        """What to run, and whether it was made smaller."""
+        has_metal = mx.metal.is_available()
+        if isinstance(self.problem, Step):
+            return self.problem.kernel(self.dtype, is_small=not has_metal), not has_metal
+        geometry = self.problem.geometry
+        is_shrunk = not has_metal or geometry.flops > _MOST_FLOPS
+        return kernel_of(shrink(geometry) if is_shrunk else geometry, self.dtype, self.epilogue), is_shrunk
 
 
 def cases(only: Sequence[str], dtypes: Sequence[str], quick: bool) -> list[Case]:
@@ -74,44 +85,46 @@ def cases(only: Sequence[str], dtypes: Sequence[str], quick: bool) -> list[Case]
     Raises:
         ValueError: for a name in `only` that no problem has.
     """
-    known = {p.name: p for p in problems()}
+    known: dict[str, Problem | Step] = {p.name: p for p in (*problems(), *STEPS)}
     if unknown := [name for name in only if name not in known]:
         raise ValueError(f"no problem {', '.join(unknown)}; there are {', '.join(known)}")
-    chosen = [known[name] for name in only] or list(known.values())[:: _QUICK if quick else 1]
+    chosen = [known[name] for name in only] or [*problems()[:: _QUICK if quick else 1], *STEPS]
     return [
         Case(problem, dtype, epilogue)
         for problem in chosen
         for dtype in dtypes
-        for epilogue in (EPILOGUES[-1:] if quick else _epilogues(problem))
+        for epilogue in _epilogues(problem, quick)
     ]
 
 
-def _epilogues(problem: Problem) -> tuple[str, ...]:
+def _epilogues(problem: Problem | Step, quick: bool) -> tuple[str, ...]:
     """A transposed convolution's weight gradient is a plain one's, with input and output exchanged."""
+    if isinstance(problem, Step):
+        return (EPILOGUE,)
+    if quick:
+        return EPILOGUES[-1:]
     window = problem.geometry.window
     return EPILOGUES if window.transposed or window.flip else (*EPILOGUES, WEIGHT_GRADIENT)
 
 
 def run_case(case: Case, backend: MetalBackend, *, alternatives: bool) -> Iterator[Record]:
     """Prove and time the chosen schedule of a case, and, if asked, all others that there are."""
-    geometry = case.problem.geometry
-    is_shrunk = not mx.metal.is_available() or geometry.flops > _MOST_FLOPS
-    kernel = kernel_of(shrink(geometry) if is_shrunk else geometry, case.dtype, case.epilogue)
+    kernel, is_shrunk = case.kernel()
     chosen = backend.schedule(kernel)
     assert isinstance(chosen, Schedule), f"{case.name}: {chosen}"
     schedules = [chosen]
-    if alternatives and (case.dtype, case.epilogue) in ALL_SCHEDULES:
+    if alternatives and isinstance(kernel, Kernel) and (case.dtype, case.epilogue) in ALL_SCHEDULES:
         others = candidates(replace(kernel, accuracy="fastest"), this_chip(), macos_version())
         schedules = list(dict.fromkeys([chosen, *others]))
     verdicts = {schedule: _proven(backend, kernel, schedule) for schedule in schedules}
     seconds: dict[str, float] = {}
     if mx.metal.is_available():
-        seconds = _seconds(backend, kernel, [s for s, v in verdicts.items() if v.is_right])
+        seconds = _seconds(backend, kernel, _mlx_of(case, kernel), [s for s, v in verdicts.items() if v.is_right])
     for schedule, verdict in verdicts.items():
         folder = None if verdict.is_right else _bundle(backend, case, kernel, schedule, verdict)
         yield Record(
             problem=case.problem.name,
-            convolution=kernel.geometry.in_words(batch=True),
+            convolution=kernel.geometry.in_words(batch=True) if isinstance(kernel, Kernel) else kernel.in_words(),
             is_shrunk=is_shrunk,
             dtype=case.dtype,
             epilogue=case.epilogue,
@@ -124,52 +137,68 @@ def run_case(case: Case, backend: MetalBackend, *, alternatives: bool) -> Iterat
             mlx_seconds=seconds.get("mlx"),
             compiled_seconds=seconds.get("mx.compile"),
             bytes=_bytes(kernel),
-            flops=kernel.geometry.flops,
+            flops=kernel.geometry.flops if isinstance(kernel, Kernel) else 0,
         )
 
 
-def _proven(backend: MetalBackend, kernel: Kernel, schedule: Schedule) -> proof.Verdict:
+def _mlx_of(case: Case, kernel: AnyKernel) -> Run:
+    """The same by MLX's own ops."""
+    if isinstance(case.problem, Step):
+        step = case.problem.mlx
+        return lambda arrays: step(*arrays)
+    assert isinstance(kernel, Kernel)
+    return mlx_of(kernel)
+
+
+def _proven(backend: MetalBackend, kernel: AnyKernel, schedule: Schedule) -> proof.Verdict:
     """Compared with float64; in the simulator, with nothing for checker, linter and type check to find, either."""
     small = proof.for_proof(kernel, schedule)
     verdict = proof.prove(small, schedule, proof.runner(backend, small, schedule))
     if not verdict.is_right or not isinstance(backend, SimulatorBackend):
         return verdict
-    x, weight, *extras = check.inputs(small, np.random.default_rng(proof.SEED))
-    packed = backend.pack(small.geometry.window, schedule, weight)
-    findings = backend.examine(backend.dispatches(small, schedule), [x, packed, *extras]).findings
+    arrays = _packed(backend, small, schedule, check.inputs(small, np.random.default_rng(proof.SEED)))
+    findings = backend.examine(backend.dispatches(small, schedule), arrays).findings
     return proof.Verdict(error="; ".join(findings)) if findings else verdict
 
 
+def _packed(backend: MetalBackend, kernel: AnyKernel, schedule: Schedule, arrays: Sequence[mx.array]) -> list[mx.array]:
+    """What a kernel reads: of a convolution, the weight in the order of its schedule."""
+    read = list(arrays)
+    if isinstance(kernel, Kernel):
+        read[1] = backend.pack(kernel.geometry.window, schedule, read[1])
+    return read
+
+
 def _bundle(
-    backend: MetalBackend, case: Case, kernel: Kernel, schedule: Schedule, verdict: proof.Verdict
+    backend: MetalBackend, case: Case, kernel: AnyKernel, schedule: Schedule, verdict: proof.Verdict
 ) -> Path | None:
     return bundle.write(backend, case.problem.name, proof.for_proof(kernel, schedule), schedule, verdict)
 
 
-def _bytes(kernel: Kernel) -> int:
+def _bytes(kernel: AnyKernel) -> int:
     """What has to be read and written at least."""
-    g = kernel.geometry
-    arrays = [(g.in_shape, kernel.dtype), (g.weight_shape, kernel.dtype)]
-    arrays += [(e.shape, e.dtype) for e in kernel.extras] + [(g.out_shape, dtype) for dtype in kernel.result_dtypes]
+    arrays = [*zip(kernel.result_shapes, kernel.result_dtypes, strict=True)]
+    if isinstance(kernel, Kernel):
+        arrays += [(shape, kernel.dtype) for shape in kernel.operand_shapes]
+    arrays += [(e.shape, e.dtype) for e in (kernel.extras if isinstance(kernel, Kernel) else kernel.operands)]
     return sum(int(np.prod(shape)) * DTYPES[dtype] for shape, dtype in arrays)
 
 
-def _seconds(backend: MetalBackend, kernel: Kernel, schedules: Sequence[Schedule]) -> dict[str, float]:
+def _seconds(backend: MetalBackend, kernel: AnyKernel, mlx: Run, schedules: Sequence[Schedule]) -> dict[str, float]:
     """Of each schedule and of MLX's own ops, medians; what cannot run is left out.
 
     The first way of a race is timed to the end even if it is hopelessly slow, so each of MLX's has a race of its own.
     """
-    x, weight, *extras = check.inputs(kernel, np.random.default_rng(proof.SEED))
-    mlx = mlx_of(kernel)
+    x, *others = arrays = check.inputs(kernel, np.random.default_rng(proof.SEED))
     compiled = mx.compile(lambda *arrays: mlx(arrays))
     ours: dict[str, stopwatch.Run] = {}
     for schedule in schedules:
-        run, packed = _loaded(backend, kernel, schedule), backend.pack(kernel.geometry.window, schedule, weight)
-        mx.eval(packed)
-        ours[schedule.in_words()] = lambda x, run=run, packed=packed: run([x, packed, *extras])
+        run, read = _loaded(backend, kernel, schedule), _packed(backend, kernel, schedule, arrays)[1:]
+        mx.eval(read)
+        ours[schedule.in_words()] = lambda x, run=run, read=read: run([x, *read])
     peers: dict[str, stopwatch.Run] = {
-        "mlx": lambda x: mlx([x, weight, *extras]),
-        "mx.compile": lambda x: compiled(x, weight, *extras),
+        "mlx": lambda x: mlx([x, *others]),
+        "mx.compile": lambda x: compiled(x, *others),
     }
     seconds: dict[str, float] = {}
     for name, peer in peers.items():
@@ -178,9 +207,10 @@ def _seconds(backend: MetalBackend, kernel: Kernel, schedules: Sequence[Schedule
     return seconds
 
 
-def _loaded(backend: MetalBackend, kernel: Kernel, schedule: Schedule) -> Run:
-    count = 2 + len(kernel.extras)
-    return backend.load(Stretch(count, (Call(kernel, schedule, tuple(range(count)), (count,)),), (count,)))
+def _loaded(backend: MetalBackend, kernel: AnyKernel, schedule: Schedule) -> Run:
+    count = 2 + len(kernel.extras) if isinstance(kernel, Kernel) else len(kernel.operands)
+    results = tuple(range(count, count + len(kernel.result_dtypes)))
+    return backend.load(Stretch(count, (Call(kernel, schedule, tuple(range(count)), results),), results))
 
 
 def _runs(way: stopwatch.Run, x: mx.array) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
 from benchmarks import metal_proof
+from benchmarks.elementwise import STEPS
 from benchmarks.kernels import EPILOGUES, WEIGHT_GRADIENT, kernel_of, mlx_of
 from benchmarks.metal_report import Record, markdown
 from convjit.backends import registry
 from convjit.geometry import Geometry, Window
-from convjit.proof import check, oracle
+from convjit.proof import check, elementwise, oracle
 from convjit.schedule.metal.chip import CHIPS
 from convjit.storage.environment import environment
 from tests.metal_faults import ProvingBackend
@@ -39,10 +41,10 @@ def written(tmp_path):
 def test_a_quick_sample_is_right(written, capsys):
     assert metal_proof.main(["--quick", "--dtype", "f16"]) == 0
     record, report = written()
-    assert len(record["records"]) == 7 and record["running"] == ""
+    assert len(record["records"]) == 11 and record["running"] == ""
     assert all(r["failure"] == "" and r["seconds"] is None and r["is_shrunk"] for r in record["records"])
-    assert "7 kernels: 7 right, 0 inexact, 0 WRONG." in report and "## Failures" not in report
-    assert "7 kernels, 0 wrong" in capsys.readouterr().out
+    assert "11 kernels: 11 right, 0 inexact, 0 WRONG." in report and "## Failures" not in report
+    assert "11 kernels, 0 wrong" in capsys.readouterr().out
 
 
 def test_all_schedules_of_a_problem(written):
@@ -120,11 +122,27 @@ def test_the_kernels_do_what_the_mlx_ops_do(dtype, epilogue):
     )
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_steps_do_what_the_mlx_ops_do(dtype, step):
+    kernel = step.kernel(dtype, is_small=True)
+    arrays = check.inputs(kernel, np.random.default_rng(0))
+    read = [oracle.stored(a) for a in arrays]
+    results = [oracle.stored(y) for y in step.mlx(*(a.astype(mx.float32) for a in arrays))]
+    schedule = registry.get("simulator").schedule(kernel)
+    checks = elementwise.checks(kernel, schedule, read, results, np.random.default_rng(1))
+    for y, (outputs, bounds) in zip(results, checks, strict=True):
+        assert not bounds.wrong(oracle.pick(y, outputs)).any()
+
+
 def test_what_is_timed():
     backend, kernel = registry.get("simulator"), kernel_of(GEOMETRY, "f32", EPILOGUES[1])
     schedule = backend.schedule(kernel)
-    seconds = metal_proof._seconds(backend, kernel, [schedule])
+    seconds = metal_proof._seconds(backend, kernel, mlx_of(kernel), [schedule])
     assert seconds.keys() == {schedule.in_words(), "mlx", "mx.compile"} and min(seconds.values()) > 0
+    step = STEPS[1].kernel("f32", is_small=True)
+    seconds = metal_proof._seconds(backend, step, lambda arrays: STEPS[1].mlx(*arrays), [backend.schedule(step)])
+    assert len(seconds) == 3 and metal_proof._bytes(step) == 4 * (4 * 3 * 7 * 9 * 20 + 4 * 20)
 
 
 def test_times_in_the_report():
