@@ -161,8 +161,8 @@ def _check(form: _Form, given: dict[str, Any]) -> None:
     expected = w.shape[-1] * window.groups
     if x.shape[-1] != expected == x.shape[1]:
         raise GeometryError(
-            f"input has {x.shape[-1]} channels but weight {w.shape} expects {expected}: channels come last, in {x.shape} "
-            f"they seem to come first; transpose it, or use a layer of convjit.nn with permute=True"
+            f"input has {x.shape[-1]} channels but weight {w.shape} expects {expected}: channels come last, and in "
+            f"{x.shape} they seem to come first; transpose it, or use a layer of convjit.nn with permute=True"
         )
     Geometry.of_shapes((x.shape[0], *size, x.shape[-1]), w.shape, window)
     if rank == 3 and window.groups > 1:

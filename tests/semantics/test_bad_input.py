@@ -50,8 +50,8 @@ CASES = [
     Bad("mx.conv2d(ones(1, 8, 8, 4), ones(6, 3, 3, 3))", "input has 4 channels but weight (6, 3, 3, 3) expects 3"),
     Bad(
         "mx.conv2d(ones(1, 4, 8, 8), ones(6, 3, 3, 4))",
-        "input has 8 channels but weight (6, 3, 3, 4) expects 4: channels come last, in (1, 4, 8, 8) they seem to come "
-        "first; transpose it, or use a layer of convjit.nn with permute=True",
+        "input has 8 channels but weight (6, 3, 3, 4) expects 4: channels come last, and in (1, 4, 8, 8) they seem "
+        "to come first; transpose it, or use a layer of convjit.nn with permute=True",
     ),
     Bad(
         "mx.conv2d(ones(1, 8, 8, 4), ones(6, 3, 3, 2), groups=3)",
