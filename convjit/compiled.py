@@ -25,7 +25,8 @@ from convjit.tracing.tracers import any_tracer, can_evaluate, capturing
 
 if TYPE_CHECKING:
     from convjit.backends import QuickCall
-    from convjit.execution.entry import CallSite, Entry
+    from convjit.execution.entry import Entry
+    from convjit.tracing.call_site import CallSite
 
 _MAX_SIGNATURES = 256
 """Signatures kept by one compiled function; the oldest one goes."""
@@ -190,7 +191,7 @@ class Compiled:
     ) -> tuple[Entry | None, bool]:
         """Capture and compile a new signature; no entry if plain MLX is to run this once, because of state that a first
         call makes, or of a tracer that was found on the way, which the second result tells."""
-        from convjit.execution.entry import CallSite
+        from convjit.tracing.call_site import CallSite
 
         with self._lock:
             entry, tracers = self._find(key)

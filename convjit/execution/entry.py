@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -15,10 +14,7 @@ from convjit.backends import Backend, BackendError, registry
 from convjit.errors import CompileError, PipelineError, RecordWritten, TraceError, UnsettledError
 from convjit.execution.program import OnlyStretch, Program, build
 from convjit.execution.quick import QuickCalls
-from convjit.guards.guard import Arguments, Snapshot, argument_paths, parameter_names, read_arguments
-from convjit.guards.reads import Closed, Reads
-from convjit.guards.state import attributes_of, is_record, is_state
-from convjit.guards.walk import Walk
+from convjit.guards.guard import Snapshot
 from convjit.guards.watch import Watch
 from convjit.ir.replay import UnknownPrimitive
 from convjit.lower import Lowered, lower
@@ -27,8 +23,8 @@ from convjit.proof import trust
 from convjit.reporting import dump
 from convjit.reporting.progress import kernel_progress
 from convjit.tracing import trees
-from convjit.tracing.capture import Capture, Pure, Results, TracerCaptured, capture
-from convjit.tracing.clone import Clone
+from convjit.tracing.call_site import CallSite
+from convjit.tracing.capture import Capture, Results, TracerCaptured, capture
 from convjit.tracing.optimizers import made_their_states
 from convjit.tracing.randomness import random_state, set_random_state
 from convjit.tracing.tracers import any_tracer
@@ -196,98 +192,6 @@ class Entry:
             for slot, array in zip(written, results[len(results) - len(written) :], strict=True):
                 slot.container[slot.key] = array
         return trees.unflatten(self.captured.outputs, results)
-
-
-@dataclass(frozen=True, slots=True)
-class CallSite:
-    """The call that made a capture necessary.
-
-    Attributes:
-        name: the compiled function's, for messages.
-        function, args, kwargs: the call.
-        arguments: the same, taken apart.
-        walk: what the function reads besides them.
-        also: of a narrowed call, the objects that it reads, whichever way it reaches them, and their paths.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    arguments: Arguments
-    walk: Walk
-    also: Sequence[tuple[Any, str]] = ()
-
-    @staticmethod
-    def of(
-        name: str,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        arguments: Arguments,
-        reads: Reads | None = None,
-        also: Sequence[tuple[Any, str]] = (),
-    ) -> CallSite:
-        """Walk through all that a function reads; through those attributes that it `reads`, where that is known."""
-        _, paths = argument_paths(args, kwargs, parameter_names(function))
-        outermost = [(function, ""), *zip(arguments.modules, paths, strict=True), *also]
-        closed: Closed = {}
-        walk = _walk(outermost, Walk(reads, closed))
-        while walk.closed != closed:  # what is behind a closed attribute may be reached in another way, too
-            closed = walk.closed
-            walk = _walk(outermost, Walk(reads, closed))
-        return CallSite(name, function, args, kwargs, arguments, walk, also)
-
-    @property
-    def pure(self) -> Pure:
-        return Pure(self.function, self.args, self.kwargs, self.walk)
-
-    def narrowed(self) -> CallSite:
-        """The same call, without the attributes that runs of `pure` did not read."""
-        if not self.walk.leaves_out_some:
-            return self
-        call = (self.name, self.function, self.args, self.kwargs, self.arguments)
-        return CallSite.of(*call, self.walk.reads, self.walk.read_objects())
-
-    def copied(self) -> CallSite:
-        """The same call of a copy of all that it reads, which stays as it is now; its slots are in the same order.
-
-        In its slots and arguments, arrays count for their shapes and dtypes.
-        """
-        slots = {(id(slot.container), slot.key) for slot in self.walk.slots}
-
-        def replacement(container: Any, key: Any, array: mx.array) -> mx.array:
-            return mx.zeros(array.shape, array.dtype) if (id(container), key) in slots else copy.copy(array)
-
-        clone = Clone(replacement)
-
-        def argument(value: Any) -> Any:
-            if isinstance(value, mx.array):
-                return mx.zeros(value.shape, value.dtype)
-            if is_state(value):
-                return clone.follow(value)
-            if isinstance(value, dict):
-                return {key: argument(item) for key, item in value.items()}
-            if isinstance(value, (list, tuple)):
-                return trees.like(value, [*map(argument, value)])
-            if is_record(value):
-                return trees.object_of(type(value), argument(attributes_of(value)))
-            return value
-
-        function, args = clone.follow(self.function), tuple(map(argument, self.args))
-        kwargs = {name: argument(value) for name, value in self.kwargs.items()}
-        reads = self.walk.reads.by(clone.original)
-        also = [(clone.follow(value), path) for value, path in self.also]
-        return CallSite.of(self.name, function, args, kwargs, read_arguments(args, kwargs), reads, also)
-
-
-def _walk(outermost: Sequence[tuple[Any, str]], walk: Walk) -> Walk:
-    try:
-        for value, path in outermost:
-            walk.follow(value, path)
-    except RecursionError:
-        walk.obstacles.append("it reads objects that hold each other too deep to be followed")
-    return walk
 
 
 def make(call: CallSite, options: Options, backend: str | None) -> Entry | None:

@@ -24,7 +24,7 @@ import mlx.core as mx
 
 from convjit.backends import registry
 from convjit.errors import CompileError
-from convjit.execution.entry import Bound, CallSite, Entry, compile_capture, made
+from convjit.execution.entry import Bound, Entry, compile_capture, made
 from convjit.gradients.derivative import Arrays, Derivative, Halves, Operands, stand_in, type_of
 from convjit.gradients.tied import joined, tied
 from convjit.gradients.transforms import differentiable_convolutions
@@ -32,6 +32,7 @@ from convjit.guards.guard import Snapshot
 from convjit.guards.state import Slot
 from convjit.guards.words import HAVE_DESCRIPTORS, descriptor
 from convjit.options import Options
+from convjit.tracing.call_site import CallSite
 from convjit.tracing.capture import Capture, Pure
 from convjit.tracing.randomness import random_state
 from convjit.tracing.tracers import any_tracer, can_evaluate

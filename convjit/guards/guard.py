@@ -29,11 +29,13 @@ class Arguments:
         key: hashable: the structure, each array's shape and dtype, each other value by type and bits.
         arrays: the arrays, in the order in which `key` meets them.
         modules: modules and stateful objects found among the arguments, likewise.
+        records: the classes of data classes that were taken apart.
     """
 
     key: tuple[Any, ...] = ()
     arrays: list[mx.array] = field(default_factory=list[mx.array])
     modules: list[Any] = field(default_factory=list[Any])
+    records: list[type] = field(default_factory=list[type])
 
 
 def read_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
@@ -64,9 +66,11 @@ def _key(value: Any, found: Arguments) -> Any:
     if not isinstance(value, (list, tuple)) and is_state(value):
         found.modules.append(value)
         return (type(value), value if is_function(value) else id(value))
-    if isinstance(value, dict) or is_record(value):
-        items = value if isinstance(value, dict) else attributes_of(value)
-        return (type(value), *((k, _key(v, found)) for k, v in items.items()))
+    if isinstance(value, dict):
+        return (type(value), *((k, _key(v, found)) for k, v in value.items()))
+    if is_record(value):
+        found.records.append(type(value))
+        return (type(value), *((k, _key(v, found)) for k, v in attributes_of(value).items()))
     if isinstance(value, (list, tuple)):
         return (type(value), *(_key(v, found) for v in value))
     if isinstance(value, Iterator):
@@ -100,9 +104,11 @@ def argument_paths(args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequenc
             arrays.append(path)
         elif is_state(value):
             modules.append(path)
-        elif isinstance(value, dict) or is_record(value):
-            for key, item in (value if isinstance(value, dict) else attributes_of(value)).items():
+        elif isinstance(value, dict):
+            for key, item in value.items():
                 visit(item, f"{path}.{key}")
+        elif is_record(value):
+            visit(attributes_of(value), path)
         elif isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 visit(item, f"{path}.{index}")

@@ -142,9 +142,9 @@ def is_record(value: object) -> bool:
     return has_arrays
 
 
-def follow_records(cls: type) -> None:
-    """Follow arguments of this class from now on, as other objects: a function writes into them."""
-    _followed_records.add(cls)
+def follow_records(classes: Iterable[type]) -> None:
+    """Follow arguments of these classes from now on, as other objects: a function writes into them."""
+    _followed_records.update(classes)
 
 
 def can_be_made(value: object) -> bool:

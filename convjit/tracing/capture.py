@@ -16,16 +16,8 @@ from typing import Any
 import mlx.core as mx
 
 from convjit.errors import RecordWritten, TraceError
-from convjit.guards.guard import Arguments, argument_paths, parameter_names, read_arguments
-from convjit.guards.state import (
-    Slot,
-    attributes_of,
-    child_path,
-    follow_records,
-    holds_state,
-    is_record,
-    is_state,
-)
+from convjit.guards.guard import argument_paths, parameter_names, read_arguments
+from convjit.guards.state import Slot, child_path, follow_records, holds_state
 from convjit.guards.walk import Walk
 from convjit.guards.words import data_pointer, descriptor
 from convjit.tracing import trees
@@ -149,7 +141,7 @@ class Pure:
                 set_random_state(key)
             before = random_state()
             session = _Session(self, inputs, slots)
-            arrays, outputs = trees.flatten(session.run(), session.is_state)
+            arrays, outputs = trees.flatten(session.run(), session.found)
             session.refuse_in_place_writes()
             written = session.written()
             if not arrays and not written:
@@ -188,7 +180,6 @@ class _Session:
     def __init__(self, pure: Pure, inputs: Sequence[mx.array], slots: Sequence[mx.array]):
         self._walk, self._convolutions = pure.walk, pure.convolutions
         self._handles: dict[int, mx.array] = {}
-        self._records: list[tuple[Any, Arguments]] = []
         self._inputs = iter(inputs)
         self._narrowed = {id(attributes) for attributes, _ in pure.walk.read}
         self._placed = {(id(s.container), s.key): a for s, a in zip(pure.walk.slots, slots, strict=True)}
@@ -217,7 +208,7 @@ class _Session:
             raise TraceError("it writes into an array or a list that it does not hold; make it an attribute")
         return result
 
-    def is_state(self, value: Any) -> bool:
+    def found(self, value: Any) -> bool:
         """Did the run find this object, rather than make it?"""
         return self._clone.original(value) is not None or self._walk.has(value)
 
@@ -231,19 +222,7 @@ class _Session:
         return self._handles.setdefault(id(array), copy.copy(array))
 
     def _argument(self, value: Any) -> Any:
-        if isinstance(value, mx.array):
-            return next(self._inputs)
-        if is_state(value):
-            return self._clone.follow(value)
-        if isinstance(value, dict):
-            return {key: self._argument(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return trees.like(value, [self._argument(item) for item in value])
-        if is_record(value):
-            twin = trees.object_of(type(value), self._argument(attributes_of(value)))
-            self._records.append((twin, read_arguments((twin,), {})))
-            return twin
-        return value
+        return trees.replaced(value, lambda _: next(self._inputs), self._clone.follow)
 
     def refuse_in_place_writes(self) -> None:
         if any(descriptor(array) != word for array, word in self._words):
@@ -254,11 +233,11 @@ class _Session:
 
     def written(self) -> list[tuple[Slot, mx.array]]:
         """What the run wrote into its state: live slots and their new arrays."""
-        for twin, before in self._records:
-            if _differ(read_arguments((twin,), {}), before):
-                follow_records(type(twin))
+        before, after = self._before, read_arguments(self._args, self._kwargs)
+        if after.key != before.key or any(map(operator.is_not, after.arrays, before.arrays)):
+            if before.records:
+                follow_records(before.records)
                 raise RecordWritten
-        if _differ(read_arguments(self._args, self._kwargs), self._before):
             raise TraceError("it changes a list or dict among its arguments; return the new values instead")
         path_of = self._walk.path_of
         live = {(id(s.container), s.key): s for s in self._walk.slots}
@@ -266,10 +245,6 @@ class _Session:
             (live.get((id(container), key)) or Slot(container, key, child_path(path_of(container), key)), array)
             for container, key, array in self._clone.written(path_of)
         ]
-
-
-def _differ(after: Arguments, before: Arguments) -> bool:
-    return after.key != before.key or any(map(operator.is_not, after.arrays, before.arrays))
 
 
 def _restored_arrays(live: list[tuple[mx.array, mx.array, int]]) -> Iterator[mx.array]:

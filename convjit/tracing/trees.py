@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from convjit.errors import TraceError
-from convjit.guards.state import PLAIN, attributes_of, can_be_made, is_uncopied
+from convjit.guards.state import PLAIN, attributes_of, can_be_made, is_record, is_state, is_uncopied
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class Spec:
 _DICTS = (dict, OrderedDict)
 
 
-def flatten(tree: Any, is_state: Callable[[Any], bool]) -> tuple[list[mx.array], Spec]:
+def flatten(tree: Any, was_there: Callable[[Any], bool]) -> tuple[list[mx.array], Spec]:
     """The arrays of a result, and its structure.
 
     Args:
         tree: the result.
-        is_state: is this object one that the function found outside, rather than made?
+        was_there: is this object one that the function found outside, rather than made?
 
     Raises:
         TraceError: if the result holds something that is neither an array, a container, a new object of a class of the
@@ -54,7 +54,7 @@ def flatten(tree: Any, is_state: Callable[[Any], bool]) -> tuple[list[mx.array],
             return Spec(type(tree), tuple(map(visit, tree)))
         if isinstance(tree, PLAIN):
             return Spec(tree)
-        if can_be_made(tree) and (is_dataclass(type(tree)) or is_uncopied(tree)) and not is_state(tree):
+        if can_be_made(tree) and (is_dataclass(type(tree)) or is_uncopied(tree)) and not was_there(tree):
             attributes = attributes_of(tree)
             return Spec(type(tree), tuple(map(visit, attributes.values())), tuple(attributes))
         raise TraceError(
@@ -97,3 +97,18 @@ def like(sequence: list[Any] | tuple[Any, ...], items: list[Any]) -> Any:
 
 def _make(type_: type, items: list[Any]) -> Any:
     return type_(*items) if hasattr(type_, "_fields") else type_(items)
+
+
+def replaced(value: Any, array: Callable[[mx.array], mx.array], state: Callable[[Any], Any]) -> Any:
+    """An argument of a call with other arrays and objects in it: what `array` and `state` give for its own."""
+    if isinstance(value, mx.array):
+        return array(value)
+    if is_state(value):
+        return state(value)
+    if isinstance(value, dict):
+        return {key: replaced(item, array, state) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return like(value, [replaced(item, array, state) for item in value])
+    if is_record(value):
+        return object_of(type(value), replaced(attributes_of(value), array, state))
+    return value
