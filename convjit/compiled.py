@@ -9,7 +9,7 @@ import threading
 import types
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -86,6 +86,9 @@ class Compiled:
 
     def __contains__(self, key: Any) -> bool:
         return key in self._function  # pyright: ignore[reportOperatorIssue]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._function)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Attributes of a model are written where they are read: `fast.conv = other` replaces a layer of the model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import elementwise_kernels
 import numpy as np
 import test_cpu_elementwise
 import test_cpu_kernels
@@ -15,7 +16,7 @@ from convjit.schedule.cpu.machine import Machine
 
 
 def random_elementwise(rng: np.random.Generator, machine: Machine) -> tuple[Elementwise, Schedule]:
-    kernel = test_cpu_elementwise.random_kernel(rng)
+    kernel = elementwise_kernels.random_kernel(rng, test_cpu_elementwise.random_shape(rng))
     return kernel, test_cpu_elementwise.random_schedule(rng, kernel, machine)
 
 
@@ -28,7 +29,7 @@ def random_weight_gradient(rng: np.random.Generator, machine: Machine) -> tuple[
 def check(backend: CpuBackend, kernel: AnyKernel, schedule: Schedule, seed: int) -> None:
     """On random numbers, against the definition in double precision."""
     if isinstance(kernel, Elementwise):
-        test_cpu_elementwise.check(backend, kernel, schedule, test_cpu_elementwise.numbers_for(kernel, seed))
+        test_cpu_elementwise.check(backend, kernel, schedule, elementwise_kernels.numbers_for(kernel, seed))
     elif kernel.operation == "weight_gradient":
         test_cpu_weight_gradient.check(backend, kernel, schedule, *test_cpu_weight_gradient.numbers_of(kernel, seed))
     else:
