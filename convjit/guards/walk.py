@@ -11,7 +11,6 @@ import gc
 import types
 from collections import deque
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -79,7 +78,9 @@ class Walk:
         self.whole: list[dict[Any, Any]] = []
         self.reads = reads or Reads()
         self._is_first, self._evades = reads is None, False
-        self._unknown: list[Any] = []
+        self._unknown: list[tuple[Any, tuple[int, str] | None]] = []
+        self._place: tuple[int, str] | None = None
+        self._views = False
         self._notable: dict[type, bool] = {}
         self.obstacles: list[str] = []
         self.closed: Closed = dict(closed or {})
@@ -91,17 +92,12 @@ class Walk:
     @property
     def noted(self) -> list[Any]:
         """Those of `objects` of which a run is to tell what it reads."""
-        return [] if self._evades or self._shown else self.objects
+        return [] if self._evades or self._views else self.objects
 
     @property
     def obstacle(self) -> str | None:
         """Why a run cannot even begin."""
-        shown = (
-            f"it reads '{self.path_of(container)}', which holds arrays, through a view of it"
-            for container in self._shown
-            if holds_state(container)
-        )
-        return next(iter([*self.obstacles, *(() if self.noted else self.closed.values()), *shown]), None)
+        return next(iter([*self.obstacles, *(() if self.noted else self.closed.values())]), None)
 
     @property
     def leaves_out_some(self) -> bool:
@@ -109,11 +105,23 @@ class Walk:
         read = ((vars(value), self.reads.of(value)) for value in self.objects)
         return any(names is not None and not attributes.keys() <= names for attributes, names in read)
 
-    @cached_property
-    def _shown(self) -> list[Any]:
-        """The containers that something shows which cannot be followed, such as a view or a bound method."""
+    def look_through_views(self) -> None:
+        """Find out which containers are shown by what could not be followed: when all that can be was."""
+        for value, place in self._unknown:
+            shown = self._shown_by(value)
+            with_arrays = [container for container in shown if holds_state(container)]
+            if with_arrays:
+                why = f"it reads '{self.path_of(with_arrays[0])}', which holds arrays, through a view of it"
+                if place:
+                    self.closed[place] = why
+                else:
+                    self.obstacles.append(why)
+            self._views |= bool(shown) and not (with_arrays and place)
+
+    def _shown_by(self, value: Any) -> list[Any]:
+        """The containers that something shows, as a view or a bound method does."""
         shown: list[Any] = []
-        level, seen = self._unknown, set[int]()
+        level, seen = [value], set[int]()
         for _ in range(_DEPTH):
             found = gc.get_referents(*(item for item in level if not isinstance(item, _NO_VIEWS)))
             level = [referent for referent in found if id(referent) not in seen]
@@ -180,8 +188,10 @@ class Walk:
             self.objects.append(value)
         for key, item in attributes.items():
             if (names is None or key in names) and (id(value), key) not in self.closed:
-                first = len(self.obstacles)
+                first, outer = len(self.obstacles), self._place
+                self._place = (id(value), key) if is_noted else outer
                 self._entry(attributes, key, item, child_path(path, key))
+                self._place = outer
                 if self.obstacles[first:] and is_noted:
                     self.closed[id(value), key] = self.obstacles[first]
                     del self.obstacles[first:]
@@ -217,7 +227,7 @@ class Walk:
         elif is_followed(value):
             self.follow(value, path)
         elif gc.is_tracked(value):
-            self._unknown.append(value)
+            self._unknown.append((value, self._place))
 
     def _without_arrays(self, value: Any, path: str) -> None:
         """Follow a deque or an object, which a run on copies reaches itself."""
@@ -256,7 +266,7 @@ class Walk:
             elif callable(value):
                 self.functions.append((holder, name, value))
             elif gc.is_tracked(value):
-                self._unknown.append(value)
+                self._unknown.append((value, self._place))
 
     def _frozen(self, name: str, holder: Any, array: mx.array) -> None:
         self.captured.append((name, array))

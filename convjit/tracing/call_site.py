@@ -94,6 +94,7 @@ def _walk(outermost: Sequence[tuple[Any, str]], walk: Walk) -> Walk:
     try:
         for value, path in outermost:
             walk.follow(value, path)
+        walk.look_through_views()
     except RecursionError:
         walk.obstacles.append("it reads objects that hold each other too deep to be followed")
     return walk

@@ -559,6 +559,16 @@ def test_arrays_that_are_read_through_a_view_stay_plain():
         assert_close(fast(x), function(x))
 
 
+def test_a_view_that_is_not_read_is_in_nobodys_way():
+    trainer, x = Trainer(), image()
+    trainer.images = [image(seed=n) for n in range(3)]
+    trainer.batches = iter(trainer.images)
+    fast = fast_of(trainer.step)
+    for _ in range(3):
+        trainer.keep_books(fast(x), next(trainer.batches))
+    assert captures(fast) == 1
+
+
 def test_another_thread_may_read_what_a_capture_may_not():
     owner, x = Holding(None), image()
     owner.recent = deque([mx.array(1.0)])
