@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import mlx.core as mx
 from convjit.gradients.partition import partition
 from convjit.guards.state import Slot
 from convjit.tracing import trees
-from convjit.tracing.capture import Capture, Pure, Results, TracerCaptured, constant_names
+from convjit.tracing.capture import Capture, Pure, Results, constant_names
 from convjit.tracing.randomness import random_state
 from convjit.tracing.trace import Argument, record
 from convjit.tracing.tracers import any_tracer
@@ -23,11 +22,6 @@ Type = tuple[tuple[int, ...], mx.Dtype]
 
 def type_of(array: mx.array) -> Type:
     return array.shape, array.dtype
-
-
-def stand_in(array: mx.array) -> mx.array:
-    """What takes the place of an array in a run that counts for shapes and dtypes: a copy; of a tracer, zeros."""
-    return mx.zeros(*type_of(array)) if any_tracer([array]) else copy.copy(array)
 
 
 def _is_differentiable(type_: Type) -> bool:
@@ -90,10 +84,8 @@ class Derivative:
             TraceError: as a capture does.
         """
         tracers = [any_tracer([a]) for a in inputs]
-        slots, last = ([stand_in(slot.get()) for slot in some] for some in (traced, others))
-        probed = pure([*map(stand_in, inputs)], [*slots, *last])
-        if any_tracer(probed.arrays):
-            raise TracerCaptured
+        slots, last = ([slot.get() for slot in some] for some in (traced, others))
+        probed = pure.probe(inputs)
         state = [random_state()] if probed.draws else []
         types = [type_of(a) for a in (*inputs, *state, *slots)]
         is_traced = [*tracers, *(False for _ in state), *(True for _ in slots)]

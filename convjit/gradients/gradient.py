@@ -25,7 +25,7 @@ import mlx.core as mx
 from convjit.backends import registry
 from convjit.errors import CompileError
 from convjit.execution.entry import Bound, Entry, compile_capture, made
-from convjit.gradients.derivative import Arrays, Derivative, Halves, Operands, stand_in, type_of
+from convjit.gradients.derivative import Arrays, Derivative, Halves, Operands, type_of
 from convjit.gradients.tied import joined, tied
 from convjit.gradients.transforms import differentiable_convolutions
 from convjit.guards.guard import Snapshot
@@ -327,7 +327,6 @@ def _narrowed(call: CallSite) -> CallSite:
     """The call without those attributes of the user's objects that the function does not read."""
     if not call.walk.objects:
         return call
-    slots = [slot.get() for slot in call.walk.slots]
     with suppress(Exception):  # it comes again in the capture
-        call.pure([*map(stand_in, call.arguments.arrays)], [*map(stand_in, slots)])
+        call.pure.probe(call.arguments.arrays)
     return call.narrowed()

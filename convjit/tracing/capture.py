@@ -151,13 +151,13 @@ class Pure:
             return Results([*arrays, *state], outputs, [slot for slot, _ in written], draws)
 
     def probe(self, inputs: Sequence[mx.array]) -> Results:
-        """Run it once, lazily, with copies of the arrays that it reads.
+        """Run it once, lazily, with copies of the arrays that it reads, and zeros in place of tracers.
 
         Raises:
             TracerCaptured: if a result is a tracer although no argument is.
             TraceError: as a call does.
         """
-        probed = self(list(map(copy.copy, inputs)), [copy.copy(slot.get()) for slot in self.walk.slots])
+        probed = self([*map(_stand_in, inputs)], [_stand_in(slot.get()) for slot in self.walk.slots])
         if any_tracer(probed.arrays):
             raise TracerCaptured
         return probed
@@ -165,6 +165,10 @@ class Pure:
     def input_arguments(self) -> list[Argument]:
         names, _ = argument_paths(self.args, self.kwargs, parameter_names(self.function))
         return [Argument(name, "input") for name in names]
+
+
+def _stand_in(array: mx.array) -> mx.array:
+    return mx.zeros(array.shape, array.dtype) if any_tracer([array]) else copy.copy(array)
 
 
 def constant_names(tape: Tape, walk: Walk) -> list[str]:
