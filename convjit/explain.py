@@ -8,7 +8,7 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
-from convjit.geometry import GeometryError
+from convjit.geometry import GeometryError, product_in_words
 from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, StretchOp, YieldOp, name_of
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
@@ -24,8 +24,9 @@ def rows(module: ModuleOp) -> Iterator[Row]:
             yield _compiled(op)
         elif is_primitive(op, "Convolution"):
             yield _plain(op)
-        elif "convolution" in op.attributes:  # the last op of a weight gradient that was refused
-            yield Row(_text(op, "layer"), _text(op, "convolution"), "", PLAIN, _text(op, "refused"))
+        elif "convolution" in op.attributes:  # a product or the last op of a weight gradient, refused
+            is_linear = is_primitive(op, "Matmul", "AddMM")
+            yield Row(_text(op, "layer"), _text(op, "convolution"), "", PLAIN, _text(op, "refused"), is_linear)
 
 
 def elementwise_rows(module: ModuleOp, failed: dict[str, str]) -> Iterator[ElementwiseRow]:
@@ -48,7 +49,13 @@ def elementwise_rows(module: ModuleOp, failed: dict[str, str]) -> Iterator[Eleme
 def _compiled(op: ConvolutionOp) -> Row:
     kernel = PLAIN if op.schedule is None else op.schedule.data.in_words()
     note = "; ".join(filter(None, [_text(op, "note"), _text(op, "tuned"), _end_of_epilogue(op)]))
-    return Row(name_of(op), op.geometry.in_words(batch=True), _text(op, "fused"), kernel, note)
+    return Row(name_of(op), _in_words(op), _text(op, "fused"), kernel, note, op.window.data.rank == 0)
+
+
+def _in_words(op: ConvolutionOp) -> str:
+    if op.window.data.rank:
+        return op.geometry.in_words(batch=True)
+    return product_in_words(shape_of(op.input.type), op.geometry.out_channels)
 
 
 def _plain(op: PrimitiveOp) -> Row:

@@ -18,6 +18,8 @@ class GeometryError(ValueError):
 class Window:
     """How a convolution walks its input: the arguments of MLX's `Convolution`, in its order; one entry a spatial axis.
 
+    Without entries it is that of a product with a matrix, see `Geometry.of_product`.
+
     A transposed convolution has its stride in `input_dilation` (zeros between input elements), `flip` set (the
     kernel is mirrored) and its output padding inside `pad_hi`. Padding is in elements of the dilated input.
     """
@@ -80,6 +82,8 @@ class Geometry:
         Raises:
             GeometryError: if the two do not make a convolution.
         """
+        if window.rank == 0:
+            return cls.of_product(x, w)
         if len(x) != window.rank + 2 or len(w) != window.rank + 2:
             raise GeometryError(
                 f"a {window.rank}D convolution takes an input and a weight of rank {window.rank + 2}, "
@@ -114,6 +118,24 @@ class Geometry:
                 f"{geometry.padded_size}"
             )
         return geometry
+
+    @classmethod
+    def of_product(cls, x: tuple[int, ...], matrix: tuple[int, ...]) -> Geometry:
+        """The pointwise convolution that multiplies an array (..., C) by a matrix (O, C) along its last axis.
+
+        Two axes (M, C) are a row of M pixels, (1, M, C); more are (N, *spatial, C).
+
+        Raises:
+            GeometryError: if the two have no product, or more axes than a convolution has.
+        """
+        if len(matrix) != 2 or not 2 <= len(x) <= 5:
+            raise GeometryError(
+                f"a product takes an input of rank 2 to 5 and a matrix of rank 2, got shapes {x} and {matrix}"
+            )
+        pixels = x if len(x) > 2 else (1, *x)
+        rank = len(pixels) - 2
+        outputs, channels = matrix
+        return cls.of_shapes(pixels, (outputs, *(1,) * rank, channels), plain_window(rank))
 
     @property
     def rank(self) -> int:
@@ -166,6 +188,11 @@ class Geometry:
         if window.groups > 1:
             words.append("depthwise" if window.groups == self.in_channels else f"groups {window.groups}")
         return ", ".join(words)
+
+
+def product_in_words(x: tuple[int, ...], outputs: int) -> str:
+    """A product of an array (..., C) with a matrix (O, C), as `Geometry.in_words`: `1x56x56x96 -> 56x56x384, linear`."""
+    return f"{_by(x)} -> {_by((*x[1:-1], outputs))}, linear"
 
 
 def _by(numbers: tuple[int, ...]) -> str:

@@ -22,6 +22,7 @@ from convjit.passes import STAGES
 from convjit.passes.choose_schedule import Failed, Refused
 from convjit.passes.fuse_elementwise import PREFIX
 from convjit.passes.raise_conv import named_convolutions
+from convjit.passes.raise_linear import named_products
 from convjit.passes.raise_weight_gradient import named_weight_gradients
 from convjit.reporting import dump
 from convjit.reporting.report import PLAIN
@@ -158,6 +159,9 @@ def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[
     for layer, gradient in named_weight_gradients(module):
         if layer in refused:
             gradient.root.attributes["refused"] = StringAttr(refused[layer])
+    for layer, product in named_products(module):
+        if layer in refused:
+            product.attributes["refused"] = StringAttr(refused[layer])
     return module, constants
 
 

@@ -66,8 +66,8 @@ def test_every_stage_parses_again(fast):
 def test_stages_show_what_their_names_say(fast):
     ir = {stage: convjit.inspect.ir(fast, stage) for stage in convjit.inspect.STAGES}
     assert 'mlx.primitive "Convolution"' in ir["traced"] and "conv." not in ir["traced"].replace("conv.weight", "")
-    assert ir["raised"].count("conv.general") == 2 and "Convolution" not in ir["raised"]
-    assert ir["fused"].count("conv.fused") == 2 and "conv.general" not in ir["fused"]
+    assert ir["raised"].count("conv.general") == 3 and "Convolution" not in ir["raised"]
+    assert ir["fused"].count("conv.fused") == 3 and "conv.general" not in ir["fused"]
     assert "@prepare" in ir["scheduled"] and "schedule" in ir["scheduled"] and "conv.stretch" in ir["scheduled"]
     assert convjit.inspect.ir(fast) == ir["scheduled"]
     assert 'layer "layers.0"' in ir["raised"]
@@ -97,12 +97,13 @@ def test_unusual_constants_survive_printing(value):
 def test_explain(fast):
     explanation = convjit.inspect.explain(fast)
     assert explanation.name == "Block" and explanation.backend == "cpu" and explanation.reasons == ()
-    assert [row.layer for row in explanation.rows] == ["layers.0", "layers.1"]
-    first, second = explanation.rows
+    assert [row.layer for row in explanation.rows] == ["layers.0", "layers.1", "head"]
+    first, second, head = explanation.rows
+    assert head.is_linear and head.convolution.endswith(", linear") and not second.is_linear
     assert "3" in first.convolution and first.kernel != "plain MLX"
     assert first.fused and second.fused
     text = str(explanation)
-    assert text.startswith("Block: 2 of 2 convolutions on cpu kernels")
+    assert text.startswith("Block: 2 of 2 convolutions and 1 of 1 linear layers on cpu kernels")
     assert all(row.layer in text and row.kernel in text for row in explanation.rows)
 
 
@@ -212,10 +213,8 @@ def test_dump(tmp_path, monkeypatch):
     assert files[0] == "00-traced.mlir" and files[1] == "01-raise-weight-gradient.mlir"
     for file in (tmp_path / "dump" / "001-Block").glob("*.mlir"):
         parsed(file.read_text())
-    assert sorted(p.name for p in (tmp_path / "dump" / "001-Block" / "sources").iterdir()) == [
-        "layers.0.c",
-        "layers.1.c",
-    ]
+    sources = sorted(p.name for p in (tmp_path / "dump" / "001-Block" / "sources").iterdir())
+    assert sources == ["elementwise.18.c", "head.c", "layers.0.c", "layers.1.c"]
     parameters = (tmp_path / "dump" / "001-Block" / "parameters.txt").read_text()
     assert "parameter layers.0.weight  (4, 3, 3, 3)" in parameters and parameters.startswith(
         "input     x  (2, 6, 6, 3)"

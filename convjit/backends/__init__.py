@@ -27,6 +27,12 @@ class Call:
     """Values read: the convolution's input, its packed weight, then the extras; or what elementwise ops read."""
     results: tuple[int, ...]
     """Values written, one for each of the kernel's results."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of the values written, where the program knows them by other axes than the kernel does."""
+
+    @property
+    def result_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return self.shapes or self.kernel.result_shapes
 
 
 @dataclass(frozen=True, slots=True)

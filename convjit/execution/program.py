@@ -244,6 +244,7 @@ def _stretch(op: StretchOp, kernels: dict[KernelOp, AnyKernel], prepared: set[SS
                 _schedule(inner),
                 tuple(numbers[v] for v in inner.operands),
                 tuple(numbers[v] for v in inner.results),
+                tuple(shape_of(v.type) for v in inner.results),
             )
         )
     ours = frozenset(number for number, value in enumerate(op.inputs) if value in prepared)

@@ -59,7 +59,7 @@ class WindowAttr(Data[Window]):
 
     def verify(self) -> None:
         w = self.data
-        if {len(v) for v in (w.pad_lo, w.pad_hi, w.kernel_dilation, w.input_dilation)} != {max(w.rank, 1)}:
+        if {len(v) for v in (w.pad_lo, w.pad_hi, w.kernel_dilation, w.input_dilation)} != {w.rank}:
             raise VerifyException(f"expected one number for each of {w.rank} spatial axes in every list of {w}")
 
     def print_parameter(self, printer: Printer) -> None:

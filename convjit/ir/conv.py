@@ -64,11 +64,10 @@ def checked_geometry(x: SSAValue, w: SSAValue, window: Window, results: Sequence
         geometry = Geometry.of_shapes(shape_of(x.type), weight_type(w.type).get_shape(), window)
     except GeometryError as e:
         raise VerifyException(str(e)) from e
+    expected = geometry.out_shape if window.rank else (*shape_of(x.type)[:-1], geometry.out_channels)
     for result in results:
-        if shape_of(result.type) != geometry.out_shape:
-            raise VerifyException(
-                f"expected result shape {list(geometry.out_shape)}, got {list(shape_of(result.type))}"
-            )
+        if shape_of(result.type) != expected:
+            raise VerifyException(f"expected result shape {list(expected)}, got {list(shape_of(result.type))}")
     return geometry
 
 
@@ -90,6 +89,7 @@ def _in_words(types: Sequence[Attribute]) -> str:
 class GeneralOp(IRDLOperation):
     """A convolution, as `mx.conv_general` defines it: channels last, no epilogue.
 
+    With a window of no axes it is the product of an input (..., C) with a matrix (O, C) along the last axis: (..., O).
     `layer` is the path of the user's module or argument whose weight it reads, for people.
     """
 

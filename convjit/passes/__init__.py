@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from xdsl.passes import ModulePass
 
 OPTIMIZE = (
-    "raise-weight-gradient,raise-conv,sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,fuse-elementwise"
+    "raise-weight-gradient,raise-linear,raise-conv,sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,"
+    "fuse-elementwise"
 )
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
+
+CPU_ALONE = ("raise-linear",)
+"""Those of them that other backends go without: there MLX's own ops are fast."""
 
 LOWER = "choose-schedule{backend=BACKEND},hoist-prepare,form-stretches"
 """The passes that follow in any case: from fused convolutions to what a backend runs."""
@@ -29,6 +33,7 @@ what runs, behind the last pass. Any pass of the pipeline names the IR behind it
 
 _CLASSES = {
     "raise-weight-gradient": "RaiseWeightGradientPass",
+    "raise-linear": "RaiseLinearPass",
     "raise-conv": "RaiseConvPass",
     "sink-transposes": "SinkTransposesPass",
     "merge-groups": "MergeGroupsPass",
@@ -68,10 +73,11 @@ def pipeline_for(backend: str, optimize: str | None = None, accuracy: Accuracy =
 
     Args:
         backend: the backend's name, which `choose-schedule` asks: "cpu", "metal" or "simulator".
-        optimize: what stands in for `OPTIMIZE`; may be empty.
+        optimize: what stands in for `OPTIMIZE`; may be empty. By default that, but for `CPU_ALONE` elsewhere.
         accuracy: what schedules may trade for speed, see `kernel.Accuracy`.
     """
-    passes = OPTIMIZE if optimize is None else optimize
+    default = ",".join(name for name in OPTIMIZE.split(",") if backend == "cpu" or name not in CPU_ALONE)
+    passes = default if optimize is None else optimize
     choices = backend if accuracy == "fast" else f"{backend} accuracy={accuracy}"
     return ",".join(part for part in (passes, LOWER.replace("BACKEND", choices)) if part)
 

@@ -29,9 +29,9 @@ from convjit.passes.values import constant_of, forward_of
 def _folded(value: SSAValue, window: Window) -> Window | None:
     """`window` with the padding of the `Pad` that made `value`, or None if it does not fold."""
     pad = value.owner
-    if not is_primitive(pad, "Pad") or constant_of(pad.operands[1]) != 0.0:
-        return None
     rank = window.rank
+    if rank == 0 or not is_primitive(pad, "Pad") or constant_of(pad.operands[1]) != 0.0:
+        return None
     lo, hi = [0] * (rank + 2), [0] * (rank + 2)
     axes, low, high = pad.python_arguments
     for axis, before, after in zip(axes, low, high, strict=True):

@@ -69,6 +69,8 @@ def _convolutions(join: PrimitiveOp) -> list[GeneralOp] | None:
     if len(convs) < 2 or len(convs) < len(join.operands) or join.python_arguments != (convs[0].window.data.rank + 1,):
         return None
     first = convs[0]
+    if first.window.data.rank == 0:  # a product with a matrix has no groups
+        return None
     alike = all(c.window == first.window and c.weight.type == first.weight.type for c in convs)
     return convs if alike and all(c.result.has_one_use() for c in convs) else None
 

@@ -60,22 +60,22 @@ def named_convolutions(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
                 if isinstance(given, StringAttr):
                     yield given.data, op
                     continue
-                name = _layer(op.operands[1])
+                name = layer_behind(op.operands[1])
                 counts[name] = counts.get(name, 0) + 1
                 yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), op
 
 
-def _layer(weight: SSAValue) -> str:
+def layer_behind(weight: SSAValue, otherwise: str = "conv") -> str:
     """The path of the module that holds a weight, looked for through what is done to it first."""
     while isinstance(weight.owner, Operation) and weight.owner.operands:
         weight = weight.owner.operands[0]
     name = argument_attribute(weight, "mlx.name") if isinstance(weight, BlockArgument) else None
-    return "conv" if name is None else layer_of(name)
+    return otherwise if name is None else layer_of(name, otherwise)
 
 
-def layer_of(weight: str) -> str:
+def layer_of(weight: str, otherwise: str = "conv") -> str:
     """The path of the module that holds the weight of this name."""
-    return weight.removesuffix(".weight") if weight != "weight" else "conv"
+    return weight.removesuffix(".weight") if weight != "weight" else otherwise
 
 
 def _can_be_raised(op: PrimitiveOp) -> bool:

@@ -24,7 +24,7 @@ def table(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One convolution of the user's program.
+    """One convolution or linear layer of the user's program.
 
     Attributes:
         layer: the module's path, or the weight's name.
@@ -32,6 +32,7 @@ class Row:
         fused: the MLX ops that its kernel does as well.
         kernel: the template and its choices, "zeros", or "plain MLX".
         note: why it is not compiled, or not as the backend would rather have it, or what ends its epilogue.
+        is_linear: is it a product with a matrix?
     """
 
     layer: str
@@ -39,6 +40,7 @@ class Row:
     fused: str
     kernel: str
     note: str
+    is_linear: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Explanation:
     Attributes:
         name: the compiled function.
         backend: the backend's name, or "plain MLX".
-        rows: one for each convolution of the program, in order.
+        rows: one for each convolution of the program, and each linear layer on the CPU backend, in order.
         reasons: what runs as plain MLX, and why.
         captured: (name, shape, bytes) of arrays that the program froze.
         elementwise: one for each kernel of elementwise ops, in order. In the table, equal ones share a line.
@@ -102,5 +104,11 @@ class Explanation:
     def _summary(self) -> str:
         if self.backend == PLAIN:
             return PLAIN
-        ours = sum(r.kernel not in (PLAIN, ZEROS) for r in self.rows)
-        return f"{ours} of {len(self.rows)} convolutions on {self.backend} kernels"
+        convolutions, products = ([r for r in self.rows if r.is_linear == is_linear] for is_linear in (False, True))
+        counts = [f"{_ours(convolutions)} of {len(convolutions)} convolutions"] if convolutions or not products else []
+        counts += [f"{_ours(products)} of {len(products)} linear layers"] if products else []
+        return f"{' and '.join(counts)} on {self.backend} kernels"
+
+
+def _ours(rows: Sequence[Row]) -> int:
+    return sum(row.kernel not in (PLAIN, ZEROS) for row in rows)

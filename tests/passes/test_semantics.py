@@ -99,7 +99,8 @@ def test_kernels_mean_what_their_ops_mean(seed, monkeypatch):
     assert seen
     for op, (x, w, *extras), results in seen:
         kernel = kernel_of(op)
-        wide = [np.array(e).reshape(k.shape) for e, k in zip(extras, kernel.extras, strict=True)]
-        want = kernels.results(kernel, np.array(x), np.array(w), wide)
+        shapes = [*kernel.operand_shapes, *(extra.shape for extra in kernel.extras)]
+        x, w, *wide = (np.array(a).reshape(shape) for a, shape in zip((x, w, *extras), shapes, strict=True))
+        want = kernels.results(kernel, x, w, wide)
         for got, expected in zip(results, want, strict=True):
-            np.testing.assert_allclose(np.array(got), expected, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(np.array(got).reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)

@@ -66,15 +66,15 @@ class StretchRunner:
         self._prepared = sorted(stretch.prepared)
         self._changing = [n for n in range(stretch.num_inputs) if n not in stretch.prepared]
         self._made = list(dict.fromkeys(v for v in stretch.outputs if v >= stretch.num_inputs))
-        results = {v: (call.kernel, n) for call in stretch.calls for n, v in enumerate(call.results)}
+        results = {v: (call, n) for call in stretch.calls for n, v in enumerate(call.results)}
         self._allocators = [
-            Recycler(kernel.result_shapes[n], kernel.result_dtypes[n], runtime.quick)
-            for kernel, n in (results[value] for value in self._made)
+            Recycler(call.result_shapes[n], call.kernel.result_dtypes[n], runtime.quick)
+            for call, n in (results[value] for value in self._made)
         ]
         self._poisoned = stretch.poisoned
         self._made_bytes = [
-            prod(kernel.result_shapes[n]) * DTYPES[kernel.result_dtypes[n]]
-            for kernel, n in (results[value] for value in self._made)
+            prod(call.result_shapes[n]) * DTYPES[call.kernel.result_dtypes[n]]
+            for call, n in (results[value] for value in self._made)
         ]
         bases, offsets, self._result_bytes = _lay_out(stretch, self._made)
         self._steps = (Step * len(stretch.calls))()

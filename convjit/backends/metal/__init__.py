@@ -109,7 +109,8 @@ class MetalBackend:
             values = dict(enumerate(inputs))
             for call, launch in steps:
                 results = launch([values[i] for i in call.inputs])
-                values.update(zip(call.results, results, strict=True))
+                shaped = zip(results, call.result_shapes, strict=True)
+                values.update(zip(call.results, (r.reshape(shape) for r, shape in shaped), strict=True))
             return [values[i] for i in stretch.outputs]
 
         return run
