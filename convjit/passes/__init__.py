@@ -22,7 +22,7 @@ OPTIMIZE = (
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
 
 CPU_ALONE = ("raise-linear",)
-"""Those of them that other backends go without: there MLX's own ops are fast."""
+"""Those of them that are left out of any pipeline for another backend: there MLX's own ops are fast."""
 
 LOWER = "choose-schedule{backend=BACKEND},hoist-prepare,form-stretches"
 """The passes that follow in any case: from fused convolutions to what a backend runs."""
@@ -73,11 +73,12 @@ def pipeline_for(backend: str, optimize: str | None = None, accuracy: Accuracy =
 
     Args:
         backend: the backend's name, which `choose-schedule` asks: "cpu", "metal" or "simulator".
-        optimize: what stands in for `OPTIMIZE`; may be empty. By default that, but for `CPU_ALONE` elsewhere.
+        optimize: what stands in for `OPTIMIZE`; may be empty.
         accuracy: what schedules may trade for speed, see `kernel.Accuracy`.
     """
-    default = ",".join(name for name in OPTIMIZE.split(",") if backend == "cpu" or name not in CPU_ALONE)
-    passes = default if optimize is None else optimize
+    passes = OPTIMIZE if optimize is None else optimize
+    if backend != "cpu":
+        passes = ",".join(part for part in passes.split(",") if part not in CPU_ALONE)
     choices = backend if accuracy == "fast" else f"{backend} accuracy={accuracy}"
     return ",".join(part for part in (passes, LOWER.replace("BACKEND", choices)) if part)
 

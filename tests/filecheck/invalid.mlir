@@ -275,3 +275,27 @@ func.func @forward(%x: tensor<1x8x8x4xf32>, %dy: tensor<1x17x17x6xf32>) {
   return
 }
 // CHECK: a weight gradient's window is neither transposed nor flipped
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>, %w: tensor<6x3xf32>) {
+  %y = conv.general %x, %w window <strides = [], pad = [] : [], dilation = [], input_dilation = [], groups = 1> : (tensor<5x4xf32>, tensor<6x3xf32>) -> tensor<5x6xf32>
+  return
+}
+// CHECK: input has 4 channels but weight (6, 1, 3) expects 3
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>, %w: tensor<6x1x4xf32>) {
+  %y = conv.general %x, %w window <strides = [], pad = [] : [], dilation = [], input_dilation = [], groups = 1> : (tensor<5x4xf32>, tensor<6x1x4xf32>) -> tensor<5x6xf32>
+  return
+}
+// CHECK: a product takes an input of rank 2 to 5 and a matrix of rank 2, got shapes (5, 4) and (6, 1, 4)
+
+// -----
+
+func.func @forward(%x: tensor<2x5x4xf32>, %w: tensor<6x4xf32>) {
+  %y = conv.general %x, %w window <strides = [], pad = [] : [], dilation = [], input_dilation = [], groups = 1> : (tensor<2x5x4xf32>, tensor<6x4xf32>) -> tensor<10x6xf32>
+  return
+}
+// CHECK: expected result shape [2, 5, 6], got [10, 6]

@@ -109,8 +109,7 @@ class MetalBackend:
             values = dict(enumerate(inputs))
             for call, launch in steps:
                 results = launch([values[i] for i in call.inputs])
-                shaped = zip(results, call.result_shapes, strict=True)
-                values.update(zip(call.results, (r.reshape(shape) for r, shape in shaped), strict=True))
+                values.update(zip(call.results, results, strict=True))
             return [values[i] for i in stretch.outputs]
 
         return run
