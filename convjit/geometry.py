@@ -191,7 +191,7 @@ class Geometry:
 
 
 def product_in_words(x: tuple[int, ...], outputs: int) -> str:
-    """A product of an array (..., C) with a matrix (O, C), as `Geometry.in_words`: `1x56x56x96 -> 56x56x384, linear`."""
+    """A product of (..., C) with a matrix (O, C), as `Geometry.in_words`: `1x56x56x96 -> 56x56x384, linear`."""
     return f"{_by(x)} -> {_by((*x[1:-1], outputs))}, linear"
 
 

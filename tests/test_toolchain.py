@@ -69,9 +69,17 @@ def test_vectors_of_a_cpu(features: set[str], vectors: tuple[int, int]):
     assert (machine.lanes, machine.registers) == vectors and not machine.bf16_dot
 
 
-@pytest.mark.parametrize("feature", ["__AVX512BF16__", "__ARM_FEATURE_BF16_VECTOR_ARITHMETIC"])
-def test_dot_products_of_bf16(feature: str):
-    assert toolchain.machine_with({feature}).bf16_dot
+@pytest.mark.parametrize(
+    ("features", "is_fast"),
+    [
+        ({"__ARM_FEATURE_BF16_VECTOR_ARITHMETIC"}, True),
+        ({"__AVX512BF16__", "__SSE4A__"}, True),  # AMD
+        ({"__AVX512BF16__"}, False),  # Intel
+        ({"__SSE4A__"}, False),
+    ],
+)
+def test_dot_products_of_bf16(features: set[str], is_fast: bool):
+    assert toolchain.machine_with(features).bf16_dot is is_fast
 
 
 needs_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="options of x86")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +25,34 @@ from convjit.schedule.cpu.machine import Machine
 COUNT = 10
 
 
-@pytest.fixture(scope="module", params=[16, 8, 4, "arm"])
-def target(request: pytest.FixtureRequest) -> Iterator[tuple[CpuBackend, Machine]]:
-    """A backend, and a machine with this instruction: an emulated Arm that has it, or this one, which need not."""
+INSTRUCTION = 'int main(void) { __asm__("vdpbf16ps %zmm0, %zmm0, %zmm0"); return 0; }'
+"""A program that ends well on CPUs that have it; hypervisors hide it from some."""
+
+
+def runs_here(program: str, folder: Path) -> bool:
+    (folder / "program.c").write_text(program)
+    command = [*toolchain._compiler(), str(folder / "program.c"), "-o", str(folder / "program")]
+    return (
+        not subprocess.run(command, check=False).returncode
+        and not subprocess.run([folder / "program"], check=False).returncode
+    )
+
+
+@pytest.fixture(scope="module", params=[16, 8, 4, "x86", "arm"])
+def target(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[CpuBackend, Machine]]:
+    """A backend, and a machine with this instruction: this CPU with its own or in its stead the sums that it stands
+    for, or an emulated Arm."""
+    if request.param == "x86":
+        if platform.machine() != "x86_64" or not runs_here(INSTRUCTION, tmp_path_factory.mktemp("bf16")):
+            pytest.skip("not an x86 CPU with AVX512-BF16")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CONVJIT_CC", f"{shlex.join(toolchain._compiler())} -march=native -mavx512bf16")
+            backend = CpuBackend()
+            assert "__AVX512BF16__" in backend._toolchain.features
+            yield backend, replace(backend._toolchain.machine, bf16_dot=True)
+        return
     if request.param != "arm":
         yield CpuBackend(), Machine(request.param, 16 if request.param == 8 else 32, bf16_dot=True)
         return

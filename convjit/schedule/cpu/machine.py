@@ -15,7 +15,8 @@ class Machine:
         l1_bytes: of its first-level data cache.
         l2_bytes: of its second-level cache; its share, where several cores have one between them.
         threads: that kernels run on.
-        bf16_dot: whether it multiplies pairs of bf16 and adds them up in one instruction.
+        bf16_dot: whether it multiplies pairs of bf16 and adds them up in one instruction that is quicker than two for
+            floats.
     """
 
     lanes: int
