@@ -123,18 +123,20 @@ class Geometry:
     def of_product(cls, x: tuple[int, ...], matrix: tuple[int, ...]) -> Geometry:
         """The pointwise convolution that multiplies an array (..., C) by a matrix (O, C) along its last axis.
 
-        Two axes (M, C) are a row of M pixels, (1, M, C); more are (N, *spatial, C).
+        Two axes (M, C) are a row of M pixels, (1, M, C); more are (N, *spatial, C). With matrices (N, O, C), one for
+        each image, the array is (N, M, C).
 
         Raises:
             GeometryError: if the two have no product, or more axes than a convolution has.
         """
-        if len(matrix) != 2 or not 2 <= len(x) <= 5:
+        if not (len(matrix) == 2 <= len(x) <= 5 or (len(matrix) == len(x) == 3 and matrix[0] == x[0])):
             raise GeometryError(
-                f"a product takes an input of rank 2 to 5 and a matrix of rank 2, got shapes {x} and {matrix}"
+                "a product takes an input of rank 2 to 5 and a matrix, or an input of rank 3 and a matrix for each "
+                f"image, got shapes {x} and {matrix}"
             )
         pixels = x if len(x) > 2 else (1, *x)
         rank = len(pixels) - 2
-        outputs, channels = matrix
+        *_, outputs, channels = matrix
         return cls.of_shapes(pixels, (outputs, *(1,) * rank, channels), plain_window(rank))
 
     @property

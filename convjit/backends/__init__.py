@@ -30,6 +30,9 @@ class Call:
     shapes: tuple[tuple[int, ...], ...] = ()
     """Of the values written, where the program knows them by other axes than the kernel does."""
 
+    has_own_weights: bool = False
+    """Has each image a packed weight of its own, one behind the other?"""
+
     @property
     def result_shapes(self) -> tuple[tuple[int, ...], ...]:
         return self.shapes or self.kernel.result_shapes

@@ -245,6 +245,7 @@ def _stretch(op: StretchOp, kernels: dict[KernelOp, AnyKernel], prepared: set[SS
                 tuple(numbers[v] for v in inner.operands),
                 tuple(numbers[v] for v in inner.results),
                 tuple(shape_of(v.type) for v in inner.results),
+                isinstance(inner, FusedOp) and inner.has_own_weights,
             )
         )
     ours = frozenset(number for number, value in enumerate(op.inputs) if value in prepared)

@@ -89,7 +89,8 @@ def _in_words(types: Sequence[Attribute]) -> str:
 class GeneralOp(IRDLOperation):
     """A convolution, as `mx.conv_general` defines it: channels last, no epilogue.
 
-    With a window of no axes it is the product of an input (..., C) with a matrix (O, C) along the last axis: (..., O).
+    With a window of no axes it is the product of an input (..., C) with a matrix (O, C) along the last axis: (..., O);
+    or of (N, M, C) with (N, O, C), a matrix for each image: (N, M, O).
     `layer` is the path of the user's module or argument whose weight it reads, for people.
     """
 
@@ -188,6 +189,11 @@ class FusedOp(IRDLOperation):
     @property
     def geometry(self) -> Geometry:
         return checked_geometry(self.input, self.weight, self.window.data, self.outputs)
+
+    @property
+    def has_own_weights(self) -> bool:
+        """Is it a product with a matrix for each image?"""
+        return self.window.data.rank == 0 and len(weight_type(self.weight.type).get_shape()) > 2
 
     def verify_(self) -> None:
         out_shape = self.geometry.out_shape

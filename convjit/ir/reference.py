@@ -158,7 +158,7 @@ def _elementwise(op: ElementwiseOp, operands: list[Array]) -> list[Array]:
 
 def _convolve(x: Array, w: Array, window: Window) -> Array:
     if window.rank == 0:
-        return x @ w.T
+        return x @ w.swapaxes(-1, -2)
     if window.rank == 3 and window.groups > 1:  # which MLX does not have
         parts = zip(mx.split(x, window.groups, -1), mx.split(w, window.groups), strict=True)
         return mx.concatenate([_convolve(*part, replace(window, groups=1)) for part in parts], -1)

@@ -123,7 +123,8 @@ class FoldScalePass(ModulePass):
         for function in forward_of(op):
             static = static_values(function)
             for conv in [o for o in function.body.block.ops if isinstance(o, GeneralOp)]:
-                if conv.weight not in static or not isinstance(element_type(conv.result), Float32Type):
+                is_one = conv.window.data.rank or len(shape_of(conv.weight.type)) == 2  # no matrix for each image
+                if not is_one or conv.weight not in static or not isinstance(element_type(conv.result), Float32Type):
                     continue
                 links = _chain(conv, static)
                 if links:

@@ -18,14 +18,25 @@ whose first matrix is transposed sums over rows, as the gradient of a matrix doe
 ->
     %dw = conv.weight_gradient %x, %dy window <strides = [], ...> layer "linear.weight.grad"
 
-What stays: products of more than two axes in both operands, scaled ones, other dtypes than f32, f16 and bf16, and those
-that a backend refused.
+Products of several matrices, as those of attention, become one convolution in which each image has its own weight:
+
+    %t = mlx.primitive "Transpose"(%k) [array<i64: 0, 1, 3, 2>]                 (2, 8, 99, 64) -> (2, 8, 64, 99)
+    %s = mlx.primitive "Matmul"(%q, %t)                                         (2, 8, 99, 64) -> (2, 8, 99, 99)
+->
+    %x = mlx.primitive "Reshape"(%q) [array<i64: 16, 99, 64>]
+    %w = mlx.primitive "Reshape"(%k) [array<i64: 16, 99, 64>]
+    %y = conv.general %x, %w window <strides = [], ...> layer "matmul"
+    %s = mlx.primitive "Reshape"(%y) [array<i64: 2, 8, 99, 99>]
+
+What stays: products of many small matrices, scaled ones, other dtypes than f32, f16 and bf16, and those that a backend
+refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TypeGuard
 
 from xdsl.context import Context
@@ -48,6 +59,9 @@ _VIEWS = ("Reshape", "Flatten", "Unflatten")
 _MOST_AXES = 5
 """Of the input of a convolution."""
 
+_LEAST_FLOPS = 200_000
+"""Of each of several products: packing a matrix takes a few microseconds."""
+
 
 def named_products(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
     """Every product with a matrix with its layer's name, unique among them, in program order."""
@@ -59,7 +73,9 @@ def named_products(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
                 continue
             x, matrix = op.operands[:2]
             rows = _rows_summed(op)
-            if rows is None:
+            if _is_of_several(op):
+                name = "matmul"
+            elif rows is None:
                 name = layers[x] = layer_behind(matrix, "linear")
             else:
                 name = f"{layers.get(matrix, layers.get(rows, 'linear'))}.weight.grad"
@@ -68,33 +84,39 @@ def named_products(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
 
 
 def _is_product(op: Operation) -> TypeGuard[PrimitiveOp]:
-    """Is this a product of two matrices of floats, with something added perhaps?"""
-    if is_primitive(op, "AddMM"):
-        scales = op.python_arguments
-    elif is_primitive(op, "Matmul"):
-        scales = ()
-    else:
+    """Is this a product of two matrices of floats, with something added perhaps, or of several?"""
+    if not is_primitive(op, "Matmul", "AddMM") or any(scale != 1 for scale in op.python_arguments):
+        return False
+    types = {element_type(v) for v in (*op.operands, *op.results)}
+    if len(types) > 1 or types.pop() not in FLOAT_TYPES:
         return False
     if is_primitive(rows := op.operands[1].owner, "Reshape") and is_primitive(rows.operands[0].owner, "AsStrided"):
         return False  # patches: `raise-weight-gradient` left it
-    types = {element_type(v) for v in (*op.operands, *op.results)}
-    shapes = [shape_of(v.type) for v in op.operands[:2]]
-    return (
-        len(types) == 1
-        and types.pop() in FLOAT_TYPES
-        and all(scale == 1 for scale in scales)
-        and all(len(shape) == 2 and 0 not in shape for shape in shapes)
-    )
+    first, second = (shape_of(v.type) for v in op.operands[:2])
+    if _is_of_several(op):
+        is_large = 2 * prod(first[-2:]) * second[-1] >= _LEAST_FLOPS
+        return op.primitive.data == "Matmul" and is_large and first[:-2] == second[:-2]
+    return len(first) == len(second) == 2 and 0 not in first + second
+
+
+def _is_of_several(product: PrimitiveOp) -> bool:
+    return len(shape_of(product.operands[1].type)) > 2
 
 
 def _is_transpose(op: Operation | Block) -> TypeGuard[PrimitiveOp]:
-    return is_primitive(op, "Transpose") and op.python_arguments == ((1, 0),)
+    """Does it exchange the last two axes?"""
+    if not is_primitive(op, "Transpose"):
+        return False
+    (axes,) = op.python_arguments
+    return len(axes) > 1 and tuple(axes) == (*range(len(axes) - 2), len(axes) - 1, len(axes) - 2)
 
 
 def _rows_summed(product: PrimitiveOp) -> SSAValue | None:
     """The first matrix before it was transposed, if a product sums over rows."""
     op = product.operands[0].owner
-    return op.operands[0] if _is_transpose(op) and is_primitive(product, "Matmul") else None
+    if not _is_transpose(op) or not is_primitive(product, "Matmul") or _is_of_several(product):
+        return None
+    return op.operands[0]
 
 
 def _unflattened(value: SSAValue) -> SSAValue:
@@ -107,8 +129,8 @@ def _unflattened(value: SSAValue) -> SSAValue:
     return op.operands[0] if fits else value
 
 
-class _Raised:
-    """Inserts ops ahead of a product, with its location."""
+class _Writer:
+    """Inserts ops ahead of a product, with its location and dtype."""
 
     def __init__(self, product: PrimitiveOp, layer: str):
         self._product = product
@@ -120,34 +142,39 @@ class _Raised:
         Rewriter.insert_op(op, InsertPoint.before(self._product))
         return op.results[0]
 
-    def _primitive(self, name: str, operands: list[SSAValue], shape: tuple[int, ...], *arguments: object) -> SSAValue:
-        return self._insert(PrimitiveOp(name, operands, [tensor_type(shape, self._dtype)], arguments))
+    def primitive(self, name: str, value: SSAValue, shape: tuple[int, ...], *arguments: object) -> SSAValue:
+        return self._insert(PrimitiveOp(name, [value], [tensor_type(shape, self._dtype)], arguments))
 
-    def linear(self, x: SSAValue, addend: SSAValue | None) -> SSAValue:
-        """The product of `x` (..., C) with the second operand (C, O), and `addend`, which broadcasts to it."""
-        matrix = self._product.operands[1]
-        channels, outputs = shape_of(matrix.type)
-        if _is_transpose(op := matrix.owner):
-            weight = op.operands[0]
-        else:
-            weight = self._primitive("Transpose", [matrix], (outputs, channels), (1, 0))
-        shape = (*shape_of(x.type)[:-1], outputs)
-        result = self._insert(GeneralOp(x, weight, plain_window(0), tensor_type(shape, self._dtype), self._layer))
+    def viewed(self, value: SSAValue, shape: tuple[int, ...]) -> SSAValue:
+        return value if shape_of(value.type) == shape else self.primitive("Reshape", value, shape, shape)
+
+    def transposed(self, matrix: SSAValue) -> SSAValue:
+        """`matrix`, or each of several, (C, O) as (O, C)."""
+        op = matrix.owner
+        if _is_transpose(op):
+            return op.operands[0]
+        *several, channels, outputs = shape_of(matrix.type)
+        axes = (*range(len(several)), len(several) + 1, len(several))
+        return self.primitive("Transpose", matrix, (*several, outputs, channels), axes)
+
+    def linear(self, x: SSAValue, weight: SSAValue, addend: SSAValue | None = None) -> SSAValue:
+        """The product of `x` (..., C) with `weight` (O, C), and `addend`, which broadcasts to it."""
+        shape = (*shape_of(x.type)[:-1], shape_of(weight.type)[-2])
+        type_ = tensor_type(shape, self._dtype)
+        result = self._insert(GeneralOp(x, weight, plain_window(0), type_, self._layer))
         if addend is None:
             return result
-        wide = addend if shape_of(addend.type) == shape else self._primitive("Broadcast", [addend], shape, shape)
-        return self._primitive("Add", [result, wide], shape)
+        wide = addend if shape_of(addend.type) == shape else self.primitive("Broadcast", addend, shape, shape)
+        return self._insert(PrimitiveOp("Add", [result, wide], [type_]))
 
     def sum_over_rows(self, first: SSAValue, second: SSAValue) -> SSAValue:
         """The product of `first` (..., O), transposed, with `second` (..., C): (O, C)."""
-        shape = (shape_of(first.type)[-1], shape_of(second.type)[-1])
-        return self._insert(
-            WeightGradientOp(second, first, plain_window(0), tensor_type(shape, self._dtype), self._layer)
-        )
+        type_ = tensor_type((shape_of(first.type)[-1], shape_of(second.type)[-1]), self._dtype)
+        return self._insert(WeightGradientOp(second, first, plain_window(0), type_, self._layer))
 
 
-def _raise_linear(raised: _Raised, product: PrimitiveOp) -> None:
-    result = product.results[0]
+def _raise_linear(write: _Writer, product: PrimitiveOp) -> None:
+    result, weight = product.results[0], write.transposed(product.operands[1])
     x = _unflattened(product.operands[0])
     addend = product.operands[2] if product.operands[2:] else None
     narrow = None if addend is None else source_of_broadcast(addend)
@@ -158,25 +185,34 @@ def _raise_linear(raised: _Raised, product: PrimitiveOp) -> None:
         or (narrow is not None and len(shape_of(narrow.type)) > 1)
         or not all(is_primitive(op, *_VIEWS) and shape_of(op.results[0].type) == full for op in readers)
     ):
-        _replace(result, raised.linear(product.operands[0], addend))
+        _replace(result, write.linear(product.operands[0], weight, addend))
         return
-    new = raised.linear(x, narrow)
+    new = write.linear(x, weight, narrow)
     for op in readers:
         _replace(op.results[0], new)
 
 
-def _raise_sum_over_rows(raised: _Raised, product: PrimitiveOp, rows: SSAValue) -> None:
+def _raise_sum_over_rows(write: _Writer, product: PrimitiveOp, rows: SSAValue) -> None:
     result, second = product.results[0], product.operands[1]
     readers = users(result)
     wide = _unflattened(rows), _unflattened(second)
     fits = shape_of(wide[0].type)[:-1] == shape_of(wide[1].type)[:-1]
     first, second = wide if fits else (rows, second)
     if not all(map(_is_transpose, readers)):
-        _replace(result, raised.sum_over_rows(first, second))
+        _replace(result, write.sum_over_rows(first, second))
         return
-    new = raised.sum_over_rows(second, first)
+    new = write.sum_over_rows(second, first)
     for op in readers:
         _replace(op.results[0], new)
+
+
+def _raise_several(write: _Writer, product: PrimitiveOp) -> None:
+    result, x, weights = product.results[0], product.operands[0], write.transposed(product.operands[1])
+    *several, rows, channels = shape_of(x.type)
+    outputs, count = shape_of(result.type)[-1], prod(several)
+    x = write.viewed(x, (count, rows, channels))
+    weights = write.viewed(weights, (count, outputs, channels))
+    _replace(result, write.viewed(write.linear(x, weights), shape_of(result.type)))
 
 
 def _replace(old: SSAValue, new: SSAValue) -> None:
@@ -187,7 +223,7 @@ def _replace(old: SSAValue, new: SSAValue) -> None:
 def _mark_refused(layer: str, product: PrimitiveOp, rows: SSAValue | None) -> None:
     """What `explain` tells of a product that stays."""
     first, second = (shape_of(v.type) for v in product.operands[:2])
-    words = product_in_words(first, second[1]) if rows is None else product_in_words(second, first[0])
+    words = product_in_words(first, second[-1]) if rows is None else product_in_words(second, first[0])
     product.attributes["layer"] = StringAttr(layer)
     product.attributes["convolution"] = StringAttr(words)
 
@@ -200,12 +236,14 @@ class RaiseLinearPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for layer, product in list(named_products(op)):
-            raised, rows = _Raised(product, layer), _rows_summed(product)
+            write, rows = _Writer(product, layer), _rows_summed(product)
             if "refused" in product.attributes:
                 _mark_refused(layer, product, rows)
+            elif _is_of_several(product):
+                _raise_several(write, product)
             elif rows is None:
-                _raise_linear(raised, product)
+                _raise_linear(write, product)
             else:
-                _raise_sum_over_rows(raised, product, rows)
+                _raise_sum_over_rows(write, product, rows)
         for function in forward_of(op):
             erase_dead_ops(function.body.block)

@@ -290,7 +290,7 @@ func.func @forward(%x: tensor<5x4xf32>, %w: tensor<6x1x4xf32>) {
   %y = conv.general %x, %w window <strides = [], pad = [] : [], dilation = [], input_dilation = [], groups = 1> : (tensor<5x4xf32>, tensor<6x1x4xf32>) -> tensor<5x6xf32>
   return
 }
-// CHECK: a product takes an input of rank 2 to 5 and a matrix of rank 2, got shapes (5, 4) and (6, 1, 4)
+// CHECK: a product takes an input of rank 2 to 5 and a matrix, or an input of rank 3 and a matrix for each image, got shapes (5, 4) and (6, 1, 4)
 
 // -----
 

@@ -80,3 +80,16 @@ func.func @forward(%x: tensor<5x16xf32>, %w: tensor<16x3xf32>, %c: tensor<5x3xf3
 // CHECK-NOT: conv.
 // CHECK: {refused = "it failed", layer = "linear", convolution = "5x16 -> 3, linear"}
 // CHECK-NOT: conv.
+
+// -----
+
+// Several matrices, each of which belongs to one image.
+func.func @forward(%q: tensor<2x8x99x64xf32>, %k: tensor<2x8x99x64xf32>) -> tensor<2x8x99x99xf32> {
+  %t = mlx.primitive "Transpose"(%k) [array<i64: 0, 1, 3, 2>] : (tensor<2x8x99x64xf32>) -> tensor<2x8x64x99xf32>
+  %s = mlx.primitive "Matmul"(%q, %t) [] : (tensor<2x8x99x64xf32>, tensor<2x8x64x99xf32>) -> tensor<2x8x99x99xf32>
+  return %s : tensor<2x8x99x99xf32>
+}
+// CHECK: %0 = mlx.primitive "Reshape"(%q) [array<i64: 16, 99, 64>]
+// CHECK-NEXT: %1 = mlx.primitive "Reshape"(%k) [array<i64: 16, 99, 64>]
+// CHECK-NEXT: %2 = conv.general %0, %1 window <strides = [], pad = [] : [], dilation = [], input_dilation = [], groups = 1> layer "matmul" : (tensor<16x99x64xf32>, tensor<16x99x64xf32>) -> tensor<16x99x99xf32>
+// CHECK-NEXT: %s = mlx.primitive "Reshape"(%2) [array<i64: 2, 8, 99, 99>]

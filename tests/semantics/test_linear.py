@@ -196,3 +196,56 @@ def test_a_kernel_that_is_refused_stays_what_mlx_traced(monkeypatch):
     assert "3 of 4" not in str(convjit.inspect.explain(fast)) and "2 of 3 linear layers" in str(
         convjit.inspect.explain(fast)
     )
+
+
+@pytest.mark.parametrize(
+    ("q", "k"),
+    [
+        ((2, 3, 40, 64), (2, 3, 48, 64)),
+        ((5, 64, 33), (5, 70, 33)),
+        ((1, 1, 200, 40), (1, 1, 33, 40)),
+        ((1, 2, 1, 500), (1, 2, 300, 500)),
+        ((3, 400, 300), (3, 1, 300)),
+    ],
+    ids=str,
+)
+def test_products_of_several_matrices(q, k):
+    q, k = image(*q), image(*k, seed=2)
+
+    def transposed(q, k):
+        return q @ k.swapaxes(-1, -2)
+
+    fast = fast_of(transposed)
+    assert_close(fast(q, k), transposed(q, k))
+    assert num_kernels(fast) == 1
+    k = k.swapaxes(-1, -2) + 0
+
+    def plain(q, k):
+        return mx.maximum(q @ k * 0.5 + 1, 0)
+
+    assert_close(fast_of(plain)(q, k), plain(q, k))
+
+
+def test_many_small_products_stay():
+    a, b = image(50, 3, 3), image(50, 3, 3, seed=2)
+    fast = convjit.compile(lambda x, a, b: (CONV(x), a @ b), fallback="error")
+    CONV = nn.Conv2d(3, 4, 3)
+    assert_close(fast(image(), a, b)[1], a @ b)
+    assert num_kernels(fast) == 1
+
+
+def test_attention_and_its_gradients():
+    """Heads are a transpose of what a projection gives; keys and values are weights that change in every call."""
+    attention, x = nn.MultiHeadAttention(64, 2), image(2, 80, 64)
+    mx.eval(attention.parameters())
+
+    def loss(attention, x):
+        return attention(x, x, x).square().mean()
+
+    fast = fast_of(attention)
+    for scale in (1.0, 0.5):
+        assert_close(fast(x * scale, x, x), attention(x * scale, x, x))
+    assert num_kernels(fast) == 6
+    gradients = nn.value_and_grad(attention, loss)
+    faster = fast_of(lambda x: gradients(attention, x))
+    assert_close(faster(x), gradients(attention, x), 1e-4)

@@ -24,7 +24,7 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
     Transforms are rounded once. What a kernel reads as it is stays as it is.
     """
     tables = _tables(window, schedule, weight.shape)
-    return weight if tables is None else _packed(tables, weight, aligned_array((tables.floats,), "f32"), runtime)
+    return weight if tables is None else _packed(tables, weight, aligned_array((tables.all_floats,), "f32"), runtime)
 
 
 class Packer:
@@ -39,15 +39,18 @@ class Packer:
         if tables is None:
             return weight
         if self._recycler is None:
-            self._recycler = Recycler((tables.floats,), "f32", self._runtime.quick)
+            self._recycler = Recycler((tables.all_floats,), "f32", self._runtime.quick)
         return _packed(tables, weight, self._recycler(), self._runtime)
 
 
 def _packed(tables: _Tables, weight: mx.array, into: Allocation, runtime: Runtime) -> mx.array:
     source, held = borrow(weight.astype(mx.float32))
     arguments = PackingOrder.from_buffer_copy(tables.arguments)
-    arguments.weight, (arguments.packed, finished) = source, into
-    runtime.pack(ctypes.byref(arguments), runtime.threads)
+    address, finished = into
+    for number in range(tables.weights):
+        arguments.weight = source + 4 * number * (weight.size // tables.weights)
+        arguments.packed = address + 4 * number * tables.floats
+        runtime.pack(ctypes.byref(arguments), runtime.threads)
     del held
     return finished()
 
@@ -56,12 +59,18 @@ class _Tables(NamedTuple):
     """What packing needs to know besides the weight; a train step packs its weights in every call.
 
     Attributes:
-        floats: of the packed weight.
+        floats: of a packed weight.
+        weights: how many of them lie behind each other: matrices, one for each image.
         arguments: all but the weight and what it is packed into; keeps alive what it points to.
     """
 
     floats: int
+    weights: int
     arguments: PackingOrder
+
+    @property
+    def all_floats(self) -> int:
+        return self.floats * self.weights
 
 
 @lru_cache(maxsize=1024)
@@ -69,7 +78,8 @@ def _tables(window: Window, schedule: Schedule, shape: tuple[int, ...]) -> _Tabl
     order = packing(window, shape, schedule)
     if order is None:
         return None
-    out_channels, *kernel, group_channels = order.shape or shape
+    weights = shape[0] if window.rank == 0 and len(shape) == 3 else 1
+    out_channels, *kernel, group_channels = order.shape or shape[-2 if window.rank == 0 else 0 :]
     terms = [_terms(tap, tuple(kernel), order.transforms) for taps in order.taps for tap in taps]
     flat = [term for of_tap in terms for term in of_tap]
     arguments = PackingOrder(
@@ -85,7 +95,7 @@ def _tables(window: Window, schedule: Schedule, shape: tuple[int, ...]) -> _Tabl
         last_width=order.last_width,
         pairs=order.pairs,
     )
-    return _Tables(order.floats, arguments)
+    return _Tables(order.floats, weights, arguments)
 
 
 def _terms(tap: int, kernel: tuple[int, ...], transforms: tuple[tuple[int, Matrix], ...]) -> list[tuple[int, float]]:

@@ -16,7 +16,7 @@ from convjit.backends.cpu.quick import Run
 from convjit.backends.cpu.recycled import Recycler
 from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
-from convjit.kernel import DTYPES, AnyKernel, Elementwise
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel
 from convjit.schedule.cpu.elementwise import useful_threads
 from convjit.schedule.nest import nest
 
@@ -83,7 +83,7 @@ class StretchRunner:
         for step, call in zip(self._steps, stretch.calls, strict=True):
             values = [*call.inputs, *call.results]
             table = (Place * len(values))(
-                *((bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call.kernel), strict=True))
+                *((bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call), strict=True))
             )
             self._tables.append(table)
             step.kernel, step.places, step.num_places = code(call), table, len(table)
@@ -200,15 +200,16 @@ def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
     return kernel.geometry.batch, loops.in_size[loops.outermost], loops.out_size[loops.outermost]
 
 
-def _batch_steps(kernel: AnyKernel) -> list[int]:
+def _batch_steps(call: Call) -> list[int]:
     """Bytes from one image to the next, in each array of a call; elementwise ops are of one image."""
+    kernel = call.kernel
     if isinstance(kernel, Elementwise):
         return [0] * (len(kernel.operands) + len(kernel.results))
     geometry = kernel.geometry
     of_input, of_output = (prod(shape[1:]) for shape in (geometry.in_shape, geometry.out_shape))
     if kernel.operation == "weight_gradient":
         return [of_input * DTYPES[kernel.dtype], of_output * DTYPES[kernel.dtype], 0]
-    steps = [of_input * DTYPES[kernel.dtype], 0]
+    steps = [of_input * DTYPES[kernel.dtype], _weight_bytes(call, kernel) if call.has_own_weights else 0]
     steps += [prod(e.shape[1:]) * DTYPES[e.dtype] if e.shape[0] > 1 else 0 for e in kernel.extras]
     return steps + [of_output * DTYPES[dtype] for dtype in kernel.result_dtypes]
 
@@ -227,10 +228,16 @@ def _read_bytes(call: Call) -> list[int]:
     kernel = call.kernel
     if isinstance(kernel, Elementwise):
         return [prod(o.shape) * DTYPES[o.dtype] for o in kernel.operands]
-    first, second = kernel.operand_shapes
-    packed = packing(kernel.geometry.window, second, call.schedule)
+    first, _ = kernel.operand_shapes
     return [
         prod(first) * DTYPES[kernel.dtype],
-        packed.floats * 4 if packed else prod(second) * DTYPES[kernel.dtype],
+        _weight_bytes(call, kernel) * (kernel.geometry.batch if call.has_own_weights else 1),
         *(prod(e.shape) * DTYPES[e.dtype] for e in kernel.extras),
     ]
+
+
+def _weight_bytes(call: Call, kernel: Kernel) -> int:
+    """Of one packed weight, or of what else is the second operand."""
+    _, second = kernel.operand_shapes
+    packed = packing(kernel.geometry.window, second, call.schedule)
+    return packed.floats * 4 if packed else prod(second) * DTYPES[kernel.dtype]

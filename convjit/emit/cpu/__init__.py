@@ -35,10 +35,10 @@ def source(kernel: AnyKernel, schedule: Schedule) -> Source:
 
 
 def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Packing | None:
-    """How a kernel with this window and schedule reads a weight of shape (O, *kernel, C / groups), or a matrix (O, C);
-    None if it reads its second operand as it is."""
+    """How a kernel with this window and schedule reads a weight of shape (O, *kernel, C / groups), or a matrix (O, C),
+    also one of several; None if it reads its second operand as it is."""
     if window.rank == 0:
-        outputs, channels = weight
+        *_, outputs, channels = weight
         window, weight = plain_window(1), (outputs, 1, channels)
     template = _TEMPLATES[schedule.template]
     return template.packing and template.packing(window, weight, schedule)

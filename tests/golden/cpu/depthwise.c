@@ -9,7 +9,7 @@
 /* How the runtime calls a kernel. */
 typedef struct {
     char *data;
-    long batch_step; /* bytes from one image to the next; 0 where an extra is broadcast along the batch */
+    long batch_step; /* bytes from one image to the next; 0 for what all images share, as most often the weight */
 } cj_array;
 
 typedef struct {
@@ -411,7 +411,7 @@ static void run(const cj_call *call, char *scratch, long first, long end)
             b.rows = least(ROW_BLOCK, height - b.h);
             b.columns = least(COLUMN_BLOCK, width - b.w);
             b.end_vector = least(vector + VECTOR_BLOCK, VECTORS);
-            run_block(p, &b, x, (float *)scratch, (const float *)arrays[1].data, &of);
+            run_block(p, &b, x, (float *)scratch, (const float *)(arrays[1].data + n * arrays[1].batch_step), &of);
         }
     }
 }

@@ -11,7 +11,7 @@
 /* How the runtime calls a kernel. */
 typedef struct {
     char *data;
-    long batch_step; /* bytes from one image to the next; 0 where an extra is broadcast along the batch */
+    long batch_step; /* bytes from one image to the next; 0 for what all images share, as most often the weight */
 } cj_array;
 
 typedef struct {
@@ -538,13 +538,15 @@ static void run(const cj_call *call, char *scratch, long first, long end)
 {
     const grid g = grid_of(call);
     const long places = call->batch * g.places;
-    const float *packed = (const float *)call->arrays[1].data;
+    const float *packed = NULL;
     block b = {.extent = {0}};
     long place_of_b = -1;
     for (long unit = first; unit < end; unit++) {
         const long place = unit / SPLITS % places, split = unit % SPLITS;
-        if (place != place_of_b)
+        if (place != place_of_b) {
+            packed = (const float *)(call->arrays[1].data + place / g.places * call->arrays[1].batch_step);
             b = block_at(call, &g, place / g.places, place % g.places, (float *)(scratch));
+        }
         place_of_b = place;
         if (!b.extent.d)
             continue;

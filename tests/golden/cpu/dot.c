@@ -8,7 +8,7 @@
 /* How the runtime calls a kernel. */
 typedef struct {
     char *data;
-    long batch_step; /* bytes from one image to the next; 0 where an extra is broadcast along the batch */
+    long batch_step; /* bytes from one image to the next; 0 for what all images share, as most often the weight */
 } cj_array;
 
 typedef struct {
@@ -502,8 +502,8 @@ static long units(const cj_call *call)
 static void run(const cj_call *call, char *scratch, long first, long end)
 {
     const grid g = grid_of(call);
-    const float *packed = (const float *)call->arrays[1].data;
     for (long unit = first; unit < end; unit++) {
+        const float *packed = (const float *)(call->arrays[1].data + unit / g.places * call->arrays[1].batch_step);
         const block b = block_at(call, &g, unit / g.places, unit % g.places, (float *)scratch);
         for (int row = 0; row < b.extent.h; row++)
             for (int c = 0; c < b.extent.w; c += TILE_COLUMNS)
