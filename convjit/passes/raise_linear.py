@@ -18,6 +18,9 @@ whose first matrix is transposed sums over rows, as the gradient of a matrix doe
 ->
     %dw = conv.weight_gradient %x, %dy window <strides = [], ...> layer "linear.weight.grad"
 
+So does a sum over rows by itself, as the gradient of a bias is, read the array that has all its axes, for
+`fuse-elementwise`.
+
 Products of several matrices, as those of attention, become one convolution in which each image has its own weight:
 
     %t = mlx.primitive "Transpose"(%k) [array<i64: 0, 1, 3, 2>]                 (2, 8, 99, 64) -> (2, 8, 64, 99)
@@ -58,6 +61,9 @@ _VIEWS = ("Reshape", "Flatten", "Unflatten")
 
 _MOST_AXES = 5
 """Of the input of a convolution."""
+
+_SUM = 2
+"""The number of MLX's sum among its reductions."""
 
 _LEAST_FLOPS = 200_000
 """Of each of several products: packing a matrix takes a few microseconds."""
@@ -215,6 +221,26 @@ def _raise_several(write: _Writer, product: PrimitiveOp) -> None:
     _replace(result, write.viewed(write.linear(x, weights), shape_of(result.type)))
 
 
+def _is_sum_of_flattened(op: Operation) -> TypeGuard[PrimitiveOp]:
+    """Is this a sum over the first of two axes, which was several?"""
+    return (
+        is_primitive(op, "Reduce")
+        and op.python_arguments == (_SUM, (0,))
+        and len(shape_of(op.operands[0].type)) == 2
+        and _unflattened(op.operands[0]) is not op.operands[0]
+    )
+
+
+def _sum_unflattened(op: PrimitiveOp) -> None:
+    x, shape = _unflattened(op.operands[0]), shape_of(op.results[0].type)
+    *axes, last = range(len(shape_of(x.type)))
+    ones = tensor_type((1,) * last + shape[-1:], dtype_of(x.type))
+    total = PrimitiveOp("Reduce", [x], [ones], [_SUM, axes])
+    view = PrimitiveOp("Reshape", [total.results[0]], [op.results[0].type], [shape])
+    Rewriter.insert_op([total, view], InsertPoint.before(op))
+    _replace(op.results[0], view.results[0])
+
+
 def _replace(old: SSAValue, new: SSAValue) -> None:
     new.name_hint = old.name_hint
     old.replace_all_uses_with(new)
@@ -246,4 +272,6 @@ class RaiseLinearPass(ModulePass):
             else:
                 _raise_sum_over_rows(write, product, rows)
         for function in forward_of(op):
+            for reduce in filter(_is_sum_of_flattened, list(function.body.block.ops)):
+                _sum_unflattened(reduce)
             erase_dead_ops(function.body.block)

@@ -67,6 +67,17 @@ func.func @forward(
 
 // -----
 
+// The gradient of a bias.
+func.func @forward(%dy: tensor<2x4x3xf32>) -> tensor<1x3xf32> {
+  %d = mlx.primitive "Reshape"(%dy) [array<i64: -1, 3>] : (tensor<2x4x3xf32>) -> tensor<8x3xf32>
+  %s = mlx.primitive "Reduce"(%d) [2 : i64, array<i64: 0>] : (tensor<8x3xf32>) -> tensor<1x3xf32>
+  return %s : tensor<1x3xf32>
+}
+// CHECK: %0 = mlx.primitive "Reduce"(%dy) [2 : i64, array<i64: 0, 1>] : (tensor<2x4x3xf32>) -> tensor<1x1x3xf32>
+// CHECK-NEXT: %s = mlx.primitive "Reshape"(%0) [array<i64: 1, 3>]
+
+// -----
+
 // What stays: scaled products, more axes in both operands, other dtypes, nothing to sum, and what was refused.
 func.func @forward(%x: tensor<5x16xf32>, %w: tensor<16x3xf32>, %c: tensor<5x3xf32>, %q: tensor<2x5x4xf32>, %k: tensor<2x4x5xf32>, %d: tensor<4x4xf64>, %e: tensor<0x16xf32>) {
   %0 = mlx.primitive "AddMM"(%x, %w, %c) [2.0 : f64, 1.0 : f64] : (tensor<5x16xf32>, tensor<16x3xf32>, tensor<5x3xf32>) -> tensor<5x3xf32>
