@@ -88,7 +88,7 @@ class CrossBackend(CpuBackend):
         arrays = [*inputs, *results]
         described = [
             (array.nbytes, step, number >= len(inputs))
-            for number, (array, step) in enumerate(zip(arrays, batch_steps(kernel), strict=True))
+            for number, (array, step) in enumerate(zip(arrays, batch_steps(call), strict=True))
         ]
         numbers = [*extents(kernel), THREADS, len(arrays), *chain.from_iterable(described)]
         with tempfile.TemporaryDirectory(prefix="convjit-") as folder:
