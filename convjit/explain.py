@@ -8,13 +8,14 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
+from convjit.emit.region import other_kernel_of
 from convjit.geometry import GeometryError, product_in_words
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, StretchOp, YieldOp, name_of
+from convjit.ir.conv import ConvolutionOp, FusedOp, OtherOp, PoolOp, StretchOp, YieldOp, name_of
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
 from convjit.passes.raise_conv import geometry_of, is_as_defined
-from convjit.reporting.report import PLAIN, ZEROS, ElementwiseRow, Row
+from convjit.reporting.report import PLAIN, ZEROS, OtherRow, Row
 
 
 def rows(module: ModuleOp) -> Iterator[Row]:
@@ -29,21 +30,26 @@ def rows(module: ModuleOp) -> Iterator[Row]:
             yield Row(_text(op, "layer"), _text(op, "convolution"), "", PLAIN, _text(op, "refused"), is_linear)
 
 
-def elementwise_rows(module: ModuleOp, failed: dict[str, str]) -> Iterator[ElementwiseRow]:
-    """The elementwise kernels of a scheduled module, in program order, and those that failed here.
+def other_rows(module: ModuleOp, failed: dict[str, str]) -> Iterator[OtherRow]:
+    """The other kernels of a scheduled module, in program order, and those that failed here.
 
     Args:
         module: the scheduled IR.
         failed: name -> why.
     """
     for op in module.walk():
-        if isinstance(op, ElementwiseOp):
-            sums = f"{len(op.summed)} sums" if len(op.summed) > 1 else "1 sum" if op.summed else ""
-            shape = ", ".join(filter(None, ["x".join(map(str, op.extents)), sums]))
+        if isinstance(op, OtherOp):
             kernel = PLAIN if op.schedule is None else op.schedule.data.in_words()
-            yield ElementwiseRow(name_of(op), shape, _text(op, "fused"), kernel, _text(op, "note"))
+            yield OtherRow(name_of(op), _shape(op), _text(op, "fused"), kernel, _text(op, "note"))
     for name, why in failed.items():
-        yield ElementwiseRow(name, "", "", PLAIN, why)
+        yield OtherRow(name, "", "", PLAIN, why)
+
+
+def _shape(op: OtherOp) -> str:
+    if isinstance(op, PoolOp):
+        return other_kernel_of(op).in_words()
+    sums = f"{len(op.summed)} sums" if len(op.summed) > 1 else "1 sum" if op.summed else ""
+    return ", ".join(filter(None, ["x".join(map(str, op.extents)), sums]))
 
 
 def _compiled(op: ConvolutionOp) -> Row:

@@ -89,7 +89,7 @@ def explain(fast: Any) -> Explanation:
         TypeError: if `fast` is not a compiled function.
         ValueError: if it has not been called yet.
     """
-    from convjit.explain import elementwise_rows, rows
+    from convjit.explain import other_rows, rows
 
     compiled = compiled_of(fast)
     entry = _last_entry(compiled)
@@ -103,7 +103,7 @@ def explain(fast: Any) -> Explanation:
         tuple(
             replace(row, name=prefix + row.name)
             for prefix, part in parts
-            for row in elementwise_rows(part.module, part.failed)
+            for row in other_rows(part.module, part.failed)
         ),
     )
 

@@ -13,16 +13,17 @@ from xdsl.passes import ModulePass
 
 from convjit import passes
 from convjit.backends import Backend, BackendError
-from convjit.emit.region import elementwise_of, kernel_of
+from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.explain import rows
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp, name_of
-from convjit.kernel import AnyKernel, Elementwise, Kernel
+from convjit.ir.conv import ConvolutionOp, KernelOp, OtherOp, name_of
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Pool
 from convjit.options import Options
 from convjit.passes import STAGES
 from convjit.passes.choose_schedule import Failed, Refused
 from convjit.passes.fuse_elementwise import PREFIX
 from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.raise_linear import named_products
+from convjit.passes.raise_pool import named_pools
 from convjit.passes.raise_weight_gradient import named_weight_gradients
 from convjit.reporting import dump
 from convjit.reporting.report import PLAIN
@@ -42,17 +43,17 @@ class Lowered:
         module: `@prepare` and `@forward`.
         constants: the arrays behind traced arguments of kind "constant".
         fused: its convolutions on kernels, in program order.
-        elementwise: its other kernels, in program order.
+        others: its other kernels, in program order.
         pipeline: the passes that made it.
         refused: layer -> why it is not on a kernel of ours.
-        failed: the elementwise kernels that failed their proof -> why; their ops stay plain MLX.
+        failed: those of them that failed their proof -> why; their ops stay plain MLX.
         slower: the layers that could be, but MLX's own op was measured to be faster.
     """
 
     module: ModuleOp
     constants: list[mx.array]
     fused: dict[ConvolutionOp, Kernel]
-    elementwise: dict[ElementwiseOp, Elementwise]
+    others: dict[OtherOp, Elementwise | Pool]
     pipeline: str
     refused: dict[str, str]
     failed: dict[str, str]
@@ -66,16 +67,14 @@ class Lowered:
 
     def all_kernels(self) -> dict[KernelOp, AnyKernel]:
         """The kernel of every op that is one."""
-        return {**self.fused, **self.elementwise}
+        return {**self.fused, **self.others}
 
     def work(self) -> list[tuple[str, AnyKernel, Schedule]]:
         """Name, kernel and schedule of all that runs on a kernel of ours, convolutions first."""
-        elementwise = [
-            (name_of(op), kernel, op.schedule.data)
-            for op, kernel in self.elementwise.items()
-            if op.schedule is not None
+        others = [
+            (name_of(op), kernel, op.schedule.data) for op, kernel in self.others.items() if op.schedule is not None
         ]
-        return [*self.kernels(), *elementwise]
+        return [*self.kernels(), *others]
 
     def sources(self, backend: Backend) -> dict[str, str]:
         """The kernel texts by name."""
@@ -116,7 +115,7 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
     failed: dict[str, str] = {}
     slower: frozenset[str] = frozenset()
     while True:
-        module, constants = _traced(captured, refused)
+        module, constants = _traced(captured, refused, failed)
         spec = _without(pipeline, failed)
         try:
             passes.run(module, spec, _dumper(module, folder))
@@ -125,7 +124,7 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
                 raise BackendError(str(e)) from e
             refused.update(e.reasons)
             slower |= e.slower
-            failed.clear()  # their ops have other numbers now
+            failed.clear()  # elementwise ops have other numbers now
             continue
         except Failed as e:
             if e.reasons.keys() <= failed.keys():  # a pass of the user's named them
@@ -133,8 +132,8 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
             failed.update(e.reasons)
             continue
         fused = {op: kernel_of(op) for op in module.walk() if isinstance(op, ConvolutionOp)}
-        elementwise = {op: elementwise_of(op) for op in module.walk() if isinstance(op, ElementwiseOp)}
-        return Lowered(module, constants, fused, elementwise, spec, refused, failed, slower)
+        others = {op: other_kernel_of(op) for op in module.walk() if isinstance(op, OtherOp)}
+        return Lowered(module, constants, fused, others, spec, refused, failed, slower)
 
 
 def _without(pipeline: str, failed: Iterable[str]) -> str:
@@ -149,9 +148,9 @@ def _without(pipeline: str, failed: Iterable[str]) -> str:
     )
 
 
-def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:
+def _traced(captured: Capture, refused: dict[str, str], failed: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:
     module, constants = to_module(captured.tape, captured.arguments, captured.constant_names, captured.gradients_by)
-    if not refused:
+    if not refused and not failed:
         return module, constants
     for layer, conv in named_convolutions(module):
         if layer in refused:
@@ -162,6 +161,9 @@ def _traced(captured: Capture, refused: dict[str, str]) -> tuple[ModuleOp, list[
     for layer, product in named_products(module):
         if layer in refused:
             product.attributes["refused"] = StringAttr(refused[layer])
+    for name, pool in named_pools(module):
+        if name in failed:
+            pool.root.attributes["refused"] = StringAttr(failed[name])
     return module, constants
 
 
@@ -187,7 +189,7 @@ def stage_text(captured: Capture, lowered: Lowered, stage: str) -> str:
     """
     if stage == "scheduled":
         return str(lowered.module)
-    module, _ = _traced(captured, lowered.refused)
+    module, _ = _traced(captured, lowered.refused, lowered.failed)
     if stage == "traced":
         return str(module)
     texts: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""`conv.fused`, `conv.weight_gradient` and `conv.elementwise` -> `Kernel`, `Elementwise`: IR becomes plain values."""
+"""The kernels of the `conv` dialect -> `Kernel`, `Elementwise`, `Pool`: IR becomes plain values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,20 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, YieldOp
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, OtherOp, PoolOp, YieldOp
 from convjit.ir.types import element_type, shape_of
-from convjit.kernel import Accuracy, Elementwise, Epilogue, Extra, Instruction, Kernel, Result, identity_epilogue
+from convjit.kernel import (
+    Accuracy,
+    Elementwise,
+    Epilogue,
+    Extra,
+    Instruction,
+    Kernel,
+    Pool,
+    PoolKind,
+    Result,
+    identity_epilogue,
+)
 
 
 def kernel_of(op: ConvolutionOp) -> Kernel:
@@ -22,8 +33,10 @@ def kernel_of(op: ConvolutionOp) -> Kernel:
     return Kernel(op.geometry, dtype, (), identity_epilogue(dtype), (dtype,), _accuracy(op), "weight_gradient")
 
 
-def elementwise_of(op: ElementwiseOp) -> Elementwise:
-    """The kernel of elementwise ops that an op asks for."""
+def other_kernel_of(op: OtherOp) -> Elementwise | Pool:
+    """The kernel that an op asks for which is no convolution."""
+    if isinstance(op, PoolOp):
+        return Pool(cast(PoolKind, op.kind.data), op.geometry, _dtype(op.input), shape_of(op.result.type))
     extents = op.extents
     results = tuple(Result(shape_of(v.type), _dtype(v), n in op.summed) for n, v in enumerate(op.outputs))
     return Elementwise(extents, tuple(_extra(v, len(extents)) for v in op.inputs), _epilogue(op), results)

@@ -15,12 +15,14 @@
   %s = arith.addf %y1, %b1 : f32
   conv.yield %s, %s : f32, f32
 } : (tensor<8x32x32x16xf32>, tensor<16xf32>) -> tensor<8x32x32x16xf32>, tensor<16xf32>
+
+%m = conv.pool "max" of %x kernel <[3, 3]> window <strides = ...> : tensor<...> -> tensor<...>
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from xdsl.dialects.builtin import StringAttr, TensorType, f32
 from xdsl.dialects.utils import AbstractYieldOperation
@@ -44,6 +46,7 @@ from xdsl.utils.exceptions import VerifyException
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.ir.attributes import NumbersAttr, PackedType, ScheduleAttr, WindowAttr
 from convjit.ir.types import element_type, shape_of
+from convjit.kernel import PoolKind
 
 
 def weight_type(type_: Attribute) -> TensorType[Any]:
@@ -340,16 +343,85 @@ def without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[first:]
 
 
+@irdl_op_definition
+class PoolOp(IRDLOperation):
+    """One number for what a window holds of each channel, see `kernel.Pool`: one kernel.
+
+    `kernel` are the extents of the window, `window` that of a depthwise convolution, without flip or dilation. Extents
+    of 1 in the result's shape do not count. `layer` is the name that `raise-pool` gave it.
+    """
+
+    name = "conv.pool"
+
+    kind = prop_def(StringAttr)
+    input = operand_def(TensorType)
+    kernel = prop_def(NumbersAttr)
+    window = prop_def(WindowAttr)
+    layer = opt_prop_def(StringAttr)
+    schedule = opt_prop_def(ScheduleAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+    assembly_format = (
+        "$kind `of` $input `kernel` $kernel `window` $window (`layer` $layer^)? (`schedule` $schedule^)? attr-dict "
+        "`:` type($input) `->` type($result)"
+    )
+
+    def __init__(
+        self,
+        kind: PoolKind,
+        input: SSAValue,
+        geometry: Geometry,
+        result_type: Attribute,
+        layer: StringAttr | None = None,
+    ):
+        super().__init__(
+            operands=[input],
+            properties={
+                "kind": StringAttr(kind),
+                "kernel": NumbersAttr(geometry.kernel),
+                "window": WindowAttr(geometry.window),
+                "layer": layer,
+            },
+            result_types=[result_type],
+        )
+
+    @property
+    def geometry(self) -> Geometry:
+        shape = shape_of(self.input.type)
+        return Geometry.of_shapes(shape, (shape[-1], *self.kernel.data, 1), self.window.data)
+
+    def verify_(self) -> None:
+        if self.kind.data not in get_args(PoolKind):
+            raise VerifyException(f"a pool is one of {get_args(PoolKind)}, not {self.kind.data!r}")
+        try:
+            geometry = self.geometry
+        except GeometryError as e:
+            raise VerifyException(str(e)) from e
+        window = geometry.window
+        if window.transposed or window.flip or max(window.kernel_dilation) > 1:
+            raise VerifyException("a pool's window is neither dilated nor flipped")
+        shape = shape_of(self.result.type)
+        if [n for n in shape if n != 1] != [n for n in geometry.out_shape if n != 1]:
+            raise VerifyException(f"expected result shape {list(geometry.out_shape)}, got {list(shape)}")
+        read, written = element_type(self.input), element_type(self.result)
+        if read != written:
+            raise VerifyException(f"the input has elements of type {read}, the result of type {written}")
+
+
 ConvolutionOp = FusedOp | WeightGradientOp
 """The kernels that stand for a convolution of the user's program."""
 
-KernelOp = ConvolutionOp | ElementwiseOp
+OtherOp = ElementwiseOp | PoolOp
+"""The other kernels."""
+
+KernelOp = ConvolutionOp | OtherOp
 """The ops that are kernels."""
 
 
 def name_of(op: KernelOp) -> str:
     """What people call a kernel: its `layer`."""
-    return op.layer.data if op.layer else "elementwise" if isinstance(op, ElementwiseOp) else "conv"
+    return op.layer.data if op.layer else op.name.removeprefix("conv.") if isinstance(op, OtherOp) else "conv"
 
 
 @irdl_op_definition
@@ -400,6 +472,6 @@ class StretchOp(IRDLOperation):
 
 CONV = Dialect(
     "conv",
-    [GeneralOp, FusedOp, WeightGradientOp, ElementwiseOp, PackOp, StretchOp, YieldOp],
+    [GeneralOp, FusedOp, WeightGradientOp, ElementwiseOp, PoolOp, PackOp, StretchOp, YieldOp],
     [WindowAttr, NumbersAttr, ScheduleAttr, PackedType],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
+from math import prod
 from typing import Any
 
 import mlx.core as mx
@@ -24,6 +25,7 @@ from convjit.ir.conv import (
     FusedOp,
     GeneralOp,
     PackOp,
+    PoolOp,
     StretchOp,
     WeightGradientOp,
     YieldOp,
@@ -141,6 +143,8 @@ def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
             return [mx.broadcast_to(r, total.shape) for r in _block(op.body.block, [total, *extras])]
         case ElementwiseOp():
             return _elementwise(op, operands)
+        case PoolOp():
+            return [_pool(operands[0], op)]
         case _:
             return [_scalar(op, operands)]
 
@@ -154,6 +158,20 @@ def _elementwise(op: ElementwiseOp, operands: list[Array]) -> list[Array]:
             full = full.astype(mx.float32).reshape(-1, op.extents[-1]).sum(axis=0).astype(result.dtype)
         results.append(full.reshape(shape_of(value.type)))
     return results
+
+
+def _pool(x: Array, op: PoolOp) -> Array:
+    geometry, is_max = op.geometry, op.kind.data == "max"
+    window = geometry.window
+    pads = [(0, 0), *zip(window.pad_lo, window.pad_hi, strict=True), (0, 0)]
+    padded = mx.contiguous(mx.pad(x.astype(mx.float32), pads, constant_values=-mx.inf if is_max else 0))
+    batch, *spatial, channel = (prod(padded.shape[axis + 1 :]) for axis in range(padded.ndim))
+    steps = [step * stride for step, stride in zip(spatial, window.strides, strict=True)]
+    shape = (*geometry.out_shape[:-1], *geometry.kernel, geometry.out_channels)
+    windows = mx.as_strided(padded, shape, (batch, *steps, *spatial, channel))
+    axes = tuple(range(geometry.rank + 1, 2 * geometry.rank + 1))
+    pooled = windows.max(axes) if is_max else windows.sum(axes)
+    return pooled.astype(x.dtype).reshape(shape_of(op.result.type))
 
 
 def _convolve(x: Array, w: Array, window: Window) -> Array:

@@ -6,10 +6,10 @@
     %y = conv.fused %x, %p window <...> schedule <"cpu/direct.c", ...> {...} : (tensor<...>, !conv.packed<...>) -> ...
 
 Two kernels that read one weight in the same order share its packed form; a weight gradient reads both of its operands
-as they are, and gets a schedule only; so do elementwise ops. A kernel that the backend refuses raises
+as they are, and gets a schedule only; so do elementwise ops and pools. A kernel that the backend refuses raises
 `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
-traced stays in its place. Elementwise kernels that it refuses, or that failed their proof, raise `Failed`: in the next
-run `fuse-elementwise` leaves them out. A schedule that failed its proof on this machine is not chosen again
+traced stays in its place. Other kernels that it refuses, or that failed their proof, raise `Failed`: in the next run
+`raise-pool` and `fuse-elementwise` leave them out. A schedule that failed its proof on this machine is not chosen again
 (`convjit.proof.trust`); the attribute `note` says so. Where candidates were measured on this machine
 (`convjit.tuning`), the fastest is chosen; the attribute `tuned` says so, and if it is MLX's own op, the kernel is
 refused. The option `accuracy` ("precise", "fast", "fastest") says what may be traded for speed; an attribute of that
@@ -18,6 +18,7 @@ name keeps it, if it is not "fast".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
@@ -26,10 +27,10 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from convjit.backends import Backend, registry
-from convjit.emit.region import elementwise_of, kernel_of
+from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.errors import PipelineError
 from convjit.ir.attributes import ScheduleAttr, WindowAttr
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, KernelOp, PackOp, name_of
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, KernelOp, OtherOp, PackOp, PoolOp, name_of
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
@@ -51,7 +52,8 @@ class Refused(Exception):
 
 
 class Failed(Exception):
-    """A backend cannot take some elementwise kernels, or they failed their proof here; nothing can take their place.
+    """A backend cannot take some pools or elementwise kernels, or they failed their proof here; nothing can take their
+    place.
 
     Attributes:
         reasons: the kernel's name -> why, in a few words.
@@ -87,11 +89,10 @@ def _decide(ops: list[ConvolutionOp], backend: Backend) -> list[ScheduleAttr]:
     return schedules
 
 
-def _schedule_elementwise(ops: list[ElementwiseOp], backend: Backend) -> None:
+def _schedule_others(ops: Sequence[OtherOp], backend: Backend) -> None:
     failed: dict[str, str] = {}
     for op in ops:
-        kernel = elementwise_of(op)
-        choice = trust.choose(backend, kernel)
+        choice = trust.choose(backend, other_kernel_of(op))
         if isinstance(choice, str):
             failed[name_of(op)] = choice
             continue
@@ -137,4 +138,6 @@ class ChooseSchedulePass(ModulePass):
                     block.insert_op_before(pack, conv)
                     packs[key] = pack.result
                 conv.operands[1] = packs[key]
-            _schedule_elementwise([o for o in block.ops if isinstance(o, ElementwiseOp)], registry.get(self.backend))
+            # a pool that is left out gives the elementwise ops behind it other numbers
+            for kind in (PoolOp, ElementwiseOp):
+                _schedule_others([o for o in block.ops if isinstance(o, kind)], registry.get(self.backend))

@@ -29,21 +29,27 @@ from convjit.passes.values import constant_of, forward_of
 def _folded(value: SSAValue, window: Window) -> Window | None:
     """`window` with the padding of the `Pad` that made `value`, or None if it does not fold."""
     pad = value.owner
-    rank = window.rank
-    if rank == 0 or not is_primitive(pad, "Pad") or constant_of(pad.operands[1]) != 0.0:
+    if window.rank == 0 or not is_primitive(pad, "Pad") or constant_of(pad.operands[1]) != 0.0:
         return None
-    lo, hi = [0] * (rank + 2), [0] * (rank + 2)
+    amounts = padding_of(pad)
+    if amounts is None:
+        return None
+    lo, hi = amounts
+    return replace(
+        window,
+        pad_lo=tuple(p + q * d for p, q, d in zip(window.pad_lo, lo, window.input_dilation, strict=True)),
+        pad_hi=tuple(p + q * d for p, q, d in zip(window.pad_hi, hi, window.input_dilation, strict=True)),
+    )
+
+
+def padding_of(pad: PrimitiveOp) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """How much a `Pad` adds before and after each spatial axis, never a negative amount; None if it pads others."""
     axes, low, high = pad.python_arguments
+    lo, hi = ([0] * len(shape_of(pad.results[0].type)) for _ in range(2))
     for axis, before, after in zip(axes, low, high, strict=True):
         lo[axis], hi[axis] = before, after
     outer = (lo[0], hi[0], lo[-1], hi[-1])
-    if any(outer) or min(lo + hi) < 0:
-        return None
-    return replace(
-        window,
-        pad_lo=tuple(p + q * d for p, q, d in zip(window.pad_lo, lo[1:-1], window.input_dilation, strict=True)),
-        pad_hi=tuple(p + q * d for p, q, d in zip(window.pad_hi, hi[1:-1], window.input_dilation, strict=True)),
-    )
+    return None if any(outer) or min(lo + hi) < 0 else (tuple(lo[1:-1]), tuple(hi[1:-1]))
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ def _gradient_by(value: SSAValue) -> str | None:
     return None
 
 
-def _made_by(value: SSAValue, name: str) -> PrimitiveOp | None:
+def made_by(value: SSAValue, name: str) -> PrimitiveOp | None:
+    """The op whose result `value` is, if it is this primitive."""
     return value.owner if is_primitive(value.owner, name) else None
 
 
@@ -106,12 +107,12 @@ def _of_patches(root: Operation | Block) -> WeightGradient | None:
     """The product of dy, transposed, with patches of the padded input."""
     if not is_primitive(root, "Reshape"):
         return None
-    product = _made_by(root.operands[0], "Matmul")
-    transposed = product and _made_by(product.operands[0], "Transpose")
-    rows = transposed and _made_by(transposed.operands[0], "Reshape")
-    columns = product and _made_by(product.operands[1], "Reshape")
-    patches = columns and _made_by(columns.operands[0], "AsStrided")
-    flat = patches and _made_by(patches.operands[0], "Flatten")
+    product = made_by(root.operands[0], "Matmul")
+    transposed = product and made_by(product.operands[0], "Transpose")
+    rows = transposed and made_by(transposed.operands[0], "Reshape")
+    columns = product and made_by(product.operands[1], "Reshape")
+    patches = columns and made_by(columns.operands[0], "AsStrided")
+    flat = patches and made_by(patches.operands[0], "Flatten")
     if product is None or transposed is None or rows is None or columns is None or patches is None or flat is None:
         return None
     if transposed.python_arguments != ((1, 0),):
@@ -125,7 +126,7 @@ def _of_patches(root: Operation | Block) -> WeightGradient | None:
     if matrix != (prod(pixels), prod(weight[1:])) or len(shape_of(flat.results[0].type)) != 1:
         return None
     x, pad_lo, pad_hi = _unpadded(padded, rank)
-    strides = _strides_of_patches(patches, shape_of(padded.type), (*pixels, *weight[1:]), rank)
+    strides = strides_of_patches(patches, shape_of(padded.type), (*pixels, *weight[1:]), rank)
     if strides is None:
         return None
     one = (1,) * rank
@@ -134,7 +135,7 @@ def _of_patches(root: Operation | Block) -> WeightGradient | None:
 
 def _unpadded(padded: SSAValue, rank: int) -> tuple[SSAValue, tuple[int, ...], tuple[int, ...]]:
     """What is padded with zeros along its spatial axes, and by how much; any other value as it is."""
-    pad = _made_by(padded, "Pad")
+    pad = made_by(padded, "Pad")
     if pad is not None and constant_of(pad.operands[1]) == 0:
         axes, low, high = pad.python_arguments
         if tuple(axes) == tuple(range(1, rank + 1)):
@@ -142,7 +143,7 @@ def _unpadded(padded: SSAValue, rank: int) -> tuple[SSAValue, tuple[int, ...], t
     return padded, (0,) * rank, (0,) * rank
 
 
-def _strides_of_patches(
+def strides_of_patches(
     patches: PrimitiveOp, padded: tuple[int, ...], shape: tuple[int, ...], rank: int
 ) -> tuple[int, ...] | None:
     """The strides between the patches of neighbouring pixels, if `patches` are those of an array in row order."""
@@ -163,8 +164,8 @@ def _of_transposed(root: Operation | Block) -> WeightGradient | None:
     mirrored = _exchanged(root)
     if mirrored is None:
         return None
-    mirror = _made_by(mirrored, "Slice")
-    conv = _made_by(mirror.operands[0] if mirror else mirrored, "Convolution")
+    mirror = made_by(mirrored, "Slice")
+    conv = made_by(mirror.operands[0] if mirror else mirrored, "Convolution")
     if conv is None or not is_as_defined(conv) or (mirror is not None and not _mirrors(mirror)):
         return None
     window, kernel = window_of(conv), shape_of(conv.results[0].type)[1:-1]
@@ -201,9 +202,9 @@ def _input_of(value: SSAValue, groups: int) -> SSAValue | None:
     """What has its images and channels exchanged, (N, ..., C) -> (C / groups, ..., groups * N)."""
     if groups == 1:
         return _exchanged(value.owner)
-    flat = _made_by(value, "Flatten")
-    transposed = flat and _made_by(flat.operands[0], "Transpose")
-    split = transposed and _made_by(transposed.operands[0], "Reshape")
+    flat = made_by(value, "Flatten")
+    transposed = flat and made_by(flat.operands[0], "Transpose")
+    split = transposed and made_by(transposed.operands[0], "Reshape")
     if flat is None or transposed is None or split is None:
         return None
     x = split.operands[0]

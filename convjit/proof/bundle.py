@@ -24,7 +24,7 @@ from convjit.backends import Backend
 from convjit.backends.metal import MetalBackend
 from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.geometry import Geometry, Window
-from convjit.kernel import AnyKernel, Elementwise, Epilogue, Extra, Instruction, Kernel, Result
+from convjit.kernel import AnyKernel, Elementwise, Epilogue, Extra, Instruction, Kernel, Pool, Result
 from convjit.proof import Verdict
 from convjit.reporting.dump import safe_name
 from convjit.schedule import Schedule
@@ -115,7 +115,7 @@ def _record(
 
 
 def _shapes(kernel: AnyKernel) -> dict[str, Any]:
-    if isinstance(kernel, Elementwise):
+    if not isinstance(kernel, Kernel):
         return {"operands": kernel.operand_shapes, "results": kernel.result_shapes}
     geometry = kernel.geometry
     return {"input": geometry.in_shape, "weight": geometry.weight_shape, "output": geometry.out_shape}
@@ -210,10 +210,13 @@ def kernel_of(record: dict[str, Any]) -> AnyKernel:
     if "geometry" not in record:
         results = tuple(Result(tuple(r["shape"]), r["dtype"], r["is_sum"]) for r in record["results"])
         return Elementwise(tuple(record["shape"]), _extras(record["operands"]), _epilogue(record["body"]), results)
-    geometry = _with_tuples(record["geometry"])
-    window = Window(**_with_tuples(geometry.pop("window")))
+    shapes = _with_tuples(record["geometry"])
+    window = Window(**_with_tuples(shapes.pop("window")))
+    geometry = Geometry(**shapes, window=window)
+    if "kind" in record:
+        return Pool(record["kind"], geometry, record["dtype"], tuple(record["result_shape"]))
     return Kernel(
-        Geometry(**geometry, window=window),
+        geometry,
         record["dtype"],
         _extras(record["extras"]),
         _epilogue(record["epilogue"]),

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from convjit.backends import MLX_DTYPES
-from convjit.kernel import AnyKernel, Elementwise, Kernel
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Pool
 from convjit.proof import Run, Verdict, WrongOutput, elementwise, oracle
 from convjit.proof.oracle import Bounds, Outputs, Stored
 from convjit.proof.samples import samples, suspects
@@ -37,6 +37,9 @@ def check(kernel: AnyKernel, schedule: Schedule, run: Run, seed: int) -> Verdict
     read = [oracle.stored(a) for a in arrays]
     if isinstance(kernel, Elementwise):
         checks = elementwise.checks(kernel, schedule, read, results, generator)
+    elif isinstance(kernel, Pool):
+        outputs = _outputs(kernel, schedule, results, generator)
+        checks = [(outputs, oracle.bounds_of_pool(kernel, read[0], outputs))]
     else:
         checks = _checks(kernel, schedule, read, results, generator)
     checked, wrong, deviation, examples = 0, 0, 0.0, list[WrongOutput]()
@@ -60,17 +63,26 @@ def _checks(
     generator: np.random.Generator,
 ) -> list[tuple[Outputs, Bounds]]:
     """For each result, where to look, everywhere at the same outputs, and what must be there."""
-    chosen = samples(kernel, schedule, generator)
-    more = [np.unravel_index(suspects(r), r.shape) for r in results]
-    outputs = tuple(np.concatenate(axis) for axis in zip(chosen, *more, strict=True))
+    outputs = _outputs(kernel, schedule, results, generator)
     products = kernel.dtype if schedule.template == WINOGRAD else "f32"
     return [(outputs, bounds) for bounds in oracle.bounds(kernel, arrays, outputs, products)]
+
+
+def _outputs(
+    kernel: Kernel | Pool, schedule: Schedule, results: Sequence[Stored], generator: np.random.Generator
+) -> Outputs:
+    """The sampled outputs, and those that are not finite."""
+    chosen = samples(kernel, schedule, generator)
+    more = [np.unravel_index(suspects(r), r.shape) for r in results]
+    return tuple(np.concatenate(axis) for axis in zip(chosen, *more, strict=True))
 
 
 def inputs(kernel: AnyKernel, generator: np.random.Generator) -> list[mx.array]:
     """Random operands, see `Kernel.operand_shapes`, and extras, so that results are about as large as 1."""
     if isinstance(kernel, Elementwise):
         return elementwise.inputs(kernel, generator)
+    if isinstance(kernel, Pool):
+        return [mx.array(_around_zero(generator, kernel.geometry.in_shape)).astype(MLX_DTYPES[kernel.dtype])]
     first, second = kernel.operand_shapes
     x = _around_zero(generator, first)
     w = _around_zero(generator, second) / np.float32(kernel.terms**0.5)

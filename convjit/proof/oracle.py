@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from convjit.backends import MLX_DTYPES
 from convjit.geometry import Geometry
-from convjit.kernel import Epilogue, Instruction, Kernel
+from convjit.kernel import Epilogue, Instruction, Kernel, Pool
 
 Array = npt.NDArray[np.float64]
 Stored = npt.NDArray[np.float32]
@@ -62,6 +62,27 @@ def pick(values: Stored, outputs: Outputs) -> Array:
     return values[index].astype(np.float64)
 
 
+def bounds_of_pool(kernel: Pool, x: Stored, outputs: Outputs) -> Bounds:
+    """Between what the result of a pool must lie: a maximum is exact."""
+    parts = max(1, len(outputs[0]) * kernel.terms // _CHUNK)
+    chunks = zip(*(np.array_split(o, parts) for o in outputs), strict=True)
+    windows = [_window(kernel, x, chunk) for chunk in chunks]
+    if kernel.kind == "max":
+        exact = np.concatenate([window.max(1) for window in windows])
+        return Bounds(exact, exact, exact)
+    exact = np.concatenate([window.sum(1) for window in windows])
+    slack = TOLERANCE[kernel.dtype] * np.concatenate([np.abs(window).sum(1) for window in windows])
+    return Bounds(exact, exact - slack, exact + slack)
+
+
+def _window(kernel: Pool, x: Stored, outputs: Outputs) -> Array:
+    """What is in the window of each output: outputs x taps."""
+    inside, positions = _taps(kernel.geometry, outputs)
+    n, *_, channel = outputs
+    seen = x[(n[:, None], *positions, channel[:, None])].astype(np.float64)
+    return np.where(inside, seen, -np.inf if kernel.kind == "max" else 0)
+
+
 def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs, products: str = "f32") -> list[Bounds]:
     """Between what the results of `kernel` must lie, one for each result.
 
@@ -103,12 +124,25 @@ def _sums(geometry: Geometry, x: Stored, w: Stored, outputs: Outputs) -> tuple[A
 
 def _sums_of_chunk(geometry: Geometry, x: Stored, w: Stored, outputs: Outputs) -> tuple[Array, Array]:
     window = geometry.window
-    n, *spatial, channel = outputs
-    taps = np.stack(np.meshgrid(*(np.arange(k) for k in geometry.kernel), indexing="ij")).reshape(window.rank, -1)
-    weights = w.reshape(geometry.out_channels, taps.shape[1], -1)
+    n, *_, channel = outputs
+    inside, positions = _taps(geometry, outputs)
+    weights = w.reshape(geometry.out_channels, inside.shape[1], -1)
     if window.flip:
         weights = weights[:, ::-1]
-    inside = np.ones((len(n), taps.shape[1]), bool)
+    per_group = weights.shape[2]
+    group = channel // (geometry.out_channels // window.groups)
+    channels = group[:, None, None] * per_group + np.arange(per_group)
+    patches = x[(n[:, None, None], *(p[:, :, None] for p in positions), channels)] * inside[:, :, None]
+    products = patches.astype(np.float64) * weights[channel]
+    return products.sum((1, 2)), np.abs(products).sum((1, 2))
+
+
+def _taps(geometry: Geometry, outputs: Outputs) -> tuple[npt.NDArray[np.bool_], list[Places]]:
+    """Which taps of each output meet an element of the input, and the positions of all along each spatial axis."""
+    window = geometry.window
+    _, *spatial, _ = outputs
+    taps = np.stack(np.meshgrid(*(np.arange(k) for k in geometry.kernel), indexing="ij")).reshape(window.rank, -1)
+    inside = np.ones((len(outputs[0]), taps.shape[1]), bool)
     positions: list[npt.NDArray[np.int64]] = []
     for axis in range(window.rank):
         dilated = (
@@ -119,12 +153,7 @@ def _sums_of_chunk(geometry: Geometry, x: Stored, w: Stored, outputs: Outputs) -
         position, gap = np.divmod(dilated, window.input_dilation[axis])
         inside &= (gap == 0) & (position >= 0) & (position < geometry.in_size[axis])
         positions.append(np.clip(position, 0, geometry.in_size[axis] - 1))
-    per_group = weights.shape[2]
-    group = channel // (geometry.out_channels // window.groups)
-    channels = group[:, None, None] * per_group + np.arange(per_group)
-    patches = x[(n[:, None, None], *(p[:, :, None] for p in positions), channels)] * inside[:, :, None]
-    products = patches.astype(np.float64) * weights[channel]
-    return products.sum((1, 2)), np.abs(products).sum((1, 2))
+    return inside, positions
 
 
 def _gradients(geometry: Geometry, x: Stored, dy: Stored, outputs: Outputs) -> tuple[Array, Array]:

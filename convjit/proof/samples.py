@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convjit.geometry import Geometry
-from convjit.kernel import Kernel
+from convjit.kernel import Kernel, Pool
 from convjit.proof.oracle import Outputs, Places, Stored
 from convjit.schedule import Schedule
 
@@ -30,11 +30,11 @@ _MAX_PRODUCTS = 32_000_000
 """Multiply-adds of a proof, at most: kernels with very long sums get fewer samples."""
 
 
-def samples(kernel: Kernel, schedule: Schedule, generator: np.random.Generator) -> Outputs:
+def samples(kernel: Kernel | Pool, schedule: Schedule, generator: np.random.Generator) -> Outputs:
     """Indices of the outputs to check: one array an axis (batch, spatial axes, channels)."""
     geometry = kernel.geometry
     most = max(1, _MAX_PRODUCTS // kernel.terms)
-    if kernel.operation == "weight_gradient":
+    if isinstance(kernel, Kernel) and kernel.operation == "weight_gradient":
         found = of_elements(kernel.result_shape, schedule, generator)
         return tuple(axis[:most] for axis in found)
     shape = geometry.out_shape

@@ -44,12 +44,12 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class ElementwiseRow:
-    """A kernel of elementwise ops that no convolution took.
+class OtherRow:
+    """A kernel of elementwise ops that no convolution took, or a pool.
 
     Attributes:
-        name: such as "elementwise.17", for `inspect.source`.
-        shape: what it runs over, and how many of its results are sums over all axes but the last.
+        name: such as "elementwise.17" or "pool", for `inspect.source`.
+        shape: what it runs over, and how many of its results are sums over all axes but the last; a pool's window.
         ops: the MLX ops that it does.
         kernel: the template and its choices, or "plain MLX".
         note: why it is not compiled, or not as the backend would rather have it.
@@ -72,7 +72,7 @@ class Explanation:
         rows: one for each convolution of the program, and each linear layer on the CPU backend, in order.
         reasons: what runs as plain MLX, and why.
         captured: (name, shape, bytes) of arrays that the program froze.
-        elementwise: one for each kernel of elementwise ops, in order. In the table, equal ones share a line.
+        others: one for each other kernel, in order. In the table, equal ones share a line.
     """
 
     name: str
@@ -80,24 +80,24 @@ class Explanation:
     rows: tuple[Row, ...]
     reasons: tuple[str, ...]
     captured: tuple[tuple[str, tuple[int, ...], int], ...]
-    elementwise: tuple[ElementwiseRow, ...] = ()
+    others: tuple[OtherRow, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self._summary()}"]
         if self.rows:
             titles = ("layer", "convolution", "fused into it", "kernel", "note")
             lines += table(titles, [(r.layer, r.convolution, r.fused, r.kernel, r.note) for r in self.rows])
-        if self.elementwise:
-            titles = ("elementwise kernel", "times", "shape", "ops", "kernel", "note")
-            lines += ["", *table(titles, self._elementwise_cells())]
+        if self.others:
+            titles = ("other kernel", "times", "shape", "ops", "kernel", "note")
+            lines += ["", *table(titles, self._cells_of_others())]
         lines += [f"not compiled: {reason}" for reason in self.reasons]
         lines += [f"frozen: {name} {shape}, {size:,} bytes" for name, shape, size in self.captured]
         return "\n".join(lines)
 
-    def _elementwise_cells(self) -> list[tuple[str, ...]]:
+    def _cells_of_others(self) -> list[tuple[str, ...]]:
         """A line for each kind, with the name of the first."""
         kinds: dict[tuple[str, ...], list[str]] = {}
-        for row in self.elementwise:
+        for row in self.others:
             kinds.setdefault((row.shape, row.ops, row.kernel, row.note), []).append(row.name)
         return [(names[0], str(len(names)), *kind) for kind, names in kinds.items()]
 

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.layers.ours import kernel_of
 from convjit.emit.cpu import source
 from convjit.geometry import Geometry, Window
-from convjit.kernel import Elementwise, Epilogue, Extra, Instruction, Kernel, Result, identity_epilogue
+from convjit.kernel import Elementwise, Epilogue, Extra, Instruction, Kernel, Pool, Result, identity_epilogue
 from convjit.schedule.cpu import candidates, choose
 from convjit.schedule.cpu.machine import Machine
 
@@ -41,6 +41,13 @@ def test_text_of_elementwise_ops(golden) -> None:
     )
     kernel = Elementwise((8, 16, 16, 20), operands, body, (Result((8, 16, 16, 20), "f32"), Result((20,), "f32", True)))
     golden("cpu/elementwise.c", source(kernel, choose(kernel, Machine(16, 32))).text)
+
+
+def test_text_of_a_pool(golden) -> None:
+    window = Window((2, 2), SAME, SAME, ONE, ONE, groups=20)
+    geometry = Geometry.of_shapes((1, 56, 56, 20), (20, 3, 3, 1), window)
+    kernel = Pool("max", geometry, "f32", geometry.out_shape)
+    golden("cpu/pool.c", source(kernel, choose(kernel, Machine(16, 32))).text)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

@@ -259,7 +259,7 @@ def test_a_refused_convolution_stays_plain_in_its_place():
     first, second = explanation.rows
     assert (first.layer, first.kernel, first.note) == ("layers.0", convjit.inspect.PLAIN, "it has three channels")
     assert second.kernel != convjit.inspect.PLAIN
-    assert [row.ops for row in explanation.elementwise] == ["Add Maximum"]  # behind the refused convolution
+    assert [row.ops for row in explanation.others] == ["Add Maximum"]  # behind the refused convolution
 
 
 @pytest.mark.usefixtures("plugin", "refusing")

@@ -58,7 +58,7 @@ def assert_same(got: Sequence[mx.array], want: Sequence[mx.array], tolerance: fl
 
 def kernels_of(fast: object) -> list[str]:
     """The ops of each elementwise kernel; all must be Metal's."""
-    rows = convjit.inspect.explain(fast).elementwise
+    rows = convjit.inspect.explain(fast).others
     assert all(row.kernel.startswith("metal/elementwise.metal ") for row in rows), rows
     return [row.ops for row in rows]
 
@@ -68,7 +68,7 @@ def test_batch_normalisation_and_its_gradient() -> None:
     fast = convjit.compile(gradients, backend="simulator", fallback="error")
     assert_same(fast(*arrays), gradients(*arrays), 1e-4)
     assert len(kernels_of(fast)) > 3
-    assert any("2 sums" in row.shape for row in convjit.inspect.explain(fast).elementwise)
+    assert any("2 sums" in row.shape for row in convjit.inspect.explain(fast).others)
     assert "conv.elementwise" in convjit.inspect.ir(fast)
 
 
@@ -136,7 +136,7 @@ def test_more_arrays_than_a_kernel_takes() -> None:
     with pytest.warns(convjit.FallbackWarning, match=r"elementwise\.\d+ stays plain MLX: needs 3\d buffers; a Metal"):
         got = fast(*arrays)
     assert_same(got, function(*arrays), 1e-5)
-    assert [row.kernel for row in convjit.inspect.explain(fast).elementwise] == [PLAIN]
+    assert [row.kernel for row in convjit.inspect.explain(fast).others] == [PLAIN]
 
 
 # ---- Proofs, as on a device.
@@ -186,15 +186,15 @@ def proven(tmp_path, monkeypatch) -> Callable[[Edit], Explanation]:
 @pytest.mark.filterwarnings("error")
 def test_right_kernels_pass_their_proof(proven) -> None:
     explanation = proven(lambda one: one)
-    assert len(explanation.elementwise) > 3
-    assert all(row.kernel.startswith("metal/elementwise.metal ") and not row.note for row in explanation.elementwise)
+    assert len(explanation.others) > 3
+    assert all(row.kernel.startswith("metal/elementwise.metal ") and not row.note for row in explanation.others)
 
 
 def test_a_simpler_kernel_stands_in_for_a_wrong_one(proven) -> None:
     with pytest.warns(convjit.FallbackWarning, match=r"elementwise\.\d+ has a smaller schedule, because of metal/elem"):
         explanation = proven(replaced("x0[at + j]", "x0[at]"))
-    assert all(row.kernel.startswith("metal/elementwise.metal ") for row in explanation.elementwise)
-    others = [row for row in explanation.elementwise if row.note]
+    assert all(row.kernel.startswith("metal/elementwise.metal ") for row in explanation.others)
+    others = [row for row in explanation.others if row.note]
     assert others and all("vector=1" in row.kernel and "sampled outputs wrong here" in row.note for row in others)
 
 
@@ -209,8 +209,8 @@ def test_a_simpler_kernel_stands_in_for_a_wrong_one(proven) -> None:
 def test_a_wrong_kernel_goes_back_to_mlx(proven, old: str, new: str, lost: str, capsys) -> None:
     with pytest.warns(convjit.FallbackWarning, match="stays plain MLX: .* its kernel gave .* repro ") as told:
         explanation = proven(replaced(old, new))
-    failed = [row for row in explanation.elementwise if row.kernel == PLAIN]
-    right = [row for row in explanation.elementwise if row.kernel != PLAIN]
+    failed = [row for row in explanation.others if row.kernel == PLAIN]
+    right = [row for row in explanation.others if row.kernel != PLAIN]
     assert failed and right and not any(lost in row.ops for row in right)
     folder = re.search(r"repro ([^\s;)]+)", str(told[0].message))
     assert folder is not None and main(["repro", folder[1]]) == 1

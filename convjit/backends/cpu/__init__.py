@@ -62,7 +62,7 @@ class CpuBackend:
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         if isinstance(kernel, Elementwise):
             return schedules.choose(kernel, self._machine)
-        if op := unsupported(kernel.epilogue, C):
+        if isinstance(kernel, Kernel) and (op := unsupported(kernel.epilogue, C)):
             return f"its epilogue has {op}, which the CPU kernels cannot do"
         geometry = kernel.geometry
         if max(prod(geometry.in_shape[1:]), prod(geometry.out_shape[1:])) > _MAX_ELEMENTS:

@@ -16,8 +16,8 @@ from convjit.backends.cpu.quick import Run
 from convjit.backends.cpu.recycled import Recycler
 from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
-from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel
-from convjit.schedule.cpu.elementwise import useful_threads
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Pool
+from convjit.schedule.cpu import elementwise, pool
 from convjit.schedule.nest import nest
 
 _ALIGNMENT = 64
@@ -187,7 +187,9 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
 
 def _useful_threads(kernel: AnyKernel) -> int:
     if isinstance(kernel, Elementwise):
-        return useful_threads(kernel)
+        return elementwise.useful_threads(kernel)
+    if isinstance(kernel, Pool):
+        return pool.useful_threads(kernel)
     return max(1, kernel.geometry.flops // FLOPS_PER_THREAD)
 
 
@@ -196,6 +198,9 @@ def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
     if isinstance(kernel, Elementwise):
         extent = kernel.collapsed().shape[0]
         return 1, extent, extent
+    if isinstance(kernel, Pool):
+        geometry = kernel.geometry
+        return geometry.batch, geometry.in_size[0], geometry.out_size[0]
     loops = nest(kernel)
     return kernel.geometry.batch, loops.in_size[loops.outermost], loops.out_size[loops.outermost]
 
@@ -207,6 +212,8 @@ def _batch_steps(call: Call) -> list[int]:
         return [0] * (len(kernel.operands) + len(kernel.results))
     geometry = kernel.geometry
     of_input, of_output = (prod(shape[1:]) for shape in (geometry.in_shape, geometry.out_shape))
+    if isinstance(kernel, Pool):
+        return [of_input * DTYPES[kernel.dtype], of_output * DTYPES[kernel.dtype]]
     if kernel.operation == "weight_gradient":
         return [of_input * DTYPES[kernel.dtype], of_output * DTYPES[kernel.dtype], 0]
     steps = [of_input * DTYPES[kernel.dtype], _weight_bytes(call, kernel) if call.has_own_weights else 0]
@@ -228,6 +235,8 @@ def _read_bytes(call: Call) -> list[int]:
     kernel = call.kernel
     if isinstance(kernel, Elementwise):
         return [prod(o.shape) * DTYPES[o.dtype] for o in kernel.operands]
+    if isinstance(kernel, Pool):
+        return [prod(kernel.geometry.in_shape) * DTYPES[kernel.dtype]]
     first, _ = kernel.operand_shapes
     return [
         prod(first) * DTYPES[kernel.dtype],

@@ -17,7 +17,7 @@ from convjit.emit.epilogue import unsupported
 from convjit.emit.metal.dispatch import Dispatch, MetalText, results_among
 from convjit.emit.metal.language import METAL
 from convjit.geometry import Window
-from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Pool
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, elementwise, smaller
 from convjit.schedule.metal.chip import this_chip
@@ -37,6 +37,8 @@ class MetalBackend:
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         if isinstance(kernel, Elementwise):
             return self._schedule_elementwise(kernel)
+        if isinstance(kernel, Pool):
+            return "pools are left to MLX on Metal"
         buffers = 2 + len(kernel.extras) + len(kernel.result_dtypes)
         if buffers > MAX_BUFFERS:
             return f"needs {buffers} buffers; a Metal kernel has {MAX_BUFFERS}"
@@ -72,6 +74,7 @@ class MetalBackend:
     def smaller(self, kernel: AnyKernel, schedule: Schedule) -> Schedule | None:
         if isinstance(kernel, Elementwise):
             return elementwise.smaller(kernel, schedule)
+        assert isinstance(kernel, Kernel)
         return smaller(kernel, schedule, this_chip())
 
     def dispatches(self, kernel: AnyKernel, schedule: Schedule) -> tuple[Dispatch, ...]:
@@ -83,6 +86,7 @@ class MetalBackend:
         if isinstance(kernel, Elementwise):
             arrays = [mx.zeros(o.shape, MLX_DTYPES[o.dtype]) for o in kernel.operands]
         else:
+            assert isinstance(kernel, Kernel)
             first, second = (mx.zeros(shape, MLX_DTYPES[kernel.dtype]) for shape in kernel.operand_shapes)
             arrays = [first, self.pack(kernel.geometry.window, schedule, second)]
             arrays += [mx.zeros(e.shape, MLX_DTYPES[e.dtype]) for e in kernel.extras]

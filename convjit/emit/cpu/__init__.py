@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from convjit.emit.cpu import depthwise, direct, dot, elementwise, weight_gradient, winograd
+from convjit.emit.cpu import depthwise, direct, dot, elementwise, pool, weight_gradient, winograd
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source
 from convjit.geometry import Window, plain_window
-from convjit.kernel import AnyKernel, Elementwise, Kernel
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Pool
 from convjit.schedule import Schedule
 
 
@@ -31,6 +31,8 @@ def source(kernel: AnyKernel, schedule: Schedule) -> Source:
     """The C text of a kernel. Batch is a run-time value, so kernels that differ in it share their text."""
     if isinstance(kernel, Elementwise):
         return elementwise.source(kernel.any_batch(), schedule)
+    if isinstance(kernel, Pool):
+        return pool.source(kernel.any_batch(), schedule)
     return _TEMPLATES[schedule.template].source(kernel.any_batch(), schedule)
 
 

@@ -38,4 +38,5 @@ def dispatches(kernel: AnyKernel, schedule: Schedule) -> tuple[Dispatch, ...]:
     """What to launch, in order, for `kernel` with its own batch."""
     if isinstance(kernel, Elementwise):
         return elementwise.dispatches(kernel, schedule)
+    assert isinstance(kernel, Kernel)
     return _TEMPLATES[schedule.template](kernel, schedule)

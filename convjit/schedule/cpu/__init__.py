@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from convjit.kernel import AnyKernel, Elementwise, Kernel
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Pool
 from convjit.schedule import Schedule
-from convjit.schedule.cpu import depthwise, direct, dot, elementwise, weight_gradient, winograd
+from convjit.schedule.cpu import depthwise, direct, dot, elementwise, pool, weight_gradient, winograd
 from convjit.schedule.cpu.machine import Machine
 
 
@@ -15,6 +15,8 @@ def choose(kernel: AnyKernel, machine: Machine) -> Schedule:
     """The schedule that should be the fastest."""
     if isinstance(kernel, Elementwise):
         return elementwise.schedule(kernel, machine)
+    if isinstance(kernel, Pool):
+        return pool.schedule(kernel, machine)
     any_batch = kernel.any_batch()
     if kernel.operation == "weight_gradient":
         return weight_gradient.schedule(any_batch, machine)
@@ -44,7 +46,7 @@ def candidates(kernel: Kernel, machine: Machine) -> list[Schedule]:
 
 def smaller(kernel: AnyKernel, schedule: Schedule, machine: Machine) -> Schedule | None:
     """What to run where a schedule fails its proof: sums as defined; None behind that."""
-    if isinstance(kernel, Elementwise) or kernel.operation == "weight_gradient":
+    if not isinstance(kernel, Kernel) or kernel.operation == "weight_gradient":
         return None
     plain = direct.schedule(kernel.any_batch(), machine)
     return plain if schedule.template != plain.template else None
