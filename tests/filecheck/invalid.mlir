@@ -299,3 +299,43 @@ func.func @forward(%x: tensor<2x5x4xf32>, %w: tensor<6x4xf32>) {
   return
 }
 // CHECK: expected result shape [2, 5, 6], got [10, 6]
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>) {
+  %y = conv.pool "min" of %x kernel <[3, 3]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 4> : tensor<1x8x8x4xf32> -> tensor<1x6x6x4xf32>
+  return
+}
+// CHECK: a pool is one of ('max', 'sum'), not 'min'
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>) {
+  %y = conv.pool "max" of %x kernel <[3, 3]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 1> : tensor<1x8x8x4xf32> -> tensor<1x6x6x4xf32>
+  return
+}
+// CHECK: input has 4 channels but weight (4, 3, 3, 1) expects 1
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>) {
+  %y = conv.pool "max" of %x kernel <[3, 3]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [2, 1], input_dilation = [1, 1], groups = 4> : tensor<1x8x8x4xf32> -> tensor<1x4x6x4xf32>
+  return
+}
+// CHECK: a pool's window is neither dilated nor flipped
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>) {
+  %y = conv.pool "max" of %x kernel <[3, 3]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 4> : tensor<1x8x8x4xf32> -> tensor<1x6x4xf32>
+  return
+}
+// CHECK: expected result shape [1, 6, 6, 4], got [1, 6, 4]
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>) {
+  %y = conv.pool "max" of %x kernel <[3, 3]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 4> : tensor<1x8x8x4xf32> -> tensor<1x6x6x4xf16>
+  return
+}
+// CHECK: the input has elements of type f32, the result of type f16
