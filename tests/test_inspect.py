@@ -213,8 +213,8 @@ def test_dump(tmp_path, monkeypatch):
     assert files[0] == "00-traced.mlir" and files[1] == "01-raise-weight-gradient.mlir"
     for file in (tmp_path / "dump" / "001-Block").glob("*.mlir"):
         parsed(file.read_text())
-    sources = sorted(p.name for p in (tmp_path / "dump" / "001-Block" / "sources").iterdir())
-    assert sources == ["elementwise.18.c", "head.c", "layers.0.c", "layers.1.c"]
+    sources = {p.name for p in (tmp_path / "dump" / "001-Block" / "sources").iterdir()}
+    assert {"head.c", "layers.0.c", "layers.1.c", "pool.c"} <= sources
     parameters = (tmp_path / "dump" / "001-Block" / "parameters.txt").read_text()
     assert "parameter layers.0.weight  (4, 3, 3, 3)" in parameters and parameters.startswith(
         "input     x  (2, 6, 6, 3)"

@@ -193,7 +193,7 @@ static void pool_row(const element *x, const long *extents, long d, long h, elem
     const taps of = {least(extents[0] - from_d, TAPS_D) - first_d, least(extents[1] - from_h, TAPS_H) - first_h, 0};
     const element *const row = x + (from_d + first_d) * PLANE_STEP + (from_h + first_h) * ROW_STEP - PAD_W * COLUMN_STEP;
     const int is_cut = of.d < TAPS_D || of.h < TAPS_H;
-    const long fit = extents[2] + PAD_W - TAPS_W; /* columns, counted from the padding, at which whole windows begin */
+    const long fit = extents[2] + PAD_W - TAPS_W; /* where the last whole window could begin, from the first column of padding on */
     const long left = is_cut ? end : least(most((PAD_W + STRIDE_W - 1) / STRIDE_W, first), end);
     const long right = fit < 0 ? left : most(least(fit / STRIDE_W + 1, end), left);
     cut_windows(row, of, extents[2], y, first, left, channels);
