@@ -109,27 +109,35 @@ def _pool(op: Operation) -> FoundPool | None:
 
 
 def _windows(reduce: PrimitiveOp) -> _Windows | None:
-    """What is reduced, if it is windows in the last axes but that of the channels."""
-    value, axes = reduce.operands[0], reduce.python_arguments[1]
-    shape = shape_of(value.type)
-    if 2 < len(shape) < 6 and tuple(axes) == tuple(range(1, len(shape) - 1)):
-        return None if is_sum_of_channels(reduce) else _Windows(value, shape[1:-1], (1,) * len(axes))
-    rank = len(axes)
-    if len(shape) != 2 * rank + 2 or rank > 3 or tuple(axes) != tuple(range(rank + 1, 2 * rank + 1)):
+    """What is reduced, if that is all of each window."""
+    value, axes = reduce.operands[0], tuple(reduce.python_arguments[1])
+    shape, rank = shape_of(value.type), len(axes)
+    if rank > 3:
         return None
-    kernel = shape[rank + 1 : -1]
-    if patches := made_by(value, "AsStrided"):
-        flat = made_by(patches.operands[0], "Flatten")
-        if flat is None or len(shape_of(flat.results[0].type)) != 1:
-            return None
-        padded = flat.operands[0]
-        strides = strides_of_patches(patches, shape_of(padded.type), shape, rank)
-        return _Windows(padded, kernel, strides) if strides else None
+    if len(shape) == rank + 2 and axes == tuple(range(1, rank + 1)):
+        return None if is_sum_of_channels(reduce) else _Windows(value, shape[1:-1], (1,) * rank)
+    if len(shape) == 2 * rank + 2 and axes == tuple(range(rank + 1, 2 * rank + 1)):
+        return _sliding(value, rank) or _side_by_side(value, rank)
+    return None
+
+
+def _sliding(value: SSAValue, rank: int) -> _Windows | None:
+    patches = made_by(value, "AsStrided")
+    flat = patches and made_by(patches.operands[0], "Flatten")
+    if patches is None or flat is None or len(shape_of(flat.results[0].type)) != 1:
+        return None
+    padded, shape = flat.operands[0], shape_of(value.type)
+    strides = strides_of_patches(patches, shape_of(padded.type), shape, rank)
+    return _Windows(padded, shape[rank + 1 : -1], strides) if strides else None
+
+
+def _side_by_side(value: SSAValue, rank: int) -> _Windows | None:
     transposed = made_by(value, "Transpose")
     split = transposed and made_by(transposed.operands[0], "Reshape")
     if transposed is None or split is None:
         return None
-    last, padded = 2 * rank + 1, split.operands[0]
+    padded, shape, last = split.operands[0], shape_of(value.type), 2 * rank + 1
+    kernel = shape[rank + 1 : -1]
     in_order = (0, *range(1, last, 2), *range(2, last, 2), last)
     extents = tuple(n * k for n, k in zip(shape[1 : rank + 1], kernel, strict=True))
     fits = shape_of(padded.type) == (shape[0], *extents, shape[-1]) and transposed.python_arguments == (in_order,)
