@@ -66,6 +66,30 @@ class Gate(nn.Module):
         return x * mx.sigmoid(self.up(nn.relu(self.down(pooled))))
 
 
+class Pixelwise(nn.Module):
+    """ConvNeXt's: two linear layers on each pixel, a factor for each channel."""
+
+    def __init__(self, channels: int, norm: nn.Module):
+        super().__init__()
+        self.norm, self.up, self.down = norm, nn.Linear(channels, 3 * channels), nn.Linear(3 * channels, channels)
+        self.gamma = mx.random.normal((channels,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x + self.gamma * self.down(nn.gelu(self.up(self.norm(x))))
+
+
+class Attention(nn.Module):
+    """Every pixel looks at all others of its image."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.attention = nn.MultiHeadAttention(channels, 1 + (channels % 2 == 0))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        pixels = mx.flatten(x, 1, 2)
+        return x + self.attention(pixels, pixels, pixels).reshape(x.shape)
+
+
 class Tied(nn.Module):
     """One weight in three convolutions, halved in one and transposed in another."""
 
@@ -110,13 +134,20 @@ class Heads(nn.Module):
 
 
 def _norm(rng: np.random.Generator, channels: int) -> nn.Module:
-    match rng.integers(6):
+    match rng.integers(10):
         case 0 | 1 | 2:
             norm = nn.BatchNorm(channels, affine=bool(rng.random() < 0.8))
             norm.running_mean, norm.running_var = mx.random.normal((channels,)), mx.random.uniform(0.5, 2, (channels,))
             return norm
         case 3:
             return nn.GroupNorm(1, channels)
+        case 4:
+            groups = int(rng.choice([n for n in range(1, channels + 1) if channels % n == 0]))
+            return nn.GroupNorm(groups, channels, pytorch_compatible=True, affine=bool(rng.random() < 0.8))
+        case 5:
+            return nn.LayerNorm(channels)
+        case 6:
+            return [nn.RMSNorm(channels), nn.InstanceNorm(channels, affine=True)][int(rng.integers(2))]
         case _:
             return nn.Identity()
 
@@ -130,7 +161,7 @@ def _conv_norm(rng: np.random.Generator, channels: int, out: int, kernel: int, *
 def _block(rng: np.random.Generator, channels: int) -> tuple[nn.Module, int]:
     """A block, and the channels of its output."""
     out, kernel = int(rng.choice([3, 4, 8, 17])), int(rng.choice([1, 3, 5]))
-    match rng.integers(14):
+    match rng.integers(18):
         case 0:
             return _conv_norm(rng, channels, channels, 3, groups=channels, stride=int(rng.integers(1, 3))), channels
         case 1:
@@ -142,7 +173,8 @@ def _block(rng: np.random.Generator, channels: int) -> tuple[nn.Module, int]:
         case 4:
             return Gate(channels), channels
         case 5:
-            return [nn.MaxPool2d(2, 1), nn.AvgPool2d(3, 2, 1)][int(rng.integers(2))], channels
+            pools = nn.MaxPool2d(2, 1), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(3, 2, 1), nn.AvgPool2d((1, 2))
+            return pools[int(rng.integers(4))], channels
         case 6:
             return nn.Upsample(2, str(rng.choice(["nearest", "linear"]))), channels  # pyright: ignore
         case 7:
@@ -157,8 +189,18 @@ def _block(rng: np.random.Generator, channels: int) -> tuple[nn.Module, int]:
             return Tied(channels), channels
         case 11:
             return ComputedWeight(channels), channels
+        case 12:
+            return Pixelwise(channels, _norm(rng, channels)), channels
+        case 13:
+            return Attention(channels), channels
+        case 14:
+            return nn.Linear(channels, out, bias=bool(rng.random() < 0.6)), out
         case _:
             return _conv_norm(rng, channels, out, kernel, dilation=int(rng.integers(1, 3))), out
+
+
+def _mean_pixel(x: mx.array) -> mx.array:
+    return x.mean((1, 2))
 
 
 def random_network(rng: np.random.Generator, channels: int) -> nn.Module:
@@ -173,6 +215,8 @@ def random_network(rng: np.random.Generator, channels: int) -> nn.Module:
     network: nn.Module = nn.Sequential(*blocks)
     if rng.random() < 0.35:
         network = Heads(network, width)
+    elif rng.random() < 0.35:
+        network = nn.Sequential(network, _mean_pixel, nn.Linear(width, 5))
     network.train(bool(rng.random() < 0.3))
     mx.eval(network.parameters())
     return network
