@@ -208,11 +208,11 @@ def test_the_best_peer_is_neither_mlx_nor_another_schedule_of_ours():
 
 def test_records_are_kept_until_they_are_measured_again(tmp_path):
     file = tmp_path / "results" / "layers.json"
-    assert record.read(file) == []
+    assert record.read(file, Record) == []
     old = [a_record("a", 1.0), a_record("b", 1.5), a_record("a", 3.0, mode="chain")]
     record.write(file, old)
-    assert record.read(file) == old
-    kept = record.merged(record.read(file), [a_record("a", 2.0)])
+    assert record.read(file, Record) == old
+    kept = record.merged(record.read(file, Record), [a_record("a", 2.0)])
     assert [(r.problem, r.mode, round(r.ratio, 2)) for r in kept] == [
         ("b", "alone", 1.5),
         ("a", "chain", 3.0),
@@ -295,7 +295,7 @@ def test_a_run_of_all(mode, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "problems", lambda: ())
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
     assert command.main([*([mode] if mode != "alone" else []), "--rounds", "1", "--save"]) == 0
-    records = record.read(tmp_path / "layers.json")
+    records = record.read(tmp_path / "layers.json", Record)
     assert [r.problem for r in records] == (["plain"] if mode == "--chain" else list(small))
     for found in records:
         assert all("noise" in reason for reason in found.refused.values())

@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
         console.print(str(verdict), markup=False)
     if options.save:
         file = measure.RESULTS / "layers.json"
-        kept = record.merged(record.read(file), records)
+        kept = record.merged(record.read(file, record.Record), records)
         record.write(file, kept)
         file.with_suffix(".md").write_text(report.markdown(kept, measure.machine()))
         report.plot(kept, file.with_suffix(".svg"))

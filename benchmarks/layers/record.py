@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from benchmarks import measure
 from benchmarks.layers.network import Dtype
@@ -74,6 +74,10 @@ class Record:
         return self.mode, self.dtype, self.isa
 
     @property
+    def key(self) -> Hashable:
+        return self.problem, self.setting
+
+    @property
     def is_checked(self) -> bool:
         """Was the result compared with float64?"""
         return self.mode == "alone"
@@ -102,20 +106,30 @@ class Record:
         return self.flops / self.seconds[engine] / 1e9
 
 
-def read(file: Path) -> list[Record]:
+class HasKey(Protocol):
+    """Any kind of record, a dataclass; two with the same key are measurements of the same."""
+
+    @property
+    def key(self) -> Hashable: ...
+
+
+R = TypeVar("R", bound=HasKey)
+
+
+def read(file: Path, kind: type[R]) -> list[R]:
     """The records of a file; none if there is no file."""
     if not file.exists():
         return []
-    return [Record(**record) for record in json.loads(file.read_text())["records"]]
+    return [kind(**record) for record in json.loads(file.read_text())["records"]]
 
 
-def merged(old: Iterable[Record], new: Sequence[Record]) -> list[Record]:
-    """`new` in place of the records of the same problems and settings, and `old` for the rest."""
-    replaced = {(r.problem, r.setting) for r in new}
-    return [*(r for r in old if (r.problem, r.setting) not in replaced), *new]
+def merged(old: Iterable[R], new: Sequence[R]) -> list[R]:
+    """`new` in place of the records with the same keys, and `old` for the rest."""
+    replaced = {r.key for r in new}
+    return [*(r for r in old if r.key not in replaced), *new]
 
 
-def write(file: Path, records: Sequence[Record]) -> None:
+def write(file: Path, records: Sequence[Any]) -> None:
     """One line a record, figures to four digits."""
     file.parent.mkdir(exist_ok=True)
     head = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "machine": measure.machine()}

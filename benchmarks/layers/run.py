@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
-
-import numpy as np
 
 import convjit
 from benchmarks.layers import ours
 from benchmarks.layers.accuracy import Errors, errors
-from benchmarks.layers.network import CHAIN, Array, Dtype, Network, Refused, Way, can_chain, geometry_of, network
+from benchmarks.layers.engines import Engines, compare, in_short
+from benchmarks.layers.network import CHAIN, Dtype, Network, Refused, Way, can_chain, geometry_of, network
 from benchmarks.layers.peak import flops_per_second
 from benchmarks.layers.peers import PEERS, plain_mlx
 from benchmarks.layers.record import MLX, OURS, QUIET, Isa, Mode, Record
-from benchmarks.layers.timing import Times, interleaved
+from benchmarks.layers.timing import Times, few_calls, interleaved
 from benchmarks.problems import Problem
 from convjit.backends.cpu import CpuBackend
 from convjit.schedule import Schedule
@@ -51,25 +48,6 @@ class Settings:
     schedule: str = ""
     all_candidates: bool = False
     attempts: int = 1
-
-
-class Engines:
-    """The engines that are ready to run a network, by name, and why others are not."""
-
-    def __init__(self) -> None:
-        self.ways: dict[str, Way] = {}
-        self.refused: dict[str, str] = {}
-
-    def add(self, name: str, make: Callable[[], Way], accept: Callable[[Way], None] = lambda way: None) -> None:
-        """Make a way and try it. What either raises is why there is none."""
-        try:
-            way = make()
-            way.run()
-            accept(way)
-        except Exception as error:  # engines have exceptions of all kinds
-            self.refused[name] = " ".join(f"{error}".split())[:160] or type(error).__name__
-            return
-        self.ways[name] = way
 
 
 def measured(problem: Problem, kind: str, backend: CpuBackend, settings: Settings) -> Record:
@@ -189,30 +167,14 @@ def _add_peers(engines: Engines, chain: Network, settings: Settings, bound: bool
 
     def accept(way: Way) -> None:
         if expected is not None:
-            _compare(way.output(), expected, SAME[settings.dtype])
+            compare(way.output(), expected, SAME[settings.dtype])
 
     for name, peer in PEERS.items():
         engines.add(name, lambda p=peer: p(chain, settings.threads, bound), accept)
 
 
-def _compare(actual: Array, expected: Array, allowed: float) -> None:
-    if actual.shape != expected.shape:
-        raise Refused(f"its result is {actual.shape} instead of {expected.shape}")
-    apart = float(np.abs(actual - expected).max() / np.abs(expected).max())
-    if not apart <= allowed:
-        raise Refused(f"its result is another: {apart:.1e} apart")
-
-
 def _add_mlx(single: Network, seconds: dict[str, float], refused: dict[str, str]) -> None:
-    """Plain MLX takes so long that once is enough, and thrice where it is quick."""
-    found: list[float] = []
     try:
-        run = plain_mlx.way(single).run
-        while not found or (len(found) < 3 and sum(found) < 0.5):
-            start = time.perf_counter()
-            run()
-            found.append(time.perf_counter() - start)
+        seconds[MLX] = few_calls(plain_mlx.way(single).run)
     except Exception as error:
-        refused[MLX] = " ".join(f"{error}".split())[:160]
-        return
-    seconds[MLX] = median(found)
+        refused[MLX] = in_short(error)

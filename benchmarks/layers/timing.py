@@ -57,6 +57,14 @@ def interleaved(calls: Mapping[Name, Callable[[], object]], rounds: int) -> Time
     )
 
 
+def few_calls(call: Callable[[], object]) -> float:
+    """Seconds of a call that takes so long that once is enough; the median of three where it is quick."""
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < 3 and sum(seconds) < 0.5):
+        seconds.append(_timed(call))
+    return statistics.median(seconds)
+
+
 def _busy_seconds() -> float:
     """For which all CPUs together were not idle, since the machine started; 0 where there is no /proc/stat."""
     file = Path("/proc/stat")

@@ -19,13 +19,16 @@ def way(network: Network, threads: int, bound: bool) -> Way:
     """
     if network.dtype != "f32":
         raise Refused("no bf16 convolution on the CPU")
+    return model_way(_model(network).SerializeToString(), network.x, threads, bound)
+
+
+def model_way(model: bytes, x: Array, threads: int, bound: bool) -> Way:
+    """A model in float32 of an input "x" and a result "y", channels first; the way's are channels last."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        _model(network).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    x = channels_first(network.x)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    x = channels_first(x)
 
     def run() -> Array:
         return session.run(None, {"x": x})[0]

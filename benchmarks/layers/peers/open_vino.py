@@ -7,7 +7,7 @@ import openvino
 from openvino import opset13 as ops
 
 from benchmarks.layers.frameworks import Arguments, arguments, channels_first, channels_last, first_weight
-from benchmarks.layers.network import Array, Network, Way
+from benchmarks.layers.network import Array, Dtype, Network, Way
 
 PRECISION = {"f32": "f32", "bf16": "bf16"}
 
@@ -19,13 +19,18 @@ def way(last: bool, network: Network, threads: int, bound: bool) -> Way:
 
     Bound: one request, its tensors shared. As a user: NumPy arrays in, NumPy arrays out.
     """
+    return model_way(_model(network, last), last, network.x, network.dtype, threads, bound)
+
+
+def model_way(model: openvino.Model, last: bool, x: Array, dtype: Dtype, threads: int, bound: bool) -> Way:
+    """A model of one input and one result, channels last or channels first; the way's are channels last."""
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": PRECISION[network.dtype],
+        "INFERENCE_PRECISION_HINT": PRECISION[dtype],
     }
-    compiled = _core.compile_model(_model(network, last), "CPU", settings)
-    x = network.x if last else channels_first(network.x)
+    compiled = _core.compile_model(model, "CPU", settings)
+    x = x if last else channels_first(x)
 
     def result(y: Array) -> Array:
         return np.array(y if last else channels_last(y))
@@ -45,6 +50,11 @@ def way(last: bool, network: Network, threads: int, bound: bool) -> Way:
         return result(request.get_output_tensor().data)
 
     return Way(run, output)
+
+
+def read(model: bytes) -> openvino.Model:
+    """An ONNX model."""
+    return _core.read_model(model)
 
 
 def _model(network: Network, last: bool) -> openvino.Model:

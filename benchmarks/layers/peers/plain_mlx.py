@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import mlx.core as mx
-import numpy as np
 
-from benchmarks.layers.network import Array, Network, Way
+from benchmarks.layers.engines import mlx_way
+from benchmarks.layers.network import Network, Way
 from convjit.backends import MLX_DTYPES
 
 
@@ -40,16 +40,4 @@ def function(network: Network) -> Callable[[mx.array], mx.array]:
 
 def way(network: Network, call: Callable[[mx.array], mx.array] | None = None) -> Way:
     """An MLX array in, an evaluated MLX array out; through `call` if it is given, such as the function compiled."""
-    call = call or function(network)
-    x = mx.array(network.x).astype(MLX_DTYPES[network.dtype])
-    mx.eval(x)
-
-    def run() -> mx.array:
-        y = call(x)
-        mx.eval(y)
-        return y
-
-    def output() -> Array:
-        return np.array(run().astype(mx.float32))
-
-    return Way(run, output)
+    return mlx_way(call or function(network), mx.array(network.x).astype(MLX_DTYPES[network.dtype]))

@@ -1,0 +1,1 @@
+"""Whole networks on the CPU, beside other engines: `python -m benchmarks.networks`."""
