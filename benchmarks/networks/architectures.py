@@ -138,7 +138,7 @@ def _conv_norm(ops: Ops[T], name: str, x: T, channels: int, kernel: int, stride:
 ARCHITECTURES: dict[str, Architecture] = {
     "resnet50": Architecture("ResNet-50", resnet50, 224, gain=1.0),
     "mobilenet_v2": Architecture("MobileNetV2", mobilenet_v2, 224),
-    "efficientnet_b0": Architecture("EfficientNet-B0", efficientnet_b0, 224, gain=3.0),
+    "efficientnet_b0": Architecture("EfficientNet-B0", efficientnet_b0, 224, gain=2.3),
     "convnext_tiny": Architecture("ConvNeXt-Tiny", convnext_tiny, 224),
     "vae_decoder": Architecture("VAE decoder", vae_decoder, 12, 4),
 }
