@@ -10,7 +10,6 @@ import convjit
 from benchmarks import measure
 from benchmarks.layers import record as records
 from benchmarks.layers import timing
-from benchmarks.networks import __main__ as command
 from benchmarks.networks import report
 from benchmarks.networks.architectures import ARCHITECTURES, Architecture
 from benchmarks.networks.in_mlx import Model
@@ -139,6 +138,8 @@ def test_a_record_in_words():
 def test_a_run(tmp_path, monkeypatch, capsys):
     for module in ("rich", "matplotlib"):
         pytest.importorskip(module)
+    from benchmarks.networks import __main__ as command
+
     for name in ("PAUSE", "WARM", "TURN"):
         monkeypatch.setattr(timing, name, 1e-9)
     monkeypatch.setenv("CONVJIT_TUNE", "")  # the run sets it
