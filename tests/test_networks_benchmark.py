@@ -15,7 +15,7 @@ from benchmarks.networks.architectures import ARCHITECTURES, Architecture
 from benchmarks.networks.in_mlx import Model
 from benchmarks.networks.record import Record
 from benchmarks.networks.sketch import network
-from benchmarks.networks.steps import KERNEL, Step, counts, profiled
+from benchmarks.networks.steps import Step, counts, profiled
 
 GFLOP = {  # torchvision's documentation counts a multiply-add as one
     "resnet50": 2 * 4.09,
@@ -93,7 +93,7 @@ def test_steps_are_all_there():
     fast(x)
     found = counts(fast)
     steps = profiled(Model(net), x, rounds=2)
-    kernels = [s for s in steps if s.kind == KERNEL]
+    kernels = [s for s in steps if s.layer]
     assert (len(kernels), len(steps) - len(kernels)) == (found.kernels, found.plain)
     convolutions = {s.layer: s.flops for s in kernels if s.flops}
     assert convolutions["layers.depthwise"] == 2 * 4 * 4 * 8 * 9
@@ -104,15 +104,15 @@ def test_steps_are_all_there():
 def test_a_profile_is_sorted_by_time():
     steps = [
         Step("AddMM", "1x8 8x8 -> 1x8", "", 0, 3e-3),
-        Step(KERNEL, "8x8x8 -> 8x8x8, k 1x1", "a", 4 * 10**6, 1e-3),
-        Step(KERNEL, "8x8x8 -> 8x8x8, k 1x1", "b", 4 * 10**6, 3e-3),
-        Step(KERNEL, "8x8x8", "elementwise.1", 0, 1e-3),
+        Step("conv.fused", "8x8x8 -> 8x8x8, k 1x1", "a", 4 * 10**6, 1e-3),
+        Step("conv.fused", "8x8x8 -> 8x8x8, k 1x1", "b", 4 * 10**6, 3e-3),
+        Step("conv.elementwise", "8x8x8", "elementwise.1", 0, 1e-3),
     ]
     said = list(report.profile_lines(steps))
     assert said[0].split() == ["each", "of", "4", "steps", "by", "itself,", "8", "ms:"]
-    assert said[3].split() == ["4.000", "50%", "2", "kernels", "of", "convolutions"]
+    assert said[3].split() == ["4.000", "50%", "2", "conv.fused"]
     assert said[4].split()[-1] == "AddMM"
-    assert said[9].split()[:5] == ["4.000", "50.0%", "2", "2", "kernel"]
+    assert said[9].split()[:5] == ["4.000", "50.0%", "2", "2", "conv.fused"]
 
 
 def test_a_record_in_words():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.layers.record import MLX, OURS, QUIET
 from benchmarks.networks.record import Record
-from benchmarks.networks.steps import KERNEL, Step
+from benchmarks.networks.steps import Step
 from convjit.reporting.report import table
 
 LONGEST = 25
@@ -41,8 +41,8 @@ def profile_lines(steps: Sequence[Step]) -> Iterator[str]:
     total = sum(step.seconds for step in steps)
     yield f"    each of {len(steps)} steps by itself, {1e3 * total:.4g} ms:"
     cells = [
-        (f"{1e3 * seconds:.3f}", f"{100 * seconds / total:.0f}%", str(len(members)), _kind(members[0]))
-        for seconds, members in _grouped(steps, _kind)
+        (f"{1e3 * seconds:.3f}", f"{100 * seconds / total:.0f}%", str(len(members)), members[0].kind)
+        for seconds, members in _grouped(steps, lambda s: s.kind)
     ]
     yield from ("    " + line for line in table(("ms", "share", "times", "step"), cells))
     yield ""
@@ -60,12 +60,6 @@ def profile_lines(steps: Sequence[Step]) -> Iterator[str]:
     ]
     titles = ("ms", "share", "times", "GFLOP/s", "step", "shapes", "first layer")
     yield from ("    " + line for line in table(titles, cells))
-
-
-def _kind(step: Step) -> str:
-    if step.kind != KERNEL:
-        return step.kind
-    return "kernels of convolutions" if step.flops else "elementwise kernels"
 
 
 def _grouped(steps: Sequence[Step], key: Callable[[Step], Hashable]) -> list[tuple[float, list[Step]]]:

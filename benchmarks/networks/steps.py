@@ -17,11 +17,9 @@ from xdsl.rewriter import InsertPoint, Rewriter
 import convjit
 from convjit.execution.entry import Entry
 from convjit.execution.program import Function, build
-from convjit.ir.conv import ElementwiseOp, FusedOp, KernelOp, StretchOp, YieldOp, name_of
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp, StretchOp, YieldOp, name_of
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import shape_of
-
-KERNEL = "kernel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +124,14 @@ def _step(op: Operation, seconds: float) -> Step:
         return Step(op.primitive.data, f"{_shapes(op.operands)} -> {_shapes(op.results)}", "", 0, seconds)
     kernel = op.regions[0].block.first_op
     assert isinstance(kernel, KernelOp)
+    flops = kernel.geometry.flops if isinstance(kernel, ConvolutionOp) else 0
+    return Step(kernel.name, _in_words(kernel), name_of(kernel), flops, seconds)
+
+
+def _in_words(kernel: KernelOp) -> str:
     if isinstance(kernel, ElementwiseOp):
-        sums = f", {len(kernel.summed)} sums" if kernel.summed else ""
-        return Step(KERNEL, "x".join(map(str, kernel.extents)) + sums, name_of(kernel), 0, seconds)
-    assert isinstance(kernel, FusedOp)
-    return Step(KERNEL, kernel.geometry.in_words(batch=True), name_of(kernel), kernel.geometry.flops, seconds)
+        return "x".join(map(str, kernel.extents)) + (f", {len(kernel.summed)} sums" if kernel.summed else "")
+    return kernel.geometry.in_words(batch=True)
 
 
 def _shapes(values: Sequence[Any]) -> str:
