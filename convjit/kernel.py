@@ -1,4 +1,4 @@
-"""A kernel to be written: a convolution and its epilogue, elementwise ops, or a pool, as plain frozen values.
+"""A kernel to be written: a convolution or a norm and its epilogue, elementwise ops, or a pool, as frozen values.
 
 This is what passes hand to schedules, templates and backends: hashable, printable, and buildable by hand in a
 test. No IR, no MLX, no text of any language.
@@ -163,6 +163,10 @@ class Elementwise:
         return tuple(operand.shape for operand in self.operands)
 
     @property
+    def operand_dtypes(self) -> tuple[str, ...]:
+        return tuple(operand.dtype for operand in self.operands)
+
+    @property
     def result_dtypes(self) -> tuple[str, ...]:
         return tuple(result.dtype for result in self.results)
 
@@ -186,26 +190,9 @@ class Elementwise:
 
         Where there are sums, the last axis stays what it is, behind at least one other.
         """
-        last = len(self.shape) - 1
-        groups: list[tuple[tuple[bool, ...], list[int]]] = []
-        for axis, extent in enumerate(self.shape):
-            varying = tuple(operand.shape[axis] > 1 for operand in self.operands)
-            by_itself = self.has_sums and axis == last
-            if extent == 1 and not by_itself:
-                continue
-            if groups and groups[-1][0] == varying and not by_itself:
-                groups[-1][1].append(axis)
-            else:
-                groups.append((varying, [axis]))
-        axes = [axes for _, axes in groups]
-        if len(axes) < 1 + self.has_sums:
-            axes.insert(0, [])
-
-        def merged(shape: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(prod(shape[axis] for axis in group) for group in axes)
-
-        operands = tuple(replace(operand, shape=merged(operand.shape)) for operand in self.operands)
-        return replace(self, shape=merged(self.shape), operands=operands)
+        axes = _merged_axes(self.shape, self.operands, keeps_last=self.has_sums)
+        operands = tuple(replace(operand, shape=_merged(operand.shape, axes)) for operand in self.operands)
+        return replace(self, shape=_merged(self.shape, axes), operands=operands)
 
     def any_batch(self) -> Elementwise:
         """The same kernel, collapsed, for any extent of the outermost axis, which is a run-time value: the key its text
@@ -217,6 +204,28 @@ class Elementwise:
             operands=tuple(replace(o, shape=(min(o.shape[0], 2), *o.shape[1:])) for o in same.operands),
             results=tuple(replace(r, shape=()) for r in same.results),
         )
+
+
+def _merged_axes(shape: tuple[int, ...], operands: tuple[Extra, ...], *, keeps_last: bool) -> list[list[int]]:
+    """The axes that become one each: neighbours along which the same operands vary. At least one, and another in front
+    of the last if that keeps to itself."""
+    last = len(shape) - 1
+    groups: list[tuple[tuple[bool, ...], list[int]]] = []
+    for axis, extent in enumerate(shape):
+        varying = tuple(operand.shape[axis] > 1 for operand in operands)
+        by_itself = keeps_last and axis == last
+        if extent == 1 and not by_itself:
+            continue
+        if groups and groups[-1][0] == varying and not by_itself:
+            groups[-1][1].append(axis)
+        else:
+            groups.append((varying, [axis]))
+    axes = [axes for _, axes in groups]
+    return axes if len(axes) > keeps_last else [[], *axes]
+
+
+def _merged(shape: tuple[int, ...], axes: list[list[int]]) -> tuple[int, ...]:
+    return tuple(prod(shape[axis] for axis in group) for group in axes)
 
 
 PoolKind = Literal["max", "sum"]
@@ -242,6 +251,10 @@ class Pool:
     @property
     def operand_shapes(self) -> tuple[tuple[int, ...], ...]:
         return (self.geometry.in_shape,)
+
+    @property
+    def operand_dtypes(self) -> tuple[str, ...]:
+        return (self.dtype,)
 
     @property
     def result_dtypes(self) -> tuple[str, ...]:
@@ -270,5 +283,80 @@ class Pool:
         return self.of_batch(1)
 
 
-AnyKernel = Kernel | Elementwise | Pool
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """(x - mean) / sqrt(variance + eps), and an epilogue: LayerNorm, GroupNorm, InstanceNorm, RMSNorm.
+
+    Attributes:
+        shape: of the input and of the results; the last axis is that of the channels.
+        pixels: how many neighbours, counted through all other axes, have statistics together: all of an image, or 1.
+        groups: of channels, with statistics of their own.
+        eps: what is added to the variance.
+        centered: whether the mean is subtracted; else it counts as 0 (RMSNorm), only where pixels and groups are 1.
+        dtype: of the input; what is normalised is f32.
+        extras: what the epilogue reads besides, each of the rank of `shape`.
+        epilogue: its value 0 is what is normalised.
+        result_dtypes: of what is written.
+    """
+
+    shape: tuple[int, ...]
+    pixels: int
+    groups: int
+    eps: float
+    centered: bool
+    dtype: str
+    extras: tuple[Extra, ...]
+    epilogue: Epilogue
+    result_dtypes: tuple[str, ...]
+
+    @property
+    def operand_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return (self.shape, *(extra.shape for extra in self.extras))
+
+    @property
+    def operand_dtypes(self) -> tuple[str, ...]:
+        return (self.dtype, *(extra.dtype for extra in self.extras))
+
+    @property
+    def result_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return (self.shape,) * len(self.result_dtypes)
+
+    @property
+    def images(self) -> int:
+        """How many times there are `pixels`."""
+        return prod(self.shape[:-1]) // self.pixels
+
+    @property
+    def is_by_row(self) -> bool:
+        """Have all channels of a pixel statistics of their own?"""
+        return self.pixels == self.groups == 1
+
+    def in_words(self) -> str:
+        """What it normalises: `1x64x64x512 in 32 groups over 4096 pixels, f32`."""
+        words = ["x".join(map(str, self.shape))]
+        words += [f"in {self.groups} groups"] if self.groups > 1 else []
+        words += [f"over {self.pixels} pixels"] if self.pixels > 1 else []
+        return f"{' '.join(words)}, {self.dtype}"
+
+    def collapsed(self) -> Norm:
+        """The same on as few axes as it takes, at least one in front of the channels."""
+        axes = _merged_axes(self.shape, self.extras, keeps_last=True)
+        extras = tuple(replace(extra, shape=_merged(extra.shape, axes)) for extra in self.extras)
+        return replace(self, shape=_merged(self.shape, axes), extras=extras)
+
+    def of_extent(self, extent: int, pixels: int) -> Norm:
+        """The same for another extent of the outermost axis, and another number of pixels."""
+        extras = tuple(replace(e, shape=(min(e.shape[0], extent), *e.shape[1:])) for e in self.extras)
+        return replace(self, shape=(extent, *self.shape[1:]), pixels=pixels, extras=extras)
+
+    def any_batch(self) -> Norm:
+        """The same, collapsed, for any extent of the outermost axis and any number of pixels, which are run-time
+        values: the key its text is cached by. Extents above 1 along that axis have the mark 2, and so have pixels."""
+        return self.collapsed().of_extent(2, min(self.pixels, 2))
+
+
+OtherKernel = Elementwise | Pool | Norm
+"""What is no convolution."""
+
+AnyKernel = Kernel | OtherKernel
 """Whatever a step of a stretch runs."""

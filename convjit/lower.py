@@ -16,13 +16,14 @@ from convjit.backends import Backend, BackendError
 from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.explain import rows
 from convjit.ir.conv import ConvolutionOp, KernelOp, OtherOp, name_of
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Pool
+from convjit.kernel import AnyKernel, Kernel, OtherKernel
 from convjit.options import Options
 from convjit.passes import STAGES
 from convjit.passes.choose_schedule import Failed, Refused
 from convjit.passes.fuse_elementwise import PREFIX
 from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.raise_linear import named_products
+from convjit.passes.raise_norm import named_norms
 from convjit.passes.raise_pool import named_pools
 from convjit.passes.raise_weight_gradient import named_weight_gradients
 from convjit.reporting import dump
@@ -53,7 +54,7 @@ class Lowered:
     module: ModuleOp
     constants: list[mx.array]
     fused: dict[ConvolutionOp, Kernel]
-    others: dict[OtherOp, Elementwise | Pool]
+    others: dict[OtherOp, OtherKernel]
     pipeline: str
     refused: dict[str, str]
     failed: dict[str, str]
@@ -164,6 +165,9 @@ def _traced(captured: Capture, refused: dict[str, str], failed: dict[str, str]) 
     for name, pool in named_pools(module):
         if name in failed:
             pool.root.attributes["refused"] = StringAttr(failed[name])
+    for name, norm in named_norms(module):
+        if name in failed:
+            norm.root.attributes["refused"] = StringAttr(failed[name])
     return module, constants
 
 

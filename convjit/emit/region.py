@@ -1,4 +1,4 @@
-"""The kernels of the `conv` dialect -> `Kernel`, `Elementwise`, `Pool`: IR becomes plain values."""
+"""The kernels of the `conv` dialect -> `Kernel`, `Elementwise`, `Pool`, `Norm`: IR becomes plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, OtherOp, PoolOp, YieldOp
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, NormOp, OtherOp, PoolOp, YieldOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import (
     Accuracy,
@@ -18,6 +18,8 @@ from convjit.kernel import (
     Extra,
     Instruction,
     Kernel,
+    Norm,
+    OtherKernel,
     Pool,
     PoolKind,
     Result,
@@ -33,10 +35,12 @@ def kernel_of(op: ConvolutionOp) -> Kernel:
     return Kernel(op.geometry, dtype, (), identity_epilogue(dtype), (dtype,), _accuracy(op), "weight_gradient")
 
 
-def other_kernel_of(op: OtherOp) -> Elementwise | Pool:
+def other_kernel_of(op: OtherOp) -> OtherKernel:
     """The kernel that an op asks for which is no convolution."""
     if isinstance(op, PoolOp):
         return Pool(cast(PoolKind, op.kind.data), op.geometry, _dtype(op.input), shape_of(op.result.type))
+    if isinstance(op, NormOp):
+        return _norm(op)
     extents = op.extents
     results = tuple(Result(shape_of(v.type), _dtype(v), n in op.summed) for n, v in enumerate(op.outputs))
     return Elementwise(extents, tuple(_extra(v, len(extents)) for v in op.inputs), _epilogue(op), results)
@@ -60,6 +64,21 @@ def _convolution(op: FusedOp) -> Kernel:
     )
 
 
+def _norm(op: NormOp) -> Norm:
+    shape, (_, pixels, groups, _) = shape_of(op.input.type), op.view.data
+    return Norm(
+        shape,
+        pixels,
+        groups,
+        op.eps.value.data,
+        op.centered is not None,
+        _dtype(op.input),
+        tuple(_extra(e, len(shape)) for e in op.extras),
+        _epilogue(op),
+        tuple(map(_dtype, op.outputs)),
+    )
+
+
 def _accuracy(op: ConvolutionOp) -> Accuracy:
     accuracy = op.attributes.get("accuracy")
     return cast(Accuracy, accuracy.data) if isinstance(accuracy, StringAttr) else "fast"
@@ -75,7 +94,7 @@ def _name(type_: Attribute) -> str:
     return str(type_)
 
 
-def _epilogue(op: FusedOp | ElementwiseOp) -> Epilogue:
+def _epilogue(op: FusedOp | NormOp | ElementwiseOp) -> Epilogue:
     block = op.body.block
     numbers: dict[SSAValue, int] = {argument: n for n, argument in enumerate(block.args)}
     instructions: list[Instruction] = []

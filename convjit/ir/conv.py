@@ -17,14 +17,21 @@
 } : (tensor<8x32x32x16xf32>, tensor<16xf32>) -> tensor<8x32x32x16xf32>, tensor<16xf32>
 
 %m = conv.pool "max" of %x kernel <[3, 3]> window <strides = ...> : tensor<...> -> tensor<...>
+
+%n = conv.norm %x as <[1, 64, 4, 8]> eps 1.0e-05 : f64 centered extras(%s : tensor<32xf32>) {
+^bb0(%normalised: f32, %scale: f32):
+  %p = arith.mulf %normalised, %scale : f32
+  conv.yield %p : f32
+} : tensor<1x8x8x32xf32> -> tensor<1x8x8x32xf32>
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, get_args
 
-from xdsl.dialects.builtin import StringAttr, TensorType, f32
+from xdsl.dialects.builtin import Float64Type, FloatAttr, StringAttr, TensorType, UnitAttr, f32
 from xdsl.dialects.utils import AbstractYieldOperation
 from xdsl.ir import Attribute, Dialect, Region, SSAValue
 from xdsl.irdl import (
@@ -142,7 +149,7 @@ class YieldOp(AbstractYieldOperation[Attribute]):
 
     name = "conv.yield"
 
-    traits = lazy_traits_def(lambda: (IsTerminator(), HasParent(FusedOp, ElementwiseOp, StretchOp)))
+    traits = lazy_traits_def(lambda: (IsTerminator(), HasParent(FusedOp, ElementwiseOp, NormOp, StretchOp)))
 
 
 @irdl_op_definition
@@ -199,13 +206,7 @@ class FusedOp(IRDLOperation):
         return self.window.data.rank == 0 and len(weight_type(self.weight.type).get_shape()) > 2
 
     def verify_(self) -> None:
-        out_shape = self.geometry.out_shape
-        for extra in self.extras:
-            if not _broadcasts(shape_of(extra.type), out_shape):
-                raise VerifyException(
-                    f"an extra of shape {list(shape_of(extra.type))} does not broadcast to {list(out_shape)}"
-                )
-        _check_body(self.body, [f32, *map(element_type, self.extras)], [*map(element_type, self.outputs)])
+        _check_epilogue(self, self.geometry.out_shape)
 
 
 @irdl_op_definition
@@ -331,6 +332,14 @@ class ElementwiseOp(IRDLOperation):
         _check_body(self.body, [*map(element_type, self.inputs)], [*map(element_type, self.outputs)])
 
 
+def _check_epilogue(op: FusedOp | NormOp, shape: tuple[int, ...]) -> None:
+    """Raises VerifyException unless the epilogue fits a result of this shape."""
+    for extra in op.extras:
+        if not _broadcasts(shape_of(extra.type), shape):
+            raise VerifyException(f"an extra of shape {list(shape_of(extra.type))} does not broadcast to {list(shape)}")
+    _check_body(op.body, [f32, *map(element_type, op.extras)], [*map(element_type, op.outputs)])
+
+
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     """As in NumPy."""
     behind = to[len(to) - len(shape) :]
@@ -409,10 +418,86 @@ class PoolOp(IRDLOperation):
             raise VerifyException(f"the input has elements of type {read}, the result of type {written}")
 
 
+@irdl_op_definition
+class NormOp(IRDLOperation):
+    """(x - mean) / sqrt(variance + eps), and a scalar epilogue: one kernel.
+
+    `view` is the input's shape as (images, pixels, groups, channels of a group): the pixels of an image and the
+    channels of a group have statistics together. Without `centered` the mean counts as 0, which is for one pixel and
+    one group only. The region is that of `conv.fused`; its first argument is what is normalised. `layer` is the name
+    that `raise-norm` gave it.
+    """
+
+    name = "conv.norm"
+
+    input = operand_def(TensorType)
+    extras = var_operand_def(TensorType)
+    view = prop_def(NumbersAttr)
+    eps = prop_def(FloatAttr)
+    centered = opt_prop_def(UnitAttr)
+    layer = opt_prop_def(StringAttr)
+    schedule = opt_prop_def(ScheduleAttr)
+    body = region_def("single_block")
+    outputs = var_result_def(TensorType)
+
+    traits = traits_def(Pure(), IsolatedFromAbove())
+    assembly_format = (
+        "$input `as` $view `eps` $eps (`centered` $centered^)? (`layer` $layer^)? (`schedule` $schedule^)? "
+        "(`extras` `(` $extras^ `:` type($extras) `)`)? $body attr-dict `:` type($input) `->` type($outputs)"
+    )
+
+    def __init__(
+        self,
+        input: SSAValue,
+        extras: Sequence[SSAValue],
+        view: Sequence[int],
+        eps: float,
+        body: Region,
+        result_types: Sequence[Attribute],
+        *,
+        centered: bool,
+        layer: StringAttr | None = None,
+    ):
+        super().__init__(
+            operands=[input, extras],
+            properties={
+                "view": NumbersAttr(tuple(view)),
+                "eps": FloatAttr(eps, Float64Type()),
+                "centered": UnitAttr() if centered else None,
+                "layer": layer,
+            },
+            regions=[body],
+            result_types=[result_types],
+        )
+
+    @classmethod
+    def like(cls, other: NormOp, extras: Sequence[SSAValue], body: Region, result_types: Sequence[Attribute]) -> NormOp:
+        """The same norm with another epilogue."""
+        centered = other.centered is not None
+        view, eps = other.view.data, other.eps.value.data
+        return cls(other.input, extras, view, eps, body, result_types, centered=centered, layer=other.layer)
+
+    @property
+    def is_bare(self) -> bool:
+        """Does its epilogue give what is normalised, and no more?"""
+        return not self.extras and self.body.block.first_op is self.body.block.last_op
+
+    def verify_(self) -> None:
+        shape, view = shape_of(self.input.type), self.view.data
+        if len(view) != 4 or (prod(view[:2]), prod(view[2:])) != (prod(shape[:-1]), shape[-1]):
+            raise VerifyException(f"shape {list(shape)} cannot be seen as {list(view)}")
+        if not self.centered and view[1:3] != (1, 1):
+            raise VerifyException("what is not centered has one pixel and one group")
+        for result in self.outputs:
+            if shape_of(result.type) != shape:
+                raise VerifyException(f"expected result shape {list(shape)}, got {list(shape_of(result.type))}")
+        _check_epilogue(self, shape)
+
+
 ConvolutionOp = FusedOp | WeightGradientOp
 """The kernels that stand for a convolution of the user's program."""
 
-OtherOp = ElementwiseOp | PoolOp
+OtherOp = ElementwiseOp | PoolOp | NormOp
 """The other kernels."""
 
 KernelOp = ConvolutionOp | OtherOp
@@ -472,6 +557,6 @@ class StretchOp(IRDLOperation):
 
 CONV = Dialect(
     "conv",
-    [GeneralOp, FusedOp, WeightGradientOp, ElementwiseOp, PoolOp, PackOp, StretchOp, YieldOp],
+    [GeneralOp, FusedOp, WeightGradientOp, ElementwiseOp, PoolOp, NormOp, PackOp, StretchOp, YieldOp],
     [WindowAttr, NumbersAttr, ScheduleAttr, PackedType],
 )

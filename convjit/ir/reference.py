@@ -24,6 +24,7 @@ from convjit.ir.conv import (
     ElementwiseOp,
     FusedOp,
     GeneralOp,
+    NormOp,
     PackOp,
     PoolOp,
     StretchOp,
@@ -145,6 +146,9 @@ def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
             return _elementwise(op, operands)
         case PoolOp():
             return [_pool(operands[0], op)]
+        case NormOp():
+            normalised = _norm(operands[0], op)
+            return [mx.broadcast_to(r, normalised.shape) for r in _block(op.body.block, [normalised, *operands[1:]])]
         case _:
             return [_scalar(op, operands)]
 
@@ -172,6 +176,14 @@ def _pool(x: Array, op: PoolOp) -> Array:
     axes = tuple(range(geometry.rank + 1, 2 * geometry.rank + 1))
     pooled = windows.max(axes) if is_max else windows.sum(axes)
     return pooled.astype(x.dtype).reshape(shape_of(op.result.type))
+
+
+def _norm(x: Array, op: NormOp) -> Array:
+    parts = x.astype(mx.float32).reshape(op.view.data)
+    if op.centered:
+        parts = parts - parts.mean((1, 3), keepdims=True)
+    variance = mx.square(parts).mean((1, 3), keepdims=True)
+    return (parts * mx.rsqrt(variance + op.eps.value.data)).reshape(x.shape)
 
 
 def _convolve(x: Array, w: Array, window: Window) -> Array:

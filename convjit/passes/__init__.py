@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from xdsl.passes import ModulePass
 
 OPTIMIZE = (
-    "raise-weight-gradient,raise-linear,raise-conv,raise-pool,sink-transposes,merge-groups,fold-pad,fold-scale,"
-    "fuse-epilogue,fuse-elementwise"
+    "raise-weight-gradient,raise-linear,raise-conv,raise-pool,raise-norm,sink-transposes,merge-groups,fold-pad,"
+    "fold-scale,fuse-epilogue,fuse-elementwise"
 )
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
 
-CPU_ALONE = ("raise-linear", "raise-pool")
+CPU_ALONE = ("raise-linear", "raise-pool", "raise-norm")
 """Those of them that are left out of any pipeline for another backend: there MLX's own ops are fast."""
 
 LOWER = "choose-schedule{backend=BACKEND},hoist-prepare,form-stretches"
@@ -36,6 +36,7 @@ _CLASSES = {
     "raise-linear": "RaiseLinearPass",
     "raise-conv": "RaiseConvPass",
     "raise-pool": "RaisePoolPass",
+    "raise-norm": "RaiseNormPass",
     "sink-transposes": "SinkTransposesPass",
     "merge-groups": "MergeGroupsPass",
     "fold-pad": "FoldPadPass",

@@ -1,4 +1,4 @@
-"""The maximal elementwise DAG behind a convolution: what `fuse-epilogue` takes into the kernel."""
+"""The maximal elementwise DAG behind a convolution or a norm: what `fuse-epilogue` takes into the kernel."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from dataclasses import dataclass, field
 
 from xdsl.ir import Operation, SSAValue
 
-from convjit.ir.conv import GeneralOp
+from convjit.ir.conv import GeneralOp, NormOp
 from convjit.ir.mlx import PrimitiveOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
 from convjit.passes.masks import mask_of
 from convjit.passes.values import constant_of, source_of_broadcast, users
 
+Root = GeneralOp | NormOp
+"""What has an epilogue."""
+
 
 @dataclass(slots=True)
 class Dag:
-    """The elementwise ops that join a convolution.
+    """The elementwise ops that join a root.
 
     Attributes:
         ops: in program order.
-        extras: what they read besides each other, the convolution and constants: the narrow values behind broadcasts.
-        moved: ops between the convolution and the last of `ops` that depend on it but do not join, in program order.
+        extras: what they read besides each other, the root and constants: the narrow values behind broadcasts.
+        moved: ops between the root and the last of `ops` that depend on it but do not join, in program order.
     """
 
-    conv: GeneralOp
+    root: Root
     ops: list[PrimitiveOp] = field(default_factory=list[PrimitiveOp])
     extras: list[SSAValue] = field(default_factory=list[SSAValue])
     moved: list[Operation] = field(default_factory=list[Operation])
@@ -33,19 +36,19 @@ class Dag:
     def results(self) -> list[SSAValue]:
         """The values of the DAG that are needed outside, in program order."""
         inside: set[Operation] = set(self.ops)
-        values = [self.conv.result, *(op.results[0] for op in self.ops)]
+        values = [self.root.results[0], *(op.results[0] for op in self.ops)]
         return [v for v in values if not v.uses or any(user not in inside for user in users(v))]
 
 
-def maximal_dag(conv: GeneralOp, max_extras: int, max_results: int) -> Dag:
+def maximal_dag(root: Root, max_extras: int, max_results: int) -> Dag:
     """The largest DAG that reads at most `max_extras` values and whose results are floats, at most `max_results`.
 
     Masks that only it reads are part of it: it reads what they are made from.
     """
     blocked: set[Operation] = set()
-    dependents = _Dependents(conv)
+    dependents = _Dependents(root)
     while True:
-        dag = _grow(conv, max_extras, blocked, dependents)
+        dag = _grow(root, max_extras, blocked, dependents)
         results = dag.results()
         predicates = [
             op for op in dag.ops if op.results[0] in results and element_type(op.results[0]) not in FLOAT_TYPES
@@ -59,14 +62,14 @@ def maximal_dag(conv: GeneralOp, max_extras: int, max_results: int) -> Dag:
 
 
 class _Dependents:
-    """The ops behind a convolution that depend on it, in program order; looked for as far as somebody iterates."""
+    """The ops behind a root that depend on it, in program order; looked for as far as somebody iterates."""
 
-    def __init__(self, conv: GeneralOp):
-        self._found: dict[Operation, None] = {conv: None}
-        self._next = conv.next_op
+    def __init__(self, root: Root):
+        self._found: dict[Operation, None] = {root: None}
+        self._next = root.next_op
 
     def __contains__(self, op: object) -> bool:
-        """Does `op` depend on it, or is it the convolution? Known of all ops up to where an iteration is."""
+        """Does `op` depend on it, or is it the root? Known of all ops up to where an iteration is."""
         return op in self._found
 
     def __iter__(self) -> Iterator[Operation]:
@@ -78,11 +81,11 @@ class _Dependents:
                 yield op
 
 
-def _grow(conv: GeneralOp, max_extras: int, blocked: set[Operation], dependents: _Dependents) -> Dag:
-    dag = Dag(conv)
-    inside: set[SSAValue] = {conv.result}
+def _grow(root: Root, max_extras: int, blocked: set[Operation], dependents: _Dependents) -> Dag:
+    dag = Dag(root)
+    inside: set[SSAValue] = {root.results[0]}
     pending: list[Operation] = []
-    ahead = users(conv.result)
+    ahead = users(root.results[0])
     for op in dependents if ahead else ():
         extras = _extras_if_it_joins(op, inside, dependents, dag) if op in ahead and op not in blocked else None
         ahead.discard(op)
@@ -108,7 +111,7 @@ def _extras_if_it_joins(
     """The values that joining `op` would add to the extras, or None if it cannot join."""
     if not isinstance(op, PrimitiveOp) or any(v.owner in dependents and v not in inside for v in op.operands):
         return None
-    if len(op.results) != 1 or shape_of(op.results[0].type) != shape_of(dag.conv.result.type):
+    if len(op.results) != 1 or shape_of(op.results[0].type) != shape_of(dag.root.results[0].type):
         return None
     elements = [element_type(v) for v in op.operands]
     if not is_elementwise(op.primitive.data, op.python_arguments, elements, element_type(op.results[0])):

@@ -1,4 +1,4 @@
-"""`fuse-epilogue`: every convolution takes the maximal elementwise DAG behind it into its kernel.
+"""`fuse-epilogue`: every convolution and every norm takes the maximal elementwise DAG behind it into its kernel.
 
     %y = conv.general %x, %w window <...>
     %s = mlx.primitive "Sigmoid"(%y)
@@ -20,6 +20,7 @@ storage all arithmetic is f32, rounded once at the store; a traced cast to a hal
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from xdsl.context import Context
 from xdsl.dialects import arith
@@ -28,9 +29,9 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
-from convjit.ir.conv import FusedOp, GeneralOp, WeightGradientOp, YieldOp
+from convjit.ir.conv import FusedOp, GeneralOp, NormOp, WeightGradientOp, YieldOp
 from convjit.ir.types import element_type
-from convjit.passes.dag import Dag, maximal_dag
+from convjit.passes.dag import Dag, Root, maximal_dag
 from convjit.passes.elementwise import Scalars, scalar_of
 from convjit.passes.masks import read_maxima, separate_masks
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of, source_of_broadcast
@@ -38,9 +39,9 @@ from convjit.passes.values import constant_of, erase_dead_ops, forward_of, sourc
 
 def _region(dag: Dag, results: list[SSAValue]) -> Region:
     block = Block(arg_types=[f32, *(element_type(e) for e in dag.extras)])
-    block.args[0].name_hint = "sum"
+    block.args[0].name_hint = "sum" if isinstance(dag.root, GeneralOp) else "normalised"
     scalars = Scalars(block)
-    known: dict[SSAValue, SSAValue] = {dag.conv.result: block.args[0]}
+    known: dict[SSAValue, SSAValue] = {dag.root.results[0]: block.args[0]}
     for extra, argument in zip(dag.extras, block.args[1:], strict=True):
         argument.name_hint = extra.name_hint
         known[extra] = argument if argument.type == f32 else scalars.add_op(arith.ExtFOp(argument, f32))
@@ -59,20 +60,16 @@ def _region(dag: Dag, results: list[SSAValue]) -> Region:
 
 
 def _fuse(dag: Dag) -> None:
-    conv, block = dag.conv, dag.conv.parent_block()
+    root, block = dag.root, dag.root.parent_block()
     assert block is not None
     results = dag.results()
-    new = FusedOp(
-        conv.input,
-        conv.weight,
-        dag.extras,
-        conv.window.data,
-        _region(dag, results),
-        [r.type for r in results],
-        conv.layer,
-    )
-    new.location = conv.location
-    last = dag.ops[-1] if dag.ops else conv
+    body, types = _region(dag, results), [r.type for r in results]
+    if isinstance(root, GeneralOp):
+        new = FusedOp(root.input, root.weight, dag.extras, root.window.data, body, types, root.layer)
+    else:
+        new = NormOp.like(root, dag.extras, body, types)
+    new.location = root.location
+    last = dag.ops[-1] if dag.ops else root
     if dag.ops:
         new.attributes["fused"] = StringAttr(" ".join(op.primitive.data for op in dag.ops))
     block.insert_op_after(new, last)
@@ -84,8 +81,12 @@ def _fuse(dag: Dag) -> None:
     for old, result in zip(results, new.outputs, strict=True):
         result.name_hint = old.name_hint
         old.replace_all_uses_with(result)
-    for op in [*reversed(dag.ops), conv]:
+    for op in [*reversed(dag.ops), root]:
         Rewriter.erase_op(op)
+
+
+def _is_bare(op: Operation) -> TypeGuard[Root]:
+    return isinstance(op, GeneralOp) or (isinstance(op, NormOp) and op.is_bare)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,6 @@ class FuseEpiloguePass(ModulePass):
             separate_masks(function.body.block)
             read_maxima(function.body.block)
             is_training = any(isinstance(o, WeightGradientOp) for o in function.body.block.ops)
-            for conv in [o for o in function.body.block.ops if isinstance(o, GeneralOp)]:
-                _fuse(maximal_dag(conv, self.max_extras, 1 if is_training else self.max_results))
+            for root in [o for o in function.body.block.ops if _is_bare(o)]:
+                _fuse(maximal_dag(root, self.max_extras, 1 if is_training else self.max_results))
             erase_dead_ops(function.body.block)

@@ -30,7 +30,7 @@ from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
-from convjit.ir.conv import GeneralOp
+from convjit.ir.conv import GeneralOp, NormOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, shape_of, tensor_type
 from convjit.passes.axes import ELEMENTWISE, Axes, composed, inverse, num_ordered, sunk
@@ -60,9 +60,11 @@ class _Sinker:
             return
         if isinstance(op, PrimitiveOp):
             op = self._sunk(op) or op
-        if isinstance(op, GeneralOp) or (_is_elementwise(op) and any(v in self.epilogues for v in op.operands)):
+        if isinstance(op, (GeneralOp, NormOp)) or (
+            _is_elementwise(op) and any(v in self.epilogues for v in op.operands)
+        ):
             self.epilogues.update(op.results)
-        if isinstance(op, GeneralOp) or any(source_of_transpose(v)[0] in self.behind for v in op.operands):
+        if isinstance(op, (GeneralOp, NormOp)) or any(source_of_transpose(v)[0] in self.behind for v in op.operands):
             self.behind.update(op.results)
 
     def _sunk(self, op: PrimitiveOp) -> PrimitiveOp | None:

@@ -14,7 +14,7 @@ from math import ceil, gcd, prod
 import mlx.core as mx
 
 from convjit.backends import Backend, Call, Stretch
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Pool
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool
 from convjit.schedule import Schedule
 
 SEED = 0
@@ -117,6 +117,8 @@ def for_proof(kernel: AnyKernel, schedule: Schedule) -> AnyKernel:
         return of_few_rows(kernel, schedule)
     if isinstance(kernel, Pool):
         return kernel.of_batch(min(kernel.geometry.batch, 2))
+    if isinstance(kernel, Norm):
+        return of_few_pixels(kernel, schedule)
     return of_few_images(kernel, schedule)
 
 
@@ -153,3 +155,17 @@ def of_few_rows(kernel: Elementwise, schedule: Schedule) -> Elementwise:
         operands=tuple(replace(o, shape=(min(o.shape[0], extent), *o.shape[1:])) for o in same.operands),
         results=tuple(replace(r, shape=shape[-1:] if r.is_sum else shape) for r in same.results),
     )
+
+
+def of_few_pixels(kernel: Norm, schedule: Schedule) -> Norm:
+    """The same kernel, collapsed, for two images of two units and a remainder each, as far as its extras allow."""
+    same = kernel.collapsed()
+    outermost, *inner, _ = same.shape
+    block, pixels = schedule.number("row_block"), same.pixels
+    if pixels > 1 and not inner:
+        few = min(pixels, 2 * block + pixels % block)
+        return same.of_extent(min(same.images, 2) * few, few)
+    rows = prod(inner)
+    if rows % pixels:
+        return same  # its outermost axis is part of an image
+    return same.of_extent(min(outermost, 2 * max(block, pixels) // rows + 2), pixels)

@@ -24,7 +24,7 @@ from convjit.backends import Backend
 from convjit.backends.metal import MetalBackend
 from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.geometry import Geometry, Window
-from convjit.kernel import AnyKernel, Elementwise, Epilogue, Extra, Instruction, Kernel, Pool, Result
+from convjit.kernel import AnyKernel, Elementwise, Epilogue, Extra, Instruction, Kernel, Norm, Pool, Result
 from convjit.proof import Verdict
 from convjit.reporting.dump import safe_name
 from convjit.schedule import Schedule
@@ -207,6 +207,8 @@ def _three(numbers: Sequence[int]) -> tuple[int, int, int]:
 
 def kernel_of(record: dict[str, Any]) -> AnyKernel:
     """The kernel of which `dataclasses.asdict` made this, by way of JSON."""
+    if "eps" in record:
+        return _norm(record)
     if "geometry" not in record:
         results = tuple(Result(tuple(r["shape"]), r["dtype"], r["is_sum"]) for r in record["results"])
         return Elementwise(tuple(record["shape"]), _extras(record["operands"]), _epilogue(record["body"]), results)
@@ -224,6 +226,12 @@ def kernel_of(record: dict[str, Any]) -> AnyKernel:
         record["accuracy"],
         record.get("operation", "convolution"),
     )
+
+
+def _norm(record: dict[str, Any]) -> Norm:
+    fields = _with_tuples(record)
+    extras, epilogue = _extras(fields.pop("extras")), _epilogue(fields.pop("epilogue"))
+    return Norm(**fields, extras=extras, epilogue=epilogue)
 
 
 def _extras(records: list[dict[str, Any]]) -> tuple[Extra, ...]:

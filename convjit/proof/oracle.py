@@ -86,8 +86,6 @@ def _window(kernel: Pool, x: Stored, outputs: Outputs) -> Array:
 def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs, products: str = "f32") -> list[Bounds]:
     """Between what the results of `kernel` must lie, one for each result.
 
-    An epilogue may have steps, so it is evaluated on both sides of the sum, too.
-
     Args:
         kernel: the convolution and its epilogue.
         arrays: its operands, see `Kernel.operand_shapes`, and extras.
@@ -98,13 +96,28 @@ def bounds(kernel: Kernel, arrays: Sequence[Stored], outputs: Outputs, products:
     x, w, *extras = arrays
     definition = _gradients if kernel.operation == "weight_gradient" else _sums
     sums, magnitudes = definition(kernel.geometry, x, w, outputs)
-    reach = TOLERANCE[products] * magnitudes
     picked = [pick(e, outputs) for e in extras]
+    return bounds_of_epilogue(kernel.epilogue, kernel.result_dtypes, sums, TOLERANCE[products] * magnitudes, picked)
+
+
+def bounds_of_epilogue(
+    epilogue: Epilogue, dtypes: Sequence[str], sums: Array, reach: Array, extras: Sequence[Array]
+) -> list[Bounds]:
+    """Between what the results of an epilogue must lie. It may have steps, so it is evaluated on both sides of a sum,
+    too.
+
+    Args:
+        epilogue: what is done.
+        dtypes: of its results.
+        sums: its first input.
+        reach: how far that may be off.
+        extras: the others.
+    """
     found: list[Bounds] = []
     with np.errstate(all="ignore"):
-        for number, dtype in enumerate(kernel.result_dtypes):
+        for number, dtype in enumerate(dtypes):
             nearby = [sums, sums - reach, sums + reach]
-            values = np.stack([evaluate(kernel.epilogue, [s, *picked], s.shape)[number] for s in nearby])
+            values = np.stack([evaluate(epilogue, [s, *extras], s.shape)[number] for s in nearby])
             slack = TOLERANCE[dtype] * (1 + np.abs(values).max(0))
             low, high = values.min(0), values.max(0)
             low = np.where(np.isinf(low), low, low - slack)

@@ -16,8 +16,8 @@ from convjit.backends.cpu.quick import Run
 from convjit.backends.cpu.recycled import Recycler
 from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
-from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Pool
-from convjit.schedule.cpu import elementwise, pool
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Norm, Pool
+from convjit.schedule.cpu import elementwise, norm, pool
 from convjit.schedule.nest import nest
 
 _ALIGNMENT = 64
@@ -190,6 +190,8 @@ def _useful_threads(kernel: AnyKernel) -> int:
         return elementwise.useful_threads(kernel)
     if isinstance(kernel, Pool):
         return pool.useful_threads(kernel)
+    if isinstance(kernel, Norm):
+        return norm.useful_threads(kernel)
     return max(1, kernel.geometry.flops // FLOPS_PER_THREAD)
 
 
@@ -201,15 +203,17 @@ def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
     if isinstance(kernel, Pool):
         geometry = kernel.geometry
         return geometry.batch, geometry.in_size[0], geometry.out_size[0]
+    if isinstance(kernel, Norm):
+        return kernel.images, kernel.pixels, kernel.collapsed().shape[0]
     loops = nest(kernel)
     return kernel.geometry.batch, loops.in_size[loops.outermost], loops.out_size[loops.outermost]
 
 
 def _batch_steps(call: Call) -> list[int]:
-    """Bytes from one image to the next, in each array of a call; elementwise ops are of one image."""
+    """Bytes from one image to the next, in each array of a call; 0 where kernels find images by themselves."""
     kernel = call.kernel
-    if isinstance(kernel, Elementwise):
-        return [0] * (len(kernel.operands) + len(kernel.results))
+    if isinstance(kernel, (Elementwise, Norm)):
+        return [0] * (len(kernel.operand_shapes) + len(kernel.result_dtypes))
     geometry = kernel.geometry
     of_input, of_output = (prod(shape[1:]) for shape in (geometry.in_shape, geometry.out_shape))
     if isinstance(kernel, Pool):
@@ -233,10 +237,9 @@ def _input_bytes(stretch: Stretch) -> list[int | None]:
 
 def _read_bytes(call: Call) -> list[int]:
     kernel = call.kernel
-    if isinstance(kernel, Elementwise):
-        return [prod(o.shape) * DTYPES[o.dtype] for o in kernel.operands]
-    if isinstance(kernel, Pool):
-        return [prod(kernel.geometry.in_shape) * DTYPES[kernel.dtype]]
+    if not isinstance(kernel, Kernel):
+        read = zip(kernel.operand_shapes, kernel.operand_dtypes, strict=True)
+        return [prod(shape) * DTYPES[dtype] for shape, dtype in read]
     first, _ = kernel.operand_shapes
     return [
         prod(first) * DTYPES[kernel.dtype],

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from convjit.emit.cpu import depthwise, direct, dot, elementwise, pool, weight_gradient, winograd
+from convjit.emit.cpu import depthwise, direct, dot, elementwise, norm, pool, weight_gradient, winograd
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source
 from convjit.geometry import Window, plain_window
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Pool
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool
 from convjit.schedule import Schedule
 
 
@@ -33,6 +33,8 @@ def source(kernel: AnyKernel, schedule: Schedule) -> Source:
         return elementwise.source(kernel.any_batch(), schedule)
     if isinstance(kernel, Pool):
         return pool.source(kernel.any_batch(), schedule)
+    if isinstance(kernel, Norm):
+        return norm.source(kernel.any_batch(), schedule)
     return _TEMPLATES[schedule.template].source(kernel.any_batch(), schedule)
 
 

@@ -67,20 +67,20 @@ def _is_fixed(operand: Extra) -> bool:
 
 
 def _operand(number: int, operand: Extra, kernel: Elementwise) -> dict[str, Any]:
-    *rows, columns = operand.shape
-    steps = [prod(operand.shape[axis + 1 :]) if extent > 1 else 0 for axis, extent in enumerate(rows)]
     return {
         "index": number,
         "c_type": C_TYPES[operand.dtype],
         "dtype": operand.dtype,
         "fixed": _is_fixed(operand),
-        "varies": columns > 1,
-        "offset": _offset(steps, columns if all(e > 1 for e in rows) else 0) if rows else "row",
+        "varies": operand.shape[-1] > 1,
+        "offset": offset_of(operand, "row") if len(operand.shape) > 1 else "row",
     }
 
 
-def _offset(steps: list[int], row_step: int) -> str:
-    """Elements from the first row to the one at hand."""
-    if row_step:
-        return f"row * {row_step}"
+def offset_of(operand: Extra, row: str) -> str:
+    """Elements from the first row to that of number `row`, at i0, i1, ... along its axes."""
+    *rows, columns = operand.shape
+    if all(extent > 1 for extent in rows):
+        return f"{row} * {columns}"
+    steps = [prod(operand.shape[axis + 1 :]) if extent > 1 else 0 for axis, extent in enumerate(rows)]
     return " + ".join(f"i{axis} * {step}" for axis, step in enumerate(steps) if step) or "0"

@@ -1,0 +1,61 @@
+"""Kernel and schedule -> the text of "cpu/norm.c"."""
+
+from __future__ import annotations
+
+from math import prod
+
+from convjit.emit.cpu.elementwise import offset_of
+from convjit.emit.cpu.language import C, functions_used
+from convjit.emit.cpu.simplify import simplify
+from convjit.emit.cpu.source import C_TYPES, Source
+from convjit.emit.epilogue import statements
+from convjit.emit.render import render
+from convjit.kernel import Norm
+from convjit.schedule import Schedule
+
+
+def source(kernel: Norm, schedule: Schedule) -> Source:
+    """The C text of a norm; `kernel` is one of `Norm.any_batch`."""
+    *rows, channels = kernel.shape
+    lanes = schedule.number("lanes")
+    epilogue = simplify(kernel.epilogue)
+    lines, values = statements(epilogue, ["normalised", *(f"e{n}" for n in range(len(kernel.extras)))], C)
+    types = {instruction.type for instruction in epilogue.instructions}
+    name = f"norm_{'x'.join(map(str, ('n', *kernel.shape[1:])))}"
+    variables = {
+        **dict(schedule.choices),
+        "name": name,
+        "title": _title(kernel),
+        "is_by_row": kernel.is_by_row,
+        "centered": kernel.centered,
+        "channels": channels,
+        "group": channels // kernel.groups,
+        "eps": repr(kernel.eps),
+        "dtype": kernel.dtype,
+        "c_type": C_TYPES[kernel.dtype],
+        "dtypes": {*kernel.operand_dtypes, *kernel.result_dtypes, *types},
+        "functions": functions_used(lines),
+        "row_extents": rows,
+        "inner_rows": prod(rows[1:]),
+        "rotations": [[(lane + by) % lanes for lane in range(lanes)] for by in _halves(lanes)],
+        "extras": [
+            {"c_type": C_TYPES[e.dtype], "dtype": e.dtype, "varies": e.shape[-1] > 1, "offset": offset_of(e, "number")}
+            for e in kernel.extras
+        ],
+        "results": [
+            {"dtype": dtype, "c_type": C_TYPES[dtype], "value": value}
+            for dtype, value in zip(kernel.result_dtypes, values, strict=True)
+        ],
+        "statements": lines,
+    }
+    return Source(render("cpu/norm.c", **variables), name)
+
+
+def _halves(lanes: int) -> list[int]:
+    return [lanes >> n for n in range(1, lanes.bit_length())]
+
+
+def _title(kernel: Norm) -> str:
+    over = "of each pixel" if kernel.is_by_row else f"of {kernel.groups} groups over the pixels of an image"
+    mean = "" if kernel.centered else ", the mean taken for 0"
+    return f"Normalises {kernel.shape[-1]} channels of {kernel.dtype} {over}{mean}."
