@@ -6,12 +6,13 @@ import elementwise_kernels
 import numpy as np
 import test_cpu_elementwise
 import test_cpu_kernels
+import test_cpu_norm
 import test_cpu_pool
 import test_cpu_weight_gradient
 from sample import random_numbers
 
 from convjit.backends.cpu import CpuBackend
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Pool
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
 
@@ -32,12 +33,19 @@ def random_pool(rng: np.random.Generator, machine: Machine) -> tuple[Pool, Sched
     return kernel, test_cpu_pool.random_schedule(rng, kernel, machine)
 
 
+def random_norm(rng: np.random.Generator, machine: Machine) -> tuple[Norm, Schedule]:
+    kernel = test_cpu_norm.random_kernel(rng)
+    return kernel, test_cpu_norm.random_schedule(rng, kernel, machine)
+
+
 def check(backend: CpuBackend, kernel: AnyKernel, schedule: Schedule, seed: int) -> None:
     """On random numbers, against the definition in double precision."""
     if isinstance(kernel, Elementwise):
         test_cpu_elementwise.check(backend, kernel, schedule, elementwise_kernels.numbers_for(kernel, seed))
     elif isinstance(kernel, Pool):
         test_cpu_pool.check(backend, kernel, schedule, test_cpu_pool.numbers_for(kernel, seed))
+    elif isinstance(kernel, Norm):
+        test_cpu_norm.check(backend, kernel, schedule, test_cpu_norm.numbers_for(kernel, seed))
     elif kernel.operation == "weight_gradient":
         test_cpu_weight_gradient.check(backend, kernel, schedule, *test_cpu_weight_gradient.numbers_of(kernel, seed))
     else:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.layers.ours import kernel_of
 from convjit.emit.cpu import source
 from convjit.geometry import Geometry, Window
-from convjit.kernel import Elementwise, Epilogue, Extra, Instruction, Kernel, Pool, Result, identity_epilogue
+from convjit.kernel import Elementwise, Epilogue, Extra, Instruction, Kernel, Norm, Pool, Result, identity_epilogue
 from convjit.schedule.cpu import candidates, choose
 from convjit.schedule.cpu.machine import Machine
 
@@ -48,6 +48,15 @@ def test_text_of_a_pool(golden) -> None:
     geometry = Geometry.of_shapes((1, 56, 56, 20), (20, 3, 3, 1), window)
     kernel = Pool("max", geometry, "f32", geometry.out_shape)
     golden("cpu/pool.c", source(kernel, choose(kernel, Machine(16, 32))).text)
+
+
+def test_text_of_a_norm(golden) -> None:
+    """A GroupNorm with scale and shift."""
+    instructions = (Instruction("arith.mulf", (0, 1), "f32"), Instruction("arith.addf", (3, 2), "f32"))
+    per_channel = Extra((1, 1, 1, 40), "f32")
+    epilogue = Epilogue(("f32", "f32", "f32"), instructions, (4,))
+    kernel = Norm((1, 56, 56, 40), 56 * 56, 8, 1e-5, True, "f32", (per_channel, per_channel), epilogue, ("f32",))
+    golden("cpu/norm.c", source(kernel, choose(kernel, Machine(16, 32))).text)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

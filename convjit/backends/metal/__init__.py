@@ -17,7 +17,7 @@ from convjit.emit.epilogue import unsupported
 from convjit.emit.metal.dispatch import Dispatch, MetalText, results_among
 from convjit.emit.metal.language import METAL
 from convjit.geometry import Window
-from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Pool
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, elementwise, smaller
 from convjit.schedule.metal.chip import this_chip
@@ -37,8 +37,8 @@ class MetalBackend:
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         if isinstance(kernel, Elementwise):
             return self._schedule_elementwise(kernel)
-        if isinstance(kernel, Pool):
-            return "pools are left to MLX on Metal"
+        if not isinstance(kernel, Kernel):
+            return "pools and norms are left to MLX on Metal"
         buffers = 2 + len(kernel.extras) + len(kernel.result_dtypes)
         if buffers > MAX_BUFFERS:
             return f"needs {buffers} buffers; a Metal kernel has {MAX_BUFFERS}"
