@@ -338,3 +338,39 @@ func.func @forward(%x: tensor<1x4x2xf32>, %dy: tensor<1x4x2xf32>, %w: tensor<2x1
 // CHECK-NEXT:      conv.yield [[MASKED]] : f32
 // CHECK-NEXT:    } {fused = "Greater AsType Multiply"}
 // CHECK-NEXT:    %negative = mlx.primitive "Negative"(%masked)
+
+// -----
+
+// A norm with scale, shift and ReLU. One that has an epilogue keeps it.
+func.func @norm(%x: tensor<1x4x8xf32>, %g: tensor<8xf32>, %b: tensor<8xf32>) -> (tensor<1x4x8xf32>, tensor<1x4x8xf32>) {
+  %zero = mlx.constant 0.0 : f64 : tensor<f32>
+  %y = conv.norm %x as <[1, 4, 2, 4]> eps 1.0e-05 : f64 centered layer "norm" {
+  ^bb0(%normalised: f32):
+    conv.yield %normalised : f32
+  } : tensor<1x4x8xf32> -> tensor<1x4x8xf32>
+  %gb = mlx.primitive "Broadcast"(%g) [array<i64: 1, 4, 8>] : (tensor<8xf32>) -> tensor<1x4x8xf32>
+  %m = mlx.primitive "Multiply"(%gb, %y) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %bb = mlx.primitive "Broadcast"(%b) [array<i64: 1, 4, 8>] : (tensor<8xf32>) -> tensor<1x4x8xf32>
+  %s = mlx.primitive "Add"(%m, %bb) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %zb = mlx.primitive "Broadcast"(%zero) [array<i64: 1, 4, 8>] : (tensor<f32>) -> tensor<1x4x8xf32>
+  %r = mlx.primitive "Maximum"(%s, %zb) [] : (tensor<1x4x8xf32>, tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  %done = conv.norm %r as <[4, 1, 1, 8]> eps 1.0e-05 : f64 layer "norm#2" {
+  ^bb0(%normalised: f32):
+    %double = arith.addf %normalised, %normalised : f32
+    conv.yield %double : f32
+  } : tensor<1x4x8xf32> -> tensor<1x4x8xf32>
+  %q = mlx.primitive "Square"(%done) [] : (tensor<1x4x8xf32>) -> tensor<1x4x8xf32>
+  return %r, %q : tensor<1x4x8xf32>, tensor<1x4x8xf32>
+}
+// CHECK-LABEL: @norm
+// CHECK:      %r = conv.norm %x as <[1, 4, 2, 4]> eps 1.000000e-05 : f64 centered layer "norm" extras(%g, %b : tensor<8xf32>, tensor<8xf32>) {
+// CHECK-NEXT: ^{{.*}}(%normalised: f32, [[G:%[^ ]+]]: f32, [[B:%[^ ]+]]: f32):
+// CHECK-NEXT:   [[M:%[^ ]+]] = arith.mulf [[G]], %normalised
+// CHECK-NEXT:   [[S:%[^ ]+]] = arith.addf [[M]], [[B]]
+// CHECK:      } {fused = "Multiply Add Maximum"} : tensor<1x4x8xf32> -> tensor<1x4x8xf32>
+// CHECK-NEXT: %done = conv.norm %r as <[4, 1, 1, 8]> eps 1.000000e-05 : f64 layer "norm#2" {
+// CHECK-NEXT: ^{{.*}}(%normalised: f32):
+// CHECK-NEXT:   %double = arith.addf %normalised, %normalised
+// CHECK:      %q = mlx.primitive "Square"(%done)
+// LIMIT-LABEL: @norm
+// LIMIT:      {fused = "Multiply"}

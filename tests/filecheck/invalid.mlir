@@ -213,7 +213,7 @@ func.func @forward(%x: tensor<1x8x8x4xf32>) {
 func.func @forward(%x: tensor<1x8x8x4xf32>) {
   conv.yield %x : tensor<1x8x8x4xf32>
 }
-// CHECK: 'conv.yield' expects parent op to be one of 'conv.fused', 'conv.elementwise', 'conv.stretch'
+// CHECK: 'conv.yield' expects parent op to be one of 'conv.fused', 'conv.elementwise', 'conv.norm', 'conv.stretch'
 
 // -----
 
@@ -339,3 +339,58 @@ func.func @forward(%x: tensor<1x8x8x4xf32>) {
   return
 }
 // CHECK: the input has elements of type f32, the result of type f16
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>, %b: tensor<3xf32>) {
+  %y = conv.norm %x as <[1, 64, 4, 2]> eps 1.0e-05 : f64 centered {
+  ^bb0(%normalised: f32):
+    conv.yield %normalised : f32
+  } : tensor<1x8x8x4xf32> -> tensor<1x8x8x4xf32>
+  return
+}
+// CHECK: shape [1, 8, 8, 4] cannot be seen as [1, 64, 4, 2]
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>, %b: tensor<3xf32>) {
+  %y = conv.norm %x as <[1, 64, 4, 1]> eps 1.0e-05 : f64 {
+  ^bb0(%normalised: f32):
+    conv.yield %normalised : f32
+  } : tensor<1x8x8x4xf32> -> tensor<1x8x8x4xf32>
+  return
+}
+// CHECK: what is not centered has one pixel and one group
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>, %b: tensor<3xf32>) {
+  %y = conv.norm %x as <[1, 64, 4, 1]> eps 1.0e-05 : f64 centered {
+  ^bb0(%normalised: f32):
+    conv.yield %normalised : f32
+  } : tensor<1x8x8x4xf32> -> tensor<1x4x8x8xf32>
+  return
+}
+// CHECK: expected result shape [1, 8, 8, 4], got [1, 4, 8, 8]
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>, %b: tensor<3xf32>) {
+  %y = conv.norm %x as <[1, 64, 4, 1]> eps 1.0e-05 : f64 centered extras(%b : tensor<3xf32>) {
+  ^bb0(%normalised: f32, %b1: f32):
+    conv.yield %normalised : f32
+  } : tensor<1x8x8x4xf32> -> tensor<1x8x8x4xf32>
+  return
+}
+// CHECK: an extra of shape [3] does not broadcast to [1, 8, 8, 4]
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>, %b: tensor<3xf32>) {
+  %y = conv.norm %x as <[1, 64, 4, 1]> eps 1.0e-05 : f64 centered {
+  ^bb0(%normalised: f32):
+    conv.yield %normalised : f32
+  } : tensor<1x8x8x4xf32> -> tensor<1x8x8x4xf16>
+  return
+}
+// CHECK: expected a conv.yield of (f16)

@@ -28,6 +28,14 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
     conv.yield %sum : f32
   } {fused = ""} : (tensor<1x8x8x3xf32>, tensor<16x3x3x3xf32>) -> tensor<1x6x6x16xf32>
   %m = conv.pool "max" of %e kernel <[6, 6]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 16> layer "pool" schedule <"cpu/pool.c", lanes = 16> : tensor<1x6x6x16xf32> -> tensor<1x16xf32>
+  %n = conv.norm %e as <[1, 36, 4, 4]> eps 1.000000e-05 : f64 centered layer "norm" schedule <"cpu/norm.c", lanes = 16> extras(%b : tensor<16xf16>) {
+  ^bb0(%normalised: f32, %b1: f16):
+    conv.yield %b1 : f16
+  } : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf16>
+  %l = conv.norm %e as <[36, 1, 1, 16]> eps 0.000000e+00 : f64 {
+  ^bb0(%normalised: f32):
+    conv.yield %normalised : f32
+  } : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf32>
   return %z : tensor<1x4x4x16xf32>
 }
 
@@ -56,6 +64,10 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
 // CHECK-NEXT:   conv.yield %sum : f32
 // CHECK-NEXT: } {fused = ""} : (tensor<1x8x8x3xf32>, tensor<16x3x3x3xf32>) -> tensor<1x6x6x16xf32>
 // CHECK-NEXT: %m = conv.pool "max" of %e kernel <[6, 6]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 16> layer "pool" schedule <"cpu/pool.c", lanes = 16> : tensor<1x6x6x16xf32> -> tensor<1x16xf32>
+// CHECK-NEXT: %n = conv.norm %e as <[1, 36, 4, 4]> eps 1.000000e-05 : f64 centered layer "norm" schedule <"cpu/norm.c", lanes = 16> extras(%b : tensor<16xf16>) {
+// CHECK-NEXT: ^{{.*}}(%normalised: f32, {{%[^ ]+}}: f16):
+// CHECK:      } : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf16>
+// CHECK-NEXT: %l = conv.norm %e as <[36, 1, 1, 16]> eps 0.000000e+00 : f64 {
 
 // GENERIC: "mlx.constant"() <{value = -0.000000e+00 : f64}> : () -> tensor<f32>
 // GENERIC: "mlx.primitive"(%x, %zero) <{primitive = "Anything", arguments = [array<i64: 0, -1>, [], [true, array<i64: 2>], 5.000000e-01 : f64, "text", bf16, unit, 7 : i64]}>
@@ -66,3 +78,4 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
 // GENERIC: "conv.fused"(%x1, %k1, %b1, %r1) <{window = #conv.window<{{.*}}>, layer = "stem", schedule = #conv.schedule<"cpu/direct.c">}> ({
 // GENERIC: "conv.yield"(%t, %n) : (f32, bf16) -> ()
 // GENERIC: "conv.pool"(%e) <{kind = "max", kernel = #conv.numbers<[6, 6]>, window = #conv.window<{{.*}}>, layer = "pool", schedule = #conv.schedule<"cpu/pool.c", lanes = 16>}> : (tensor<1x6x6x16xf32>) -> tensor<1x16xf32>
+// GENERIC: "conv.norm"(%e, %b) <{view = #conv.numbers<[1, 36, 4, 4]>, eps = 1.000000e-05 : f64, centered, layer = "norm", schedule = #conv.schedule<"cpu/norm.c", lanes = 16>{{.*}}}> ({
