@@ -15,9 +15,10 @@ from xdsl.ir import Block, Operation, Region
 from xdsl.rewriter import InsertPoint, Rewriter
 
 import convjit
+from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.execution.entry import Entry
 from convjit.execution.program import Function, build
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, KernelOp, StretchOp, YieldOp, name_of
+from convjit.ir.conv import ConvolutionOp, KernelOp, StretchOp, YieldOp, name_of
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import shape_of
 
@@ -129,9 +130,7 @@ def _step(op: Operation, seconds: float) -> Step:
 
 
 def _in_words(kernel: KernelOp) -> str:
-    if isinstance(kernel, ElementwiseOp):
-        return "x".join(map(str, kernel.extents)) + (f", {len(kernel.summed)} sums" if kernel.summed else "")
-    return kernel.geometry.in_words(batch=True)
+    return (kernel_of(kernel) if isinstance(kernel, ConvolutionOp) else other_kernel_of(kernel)).in_words()
 
 
 def _shapes(values: Sequence[Any]) -> str:
