@@ -10,7 +10,7 @@ from xdsl.ir import Operation, SSAValue
 
 from convjit.emit.region import other_kernel_of
 from convjit.geometry import GeometryError, product_in_words
-from convjit.ir.conv import ConvolutionOp, FusedOp, NormOp, OtherOp, PoolOp, StretchOp, YieldOp, name_of
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, OtherOp, StretchOp, YieldOp, name_of
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
@@ -46,7 +46,7 @@ def other_rows(module: ModuleOp, failed: dict[str, str]) -> Iterator[OtherRow]:
 
 
 def _shape(op: OtherOp) -> str:
-    if isinstance(op, (PoolOp, NormOp)):
+    if not isinstance(op, ElementwiseOp):
         return other_kernel_of(op).in_words()
     sums = f"{len(op.summed)} sums" if len(op.summed) > 1 else "1 sum" if op.summed else ""
     return ", ".join(filter(None, ["x".join(map(str, op.extents)), sums]))

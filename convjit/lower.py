@@ -25,6 +25,7 @@ from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.raise_linear import named_products
 from convjit.passes.raise_norm import named_norms
 from convjit.passes.raise_pool import named_pools
+from convjit.passes.raise_softmax import named_softmaxes
 from convjit.passes.raise_weight_gradient import named_weight_gradients
 from convjit.reporting import dump
 from convjit.reporting.report import PLAIN
@@ -168,6 +169,9 @@ def _traced(captured: Capture, refused: dict[str, str], failed: dict[str, str]) 
     for name, norm in named_norms(module):
         if name in failed:
             norm.root.attributes["refused"] = StringAttr(failed[name])
+    for name, softmax in named_softmaxes(module):
+        if name in failed:
+            softmax.attributes["refused"] = StringAttr(failed[name])
     return module, constants
 
 

@@ -1,4 +1,4 @@
-"""The kernels of the `conv` dialect -> `Kernel`, `Elementwise`, `Pool`, `Norm`: IR becomes plain values."""
+"""The kernels of the `conv` dialect -> `Kernel`, `Elementwise` and others: IR becomes plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, NormOp, OtherOp, PoolOp, YieldOp
+from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, NormOp, OtherOp, PoolOp, SoftmaxOp, YieldOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import (
     Accuracy,
@@ -23,6 +23,7 @@ from convjit.kernel import (
     Pool,
     PoolKind,
     Result,
+    Softmax,
     identity_epilogue,
 )
 
@@ -39,6 +40,8 @@ def other_kernel_of(op: OtherOp) -> OtherKernel:
     """The kernel that an op asks for which is no convolution."""
     if isinstance(op, PoolOp):
         return Pool(cast(PoolKind, op.kind.data), op.geometry, _dtype(op.input), shape_of(op.result.type))
+    if isinstance(op, SoftmaxOp):
+        return Softmax(shape_of(op.input.type), _dtype(op.input))
     if isinstance(op, NormOp):
         return _norm(op)
     extents = op.extents

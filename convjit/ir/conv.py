@@ -23,6 +23,8 @@
   %p = arith.mulf %normalised, %scale : f32
   conv.yield %p : f32
 } : tensor<1x8x8x32xf32> -> tensor<1x8x8x32xf32>
+
+%p = conv.softmax %x : tensor<1x8x8x32xf32> -> tensor<1x8x8x32xf32>
 """
 
 from __future__ import annotations
@@ -494,10 +496,32 @@ class NormOp(IRDLOperation):
         _check_epilogue(self, shape)
 
 
+@irdl_op_definition
+class SoftmaxOp(IRDLOperation):
+    """exp(x - max) / sum along the last axis: one kernel. `layer` is the name that `raise-softmax` gave it."""
+
+    name = "conv.softmax"
+
+    input = operand_def(TensorType)
+    layer = opt_prop_def(StringAttr)
+    schedule = opt_prop_def(ScheduleAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+    assembly_format = "$input (`layer` $layer^)? (`schedule` $schedule^)? attr-dict `:` type($input) `->` type($result)"
+
+    def __init__(self, input: SSAValue, layer: StringAttr | None = None):
+        super().__init__(operands=[input], properties={"layer": layer}, result_types=[input.type])
+
+    def verify_(self) -> None:
+        if self.input.type != self.result.type or not shape_of(self.input.type):
+            raise VerifyException(f"a softmax of {self.input.type} cannot be {self.result.type}")
+
+
 ConvolutionOp = FusedOp | WeightGradientOp
 """The kernels that stand for a convolution of the user's program."""
 
-OtherOp = ElementwiseOp | PoolOp | NormOp
+OtherOp = ElementwiseOp | PoolOp | NormOp | SoftmaxOp
 """The other kernels."""
 
 KernelOp = ConvolutionOp | OtherOp
@@ -557,6 +581,6 @@ class StretchOp(IRDLOperation):
 
 CONV = Dialect(
     "conv",
-    [GeneralOp, FusedOp, WeightGradientOp, ElementwiseOp, PoolOp, NormOp, PackOp, StretchOp, YieldOp],
+    [GeneralOp, FusedOp, WeightGradientOp, ElementwiseOp, PoolOp, NormOp, SoftmaxOp, PackOp, StretchOp, YieldOp],
     [WindowAttr, NumbersAttr, ScheduleAttr, PackedType],
 )

@@ -27,6 +27,7 @@ from convjit.ir.conv import (
     NormOp,
     PackOp,
     PoolOp,
+    SoftmaxOp,
     StretchOp,
     WeightGradientOp,
     YieldOp,
@@ -146,6 +147,8 @@ def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
             return _elementwise(op, operands)
         case PoolOp():
             return [_pool(operands[0], op)]
+        case SoftmaxOp():
+            return [mx.softmax(operands[0].astype(mx.float32), axis=-1).astype(operands[0].dtype)]
         case NormOp():
             normalised = _norm(operands[0], op)
             return [mx.broadcast_to(r, normalised.shape) for r in _block(op.body.block, [normalised, *operands[1:]])]

@@ -30,7 +30,18 @@ from convjit.backends import Backend, registry
 from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.errors import PipelineError
 from convjit.ir.attributes import ScheduleAttr, WindowAttr
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, KernelOp, NormOp, OtherOp, PackOp, PoolOp, name_of
+from convjit.ir.conv import (
+    ConvolutionOp,
+    ElementwiseOp,
+    FusedOp,
+    KernelOp,
+    NormOp,
+    OtherOp,
+    PackOp,
+    PoolOp,
+    SoftmaxOp,
+    name_of,
+)
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
@@ -139,5 +150,5 @@ class ChooseSchedulePass(ModulePass):
                     packs[key] = pack.result
                 conv.operands[1] = packs[key]
             # a pool that is left out gives the elementwise ops behind it other numbers
-            for kind in (PoolOp, NormOp, ElementwiseOp):
+            for kind in (PoolOp, NormOp, SoftmaxOp, ElementwiseOp):
                 _schedule_others([o for o in block.ops if isinstance(o, kind)], registry.get(self.backend))

@@ -14,7 +14,7 @@ from math import ceil, gcd, prod
 import mlx.core as mx
 
 from convjit.backends import Backend, Call, Stretch
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
 from convjit.schedule import Schedule
 
 SEED = 0
@@ -119,6 +119,8 @@ def for_proof(kernel: AnyKernel, schedule: Schedule) -> AnyKernel:
         return kernel.of_batch(min(kernel.geometry.batch, 2))
     if isinstance(kernel, Norm):
         return of_few_pixels(kernel, schedule)
+    if isinstance(kernel, Softmax):
+        return kernel.of_rows(min(kernel.rows, 2 * schedule.number("row_block") + 1))
     return of_few_images(kernel, schedule)
 
 

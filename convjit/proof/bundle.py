@@ -24,7 +24,7 @@ from convjit.backends import Backend
 from convjit.backends.metal import MetalBackend
 from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.geometry import Geometry, Window
-from convjit.kernel import AnyKernel, Elementwise, Epilogue, Extra, Instruction, Kernel, Norm, Pool, Result
+from convjit.kernel import AnyKernel, Elementwise, Epilogue, Extra, Instruction, Kernel, Norm, Pool, Result, Softmax
 from convjit.proof import Verdict
 from convjit.reporting.dump import safe_name
 from convjit.schedule import Schedule
@@ -209,6 +209,8 @@ def kernel_of(record: dict[str, Any]) -> AnyKernel:
     """The kernel of which `dataclasses.asdict` made this, by way of JSON."""
     if "eps" in record:
         return _norm(record)
+    if record.keys() == {"shape", "dtype"}:
+        return Softmax(tuple(record["shape"]), record["dtype"])
     if "geometry" not in record:
         results = tuple(Result(tuple(r["shape"]), r["dtype"], r["is_sum"]) for r in record["results"])
         return Elementwise(tuple(record["shape"]), _extras(record["operands"]), _epilogue(record["body"]), results)

@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 from convjit.backends import MLX_DTYPES
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool
-from convjit.proof import Run, Verdict, WrongOutput, elementwise, norm, oracle
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
+from convjit.proof import Run, Verdict, WrongOutput, elementwise, norm, oracle, softmax
 from convjit.proof.oracle import Bounds, Outputs, Stored
 from convjit.proof.samples import samples, suspects
 from convjit.schedule import Schedule
@@ -40,6 +40,8 @@ def check(kernel: AnyKernel, schedule: Schedule, run: Run, seed: int) -> Verdict
     elif isinstance(kernel, Pool):
         outputs = _outputs(kernel, schedule, results, generator)
         checks = [(outputs, oracle.bounds_of_pool(kernel, read[0], outputs))]
+    elif isinstance(kernel, Softmax):
+        checks = softmax.checks(kernel, schedule, read, results, generator)
     elif isinstance(kernel, Norm):
         checks = norm.checks(kernel, schedule, read, results, generator)
     else:
@@ -87,6 +89,8 @@ def inputs(kernel: AnyKernel, generator: np.random.Generator) -> list[mx.array]:
         return [mx.array(_around_zero(generator, kernel.geometry.in_shape)).astype(MLX_DTYPES[kernel.dtype])]
     if isinstance(kernel, Norm):
         return norm.inputs(kernel, generator)
+    if isinstance(kernel, Softmax):
+        return softmax.inputs(kernel, generator)
     first, second = kernel.operand_shapes
     x = _around_zero(generator, first)
     w = _around_zero(generator, second) / np.float32(kernel.terms**0.5)

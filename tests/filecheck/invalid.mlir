@@ -394,3 +394,11 @@ func.func @forward(%x: tensor<1x8x8x4xf32>, %b: tensor<3xf32>) {
   return
 }
 // CHECK: expected a conv.yield of (f16)
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>) {
+  %y = conv.softmax %x : tensor<5x4xf32> -> tensor<5x4xf16>
+  return
+}
+// CHECK: a softmax of tensor<5x4xf32> cannot be tensor<5x4xf16>

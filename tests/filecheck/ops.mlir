@@ -32,6 +32,7 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
   ^bb0(%normalised: f32, %b1: f16):
     conv.yield %b1 : f16
   } : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf16>
+  %soft = conv.softmax %e layer "softmax" schedule <"cpu/softmax.c", lanes = 16> : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf32>
   %l = conv.norm %e as <[36, 1, 1, 16]> eps 0.000000e+00 : f64 {
   ^bb0(%normalised: f32):
     conv.yield %normalised : f32
@@ -67,6 +68,7 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
 // CHECK-NEXT: %n = conv.norm %e as <[1, 36, 4, 4]> eps 1.000000e-05 : f64 centered layer "norm" schedule <"cpu/norm.c", lanes = 16> extras(%b : tensor<16xf16>) {
 // CHECK-NEXT: ^{{.*}}(%normalised: f32, {{%[^ ]+}}: f16):
 // CHECK:      } : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf16>
+// CHECK-NEXT: %soft = conv.softmax %e layer "softmax" schedule <"cpu/softmax.c", lanes = 16> : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf32>
 // CHECK-NEXT: %l = conv.norm %e as <[36, 1, 1, 16]> eps 0.000000e+00 : f64 {
 
 // GENERIC: "mlx.constant"() <{value = -0.000000e+00 : f64}> : () -> tensor<f32>

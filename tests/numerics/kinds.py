@@ -8,11 +8,12 @@ import test_cpu_elementwise
 import test_cpu_kernels
 import test_cpu_norm
 import test_cpu_pool
+import test_cpu_softmax
 import test_cpu_weight_gradient
 from sample import random_numbers
 
 from convjit.backends.cpu import CpuBackend
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
 
@@ -38,6 +39,11 @@ def random_norm(rng: np.random.Generator, machine: Machine) -> tuple[Norm, Sched
     return kernel, test_cpu_norm.random_schedule(rng, kernel, machine)
 
 
+def random_softmax(rng: np.random.Generator, machine: Machine) -> tuple[Softmax, Schedule]:
+    kernel = test_cpu_softmax.random_kernel(rng)
+    return kernel, test_cpu_softmax.random_schedule(rng, kernel, machine)
+
+
 def check(backend: CpuBackend, kernel: AnyKernel, schedule: Schedule, seed: int) -> None:
     """On random numbers, against the definition in double precision."""
     if isinstance(kernel, Elementwise):
@@ -46,6 +52,8 @@ def check(backend: CpuBackend, kernel: AnyKernel, schedule: Schedule, seed: int)
         test_cpu_pool.check(backend, kernel, schedule, test_cpu_pool.numbers_for(kernel, seed))
     elif isinstance(kernel, Norm):
         test_cpu_norm.check(backend, kernel, schedule, test_cpu_norm.numbers_for(kernel, seed))
+    elif isinstance(kernel, Softmax):
+        test_cpu_softmax.check(backend, kernel, schedule, test_cpu_softmax.numbers_for(kernel, seed))
     elif kernel.operation == "weight_gradient":
         test_cpu_weight_gradient.check(backend, kernel, schedule, *test_cpu_weight_gradient.numbers_of(kernel, seed))
     else:

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 import pytest
-from kinds import check, random_elementwise, random_norm, random_pool, random_weight_gradient
+from kinds import check, random_elementwise, random_norm, random_pool, random_softmax, random_weight_gradient
 from sample import layer_geometry, random_geometry, random_kernel
 from test_cpu_kernels import MACHINES
 
@@ -21,7 +21,7 @@ from convjit.schedule.cpu.machine import Machine
 
 COUNT = int(os.environ.get("CPU_FUZZ_COUNT", "50"))
 SEED = int(os.environ.get("CPU_FUZZ_SEED", "1"))
-KINDS = ("convolution", "convolution", "weight gradient", "convolution", "elementwise", "pool", "norm")
+KINDS = ("convolution", "convolution", "weight gradient", "convolution", "elementwise", "pool", "norm", "softmax")
 
 
 def case(number: int) -> tuple[AnyKernel, Schedule]:
@@ -35,6 +35,8 @@ def case(number: int) -> tuple[AnyKernel, Schedule]:
             return random_pool(rng, machine)
         case "norm":
             return random_norm(rng, machine)
+        case "softmax":
+            return random_softmax(rng, machine)
         case "weight gradient":
             return random_weight_gradient(rng, machine)
         case _:

@@ -19,7 +19,7 @@ import pytest
 import test_cpu_winograd
 import test_epilogue_ops
 from cross import CrossBackend, arm
-from kinds import check, random_elementwise, random_norm, random_pool, random_weight_gradient
+from kinds import check, random_elementwise, random_norm, random_pool, random_softmax, random_weight_gradient
 from sample import layer_geometry, random_geometry, random_kernel, random_numbers
 
 from convjit.backends.cpu import CpuBackend, quick, runtime, toolchain
@@ -29,7 +29,7 @@ from convjit.schedule.cpu import candidates
 from convjit.schedule.cpu.machine import Machine
 
 COUNT = int(os.environ.get("NEON_COUNT", "12"))
-TEMPLATES = ("depthwise", "direct", "dot", "winograd", "weight_gradient", "elementwise", "pool", "norm")
+TEMPLATES = ("depthwise", "direct", "dot", "winograd", "weight_gradient", "elementwise", "pool", "norm", "softmax")
 
 LANES = {"x86-64": 4, "x86-64-v3": 8, "aarch64": 4}
 
@@ -66,6 +66,8 @@ def case(machine: Machine, number: int) -> tuple[AnyKernel, Schedule]:
         return random_pool(rng, machine)
     if template == "norm":
         return random_norm(rng, machine)
+    if template == "softmax":
+        return random_softmax(rng, machine)
     if template == "weight_gradient":
         return random_weight_gradient(rng, machine)
     while True:

@@ -7,7 +7,18 @@ import pytest
 from benchmarks.layers.ours import kernel_of
 from convjit.emit.cpu import source
 from convjit.geometry import Geometry, Window
-from convjit.kernel import Elementwise, Epilogue, Extra, Instruction, Kernel, Norm, Pool, Result, identity_epilogue
+from convjit.kernel import (
+    Elementwise,
+    Epilogue,
+    Extra,
+    Instruction,
+    Kernel,
+    Norm,
+    Pool,
+    Result,
+    Softmax,
+    identity_epilogue,
+)
 from convjit.schedule.cpu import candidates, choose
 from convjit.schedule.cpu.machine import Machine
 
@@ -57,6 +68,11 @@ def test_text_of_a_norm(golden) -> None:
     epilogue = Epilogue(("f32", "f32", "f32"), instructions, (4,))
     kernel = Norm((1, 56, 56, 40), 56 * 56, 8, 1e-5, True, "f32", (per_channel, per_channel), epilogue, ("f32",))
     golden("cpu/norm.c", source(kernel, choose(kernel, Machine(16, 32))).text)
+
+
+def test_text_of_a_softmax(golden) -> None:
+    kernel = Softmax((8, 99, 99), "f32")
+    golden("cpu/softmax.c", source(kernel, choose(kernel, Machine(16, 32))).text)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

@@ -23,7 +23,7 @@ from convjit.emit.cpu.language import C
 from convjit.emit.cpu.source import Source
 from convjit.emit.epilogue import unsupported
 from convjit.geometry import Window
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Softmax
 from convjit.schedule import Schedule
 from convjit.schedule import cpu as schedules
 from convjit.schedule.cpu.machine import Machine
@@ -60,7 +60,7 @@ class CpuBackend:
         return self._toolchain.fingerprint()
 
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
-        if isinstance(kernel, (Elementwise, Norm)):
+        if isinstance(kernel, (Elementwise, Norm, Softmax)):
             return schedules.choose(kernel, self._machine)
         if isinstance(kernel, Kernel) and (op := unsupported(kernel.epilogue, C)):
             return f"its epilogue has {op}, which the CPU kernels cannot do"

@@ -16,8 +16,8 @@ from convjit.backends.cpu.quick import Run
 from convjit.backends.cpu.recycled import Recycler
 from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
-from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Norm, Pool
-from convjit.schedule.cpu import elementwise, norm, pool
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
+from convjit.schedule.cpu import elementwise, norm, pool, softmax
 from convjit.schedule.nest import nest
 
 _ALIGNMENT = 64
@@ -192,6 +192,8 @@ def _useful_threads(kernel: AnyKernel) -> int:
         return pool.useful_threads(kernel)
     if isinstance(kernel, Norm):
         return norm.useful_threads(kernel)
+    if isinstance(kernel, Softmax):
+        return softmax.useful_threads(kernel)
     return max(1, kernel.geometry.flops // FLOPS_PER_THREAD)
 
 
@@ -205,6 +207,8 @@ def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
         return geometry.batch, geometry.in_size[0], geometry.out_size[0]
     if isinstance(kernel, Norm):
         return kernel.images, kernel.pixels, kernel.collapsed().shape[0]
+    if isinstance(kernel, Softmax):
+        return 1, kernel.rows, kernel.rows
     loops = nest(kernel)
     return kernel.geometry.batch, loops.in_size[loops.outermost], loops.out_size[loops.outermost]
 
@@ -212,7 +216,7 @@ def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
 def _batch_steps(call: Call) -> list[int]:
     """Bytes from one image to the next, in each array of a call; 0 where kernels find images by themselves."""
     kernel = call.kernel
-    if isinstance(kernel, (Elementwise, Norm)):
+    if isinstance(kernel, (Elementwise, Norm, Softmax)):
         return [0] * (len(kernel.operand_shapes) + len(kernel.result_dtypes))
     geometry = kernel.geometry
     of_input, of_output = (prod(shape[1:]) for shape in (geometry.in_shape, geometry.out_shape))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from convjit.emit.cpu import depthwise, direct, dot, elementwise, norm, pool, weight_gradient, winograd
+from convjit.emit.cpu import depthwise, direct, dot, elementwise, norm, pool, softmax, weight_gradient, winograd
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source
 from convjit.geometry import Window, plain_window
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
 from convjit.schedule import Schedule
 
 
@@ -35,6 +35,8 @@ def source(kernel: AnyKernel, schedule: Schedule) -> Source:
         return pool.source(kernel.any_batch(), schedule)
     if isinstance(kernel, Norm):
         return norm.source(kernel.any_batch(), schedule)
+    if isinstance(kernel, Softmax):
+        return softmax.source(kernel, schedule)
     return _TEMPLATES[schedule.template].source(kernel.any_batch(), schedule)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
 from convjit.schedule import Schedule
-from convjit.schedule.cpu import depthwise, direct, dot, elementwise, norm, pool, weight_gradient, winograd
+from convjit.schedule.cpu import depthwise, direct, dot, elementwise, norm, pool, softmax, weight_gradient, winograd
 from convjit.schedule.cpu.machine import Machine
 
 
@@ -19,6 +19,8 @@ def choose(kernel: AnyKernel, machine: Machine) -> Schedule:
         return pool.schedule(kernel, machine)
     if isinstance(kernel, Norm):
         return norm.schedule(kernel, machine)
+    if isinstance(kernel, Softmax):
+        return softmax.schedule(kernel, machine)
     any_batch = kernel.any_batch()
     if kernel.operation == "weight_gradient":
         return weight_gradient.schedule(any_batch, machine)

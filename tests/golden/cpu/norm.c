@@ -7,7 +7,7 @@
 /* How the runtime calls a kernel. */
 typedef struct {
     char *data;
-    long batch_step; /* bytes from one image to the next; 0 where an extra is broadcast along the batch */
+    long batch_step; /* bytes from one image to the next; 0 for what all images share, as most often the weight */
 } cj_array;
 
 typedef struct {

@@ -1,0 +1,26 @@
+"""Kernel and schedule -> the text of "cpu/softmax.c"."""
+
+from __future__ import annotations
+
+from convjit.emit.cpu.language import functions_used
+from convjit.emit.cpu.source import C_TYPES, Source
+from convjit.emit.render import render
+from convjit.kernel import Softmax
+from convjit.schedule import Schedule
+
+
+def source(kernel: Softmax, schedule: Schedule) -> Source:
+    """The C text of a softmax, for any number of rows."""
+    columns, lanes = kernel.shape[-1], schedule.number("lanes")
+    name = f"softmax_{columns}"
+    variables = {
+        **dict(schedule.choices),
+        "name": name,
+        "columns": columns,
+        "dtype": kernel.dtype,
+        "c_type": C_TYPES[kernel.dtype],
+        "dtypes": {kernel.dtype},
+        "functions": functions_used(["vec_exp(x)"]),
+        "rotations": [[(lane + (lanes >> n)) % lanes for lane in range(lanes)] for n in range(1, lanes.bit_length())],
+    }
+    return Source(render("cpu/softmax.c", **variables), name)
