@@ -1,7 +1,8 @@
 """MLX's elementwise primitives as scalar `arith` and `math` ops: one table, MLX's own semantics.
 
 All arithmetic is f32 (predicates are i1). NaN, infinities and signed zeros behave as in MLX's kernels:
-Maximum(x, y) is `isnan(x) ? x : (x > y ? x : y)` and sign(nan) is 0.
+Maximum(x, y) is `isnan(x) ? x : (x > y ? x : y)` and sign(nan) is 0. What a comparison may find equal is rounded first,
+as an array of its type holds it: other ops of the program saw that number. A ReLU's mask, x > 0, does without.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import BFloat16Type, Float16Type, Float32Type, FloatAttr, IntegerAttr, IntegerType, f32, i1
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
-from convjit.ir.mlx import PrimitiveOp
+from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type
 
 HALF_TYPES = (Float16Type(), BFloat16Type())
@@ -69,6 +70,8 @@ class Scalars:
 
     def rounded(self, x: SSAValue, half: Attribute) -> SSAValue:
         """`x` rounded to a half type, as f32 again."""
+        if isinstance(made := x.owner, arith.ExtFOp) and made.input.type == half:
+            return x
         narrow = self.add_op(arith.TruncFOp(x, half))  # pyright: ignore[reportArgumentType]
         return self.add_op(arith.ExtFOp(narrow, f32))
 
@@ -199,6 +202,8 @@ LOWERINGS: dict[str, Lowering] = {
 }
 """How each primitive is written; "AsType" is none of them, because it depends on the types."""
 
+COMPARISONS = ("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqual")
+
 _BOOLEAN_OPERANDS = {"LogicalAnd": (0, 1), "LogicalNot": (0,), "LogicalOr": (0, 1), "Select": (0,)}
 
 
@@ -220,7 +225,19 @@ def scalar_of(scalars: Scalars, op: PrimitiveOp, operands: Sequence[SSAValue]) -
     """An elementwise primitive as scalar ops; returns the last one's result."""
     if op.primitive.data == "AsType":
         return _cast(scalars, operands[0], element_type(op.results[0]))
+    if op.primitive.data in COMPARISONS:
+        operands = _compared(scalars, op, operands)
     return LOWERINGS[op.primitive.data](scalars, operands, op.python_arguments)
+
+
+def _compared(scalars: Scalars, op: PrimitiveOp, operands: Sequence[SSAValue]) -> Sequence[SSAValue]:
+    """The operands of a comparison, rounded where it may find them equal; with itself, it looks for NaN."""
+    type_ = element_type(op.operands[0])
+    numbers = [v for v in operands if number_of(v) is not None]
+    is_order = not is_primitive(op, "Equal", "NotEqual")
+    if type_ not in HALF_TYPES or operands[0] is operands[1] or (numbers and is_order):
+        return operands
+    return [v if v in numbers else scalars.rounded(v, type_) for v in operands]
 
 
 def _cast(scalars: Scalars, value: SSAValue, target: Attribute) -> SSAValue:

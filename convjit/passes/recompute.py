@@ -7,7 +7,10 @@ from math import prod
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
+from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.types import dtype_of, element_type
 from convjit.passes.clusters import Shape, extents_of, is_sum_of_channels
+from convjit.passes.elementwise import COMPARISONS, HALF_TYPES
 from convjit.passes.values import constant_of, erase_dead_ops, users
 
 LEAST_ELEMENTS = 4096
@@ -15,6 +18,9 @@ LEAST_ELEMENTS = 4096
 
 MOST_OPS = 96
 """In a cluster with all that it computes again."""
+
+_STEPS = (*COMPARISONS, "Ceil", "Floor", "Round", "Sign")
+"""Where the smallest difference shows."""
 
 Cluster = list[Operation]
 
@@ -25,6 +31,9 @@ class Recomputation:
     A value is computed again from what its own cluster reads for it, if its reader then reads fewer arrays of its
     shape; or as many, and nobody but clusters reads the value, which need not be stored then. What a backward pass
     reads of a normalised array comes down to the array before, which it reads anyway.
+
+    Two kernels may round one number differently. So what is stored anyway is read where the cluster compares it with
+    more than constants: x == max(x) has to find the x of which MLX took the maximum.
     """
 
     def __init__(self, block: Block, clusters: list[Cluster], shapes: dict[Operation, Shape]):
@@ -48,14 +57,23 @@ class Recomputation:
         while (found := self._worthwhile(number, members)) is not None:
             value, ops = found
             for op in ops:
-                if op.results[0] not in copies:
-                    copy = op.clone(copies)
-                    Rewriter.insert_op(copy, InsertPoint.after(op))
-                    copies[op.results[0]] = copy.results[0]
+                for copy in self._copies_of(op, copies):
                     self._shapes[copy], self._home[copy] = self._shapes[op], number
                     members[copy] = None
             value.replace_uses_with_if(copies[value], lambda use: use.operation in members)
         self._clusters[number] = [op for op in self._block.ops if op in members]
+
+    def _copies_of(self, op: Operation, copies: dict[SSAValue, SSAValue]) -> list[Operation]:
+        """The op again, unless `copies` has it; rounded, where others read it from an array of a half type."""
+        result = op.results[0]
+        if result in copies:
+            return []
+        made = [op.clone(copies)]
+        if element_type(result) in HALF_TYPES and self._is_stored(result):
+            made.append(PrimitiveOp("AsType", made[0].results, [result.type], [dtype_of(result.type)]))
+        Rewriter.insert_op(made, InsertPoint.after(op))
+        copies[result] = made[-1].results[0]
+        return made
 
     def _worthwhile(self, number: int, members: dict[Operation, None]) -> tuple[SSAValue, Cluster] | None:
         """A value that the cluster should compute again, and the ops that do."""
@@ -67,10 +85,15 @@ class Recomputation:
                 continue
             ops = self._ops_behind(maker)
             after = (read.keys() - {value}) | self._read(dict.fromkeys(ops), shape).keys()
-            is_stored_for_others = any(user not in self._home for user in users(value))
-            if len(members) + len(ops) <= MOST_OPS and len(after) < len(read) + (not is_stored_for_others):
+            if len(members) + len(ops) > MOST_OPS or len(after) >= len(read) + (not self._is_stored(value)):
+                continue
+            if not (any(self._is_stored(op.results[0]) for op in ops) and _is_compared(value, members)):
                 return value, ops
         return None
+
+    def _is_stored(self, value: SSAValue) -> bool:
+        """Does something read it that is in no cluster?"""
+        return any(user not in self._home for user in users(value))
 
     def _read(self, ops: dict[Operation, None], shape: Shape) -> dict[SSAValue, None]:
         """The arrays of this shape that `ops` read and do not make."""
@@ -85,3 +108,16 @@ class Recomputation:
             if op in needed:
                 needed.update(v.owner for v in op.operands if isinstance(v.owner, Operation))
         return [op for op in cluster if op in needed]
+
+
+def _is_compared(value: SSAValue, members: dict[Operation, None]) -> bool:
+    """Does a step among `members` depend on `value`, and on something else that is no constant?"""
+    found = [(value, False)]
+    for given, is_mixed in found:
+        for op in users(given) & members.keys():
+            behind = is_mixed or any(v is not given and constant_of(v) is None for v in op.operands)
+            if behind and is_primitive(op, *_STEPS):
+                return True
+            if (op.results[0], behind) not in found:
+                found.append((op.results[0], behind))
+    return False

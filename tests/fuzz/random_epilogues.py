@@ -81,9 +81,10 @@ class Step:
     """One operation on the values so far: 0 is the convolution, 1 what the first step made, and so on.
 
     Attributes:
-        name: of an activation, a combination or a rearrangement, "batch norm", "gate", "minus mean" or "sum".
+        name: of an activation, a combination or a rearrangement, "batch norm", "gate", "minus mean", "sum" or "peak".
         operand: the value that it takes.
-        other: the second operand of a combination: "input", the number of an extra, or minus the number of a value.
+        other: the second operand of a combination, or what a peak reads beside it: "input", the number of an extra, or
+            minus the number of a value.
     """
 
     name: str
@@ -139,6 +140,10 @@ class Epilogue:
                 return y - mx.mean(y, axis=-1, keepdims=True)
             case "sum":
                 return mx.sum(y, axis=pixels)
+            case "peak":
+                is_largest = y == mx.max(y, axis=pixels, keepdims=True)  # by 1, where some pixel is
+                beside = mx.where(is_largest, 1.0, 0.5 * mx.tanh(self._other(step, values, x, extras)))
+                return y + mx.stop_gradient(mx.max(beside, axis=pixels, keepdims=True))
             case _:
                 return COMBINATIONS[step.name](y, self._other(step, values, x, extras))
 
@@ -191,6 +196,10 @@ def random_epilogue(
     if not chained and rng.random() < 0.1:
         steps.append(Step("sum", results[0]))
         results.append(len(steps))
+    apart = rng.spawn(1)[0]  # so that the numbers of any program are what they were before there were peaks
+    if apart.random() < 0.15:
+        steps.append(Step("peak", results[0], -1 - int(apart.integers(0, results[0] + 1))))
+        results[0] = len(steps)
     return Epilogue(tuple(steps), tuple(shapes), tuple(results), channels_first)
 
 

@@ -7,7 +7,9 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from graphs import traced
-from xdsl.dialects.builtin import i1
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import StringAttr, i1
+from xdsl.ir import BlockArgument
 
 from convjit import passes
 from convjit.ir import reference
@@ -189,3 +191,43 @@ def test_kernels_are_the_same_in_every_run():
         passes.run(module, passes.OPTIMIZE)
         texts.add(str(module))
     assert len(texts) == 1
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
+def test_what_is_compared_with_its_maximum_is_read(dtype: mx.Dtype):
+    """Two kernels may round one number differently."""
+
+    def function(x: mx.array, w: mx.array, gamma: mx.array, beta: mx.array) -> list[mx.array]:
+        y = mx.conv2d(x, w, padding=1)
+        scaled = (y - mx.mean(y, axis=(0, 1, 2))) * gamma
+        shifted = scaled + beta
+        largest = mx.max(shifted, axis=(1, 2), keepdims=True)
+        return [mx.where(shifted == largest, scaled * scaled, 0.0)]
+
+    x, *others = arrays_of_block()
+    arrays = [a.astype(dtype) for a in (mx.tile(x, (8, 3, 3, 1)), *others)]
+    module = traced(function, arrays, [Argument(f"x{n}", "input") for n in range(4)])
+    passes.run(module, passes.OPTIMIZE)
+    (compared,) = (op for op in module.walk() if isinstance(op, arith.CmpfOp))
+    behind = [v.owner.operands[0] if isinstance(v.owner, arith.ExtFOp) else v for v in compared.operands]
+    kernel = compared.parent_op()
+    assert isinstance(kernel, ElementwiseOp) and all(isinstance(v, BlockArgument) for v in behind)
+    assert kernel.attributes["fused"] == StringAttr("Subtract Multiply Equal Multiply Select"), "the rest is made again"
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_numbers_of_half_types_are_compared_as_arrays_hold_them(dtype: mx.Dtype):
+    """An epilogue rounds what it compares, unless that is with a constant, as a ReLU does."""
+
+    def function(x: mx.array, w: mx.array, before: mx.array) -> list[mx.array]:
+        y = mx.conv2d(x, w, padding=1) * 0.25
+        return [mx.where(y == before, 1.0, 0.0), mx.where(y > before, 1.0, 0.0), mx.where(y > 0, y, 0.1 * y)]
+
+    x, w, *_ = (a.astype(dtype) for a in arrays_of_block())
+    before = (mx.conv2d(x.astype(mx.float32), w.astype(mx.float32), padding=1) * 0.25).astype(dtype)
+    module = traced(function, [x, w, before], [Argument(n, "input") for n in ("x", "w", "before")])
+    passes.run(module, "raise-conv,fuse-epilogue")
+    same, greater, _ = reference.run(module, [x, w, before])
+    assert same.all() and not greater.any()
+    rounded = [isinstance(op.lhs.owner, arith.ExtFOp) for op in module.walk() if isinstance(op, arith.CmpfOp)]
+    assert rounded == [True, True, False]
