@@ -110,7 +110,6 @@ def _users(value: SSAValue) -> Iterator[Operation]:
 
 
 def _why_not(user: PrimitiveOp) -> str:
-    elements = [element_type(v) for v in user.operands]
-    if is_elementwise(user.primitive.data, user.python_arguments, elements, element_type(user.results[0])):
+    if is_elementwise(user):
         return "another operand depends on this convolution or cannot be read by a kernel"
     return "not elementwise"

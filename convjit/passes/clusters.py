@@ -86,16 +86,7 @@ def shapes_of_candidates(block: Block, static: set[SSAValue]) -> dict[Operation,
 def _shape_of(op: Operation) -> Shape | None:
     if is_sum_of_channels(op):
         shape = extents_of(op.operands[0])
-    elif (
-        isinstance(op, PrimitiveOp)
-        and len(op.results) == 1
-        and is_elementwise(
-            op.primitive.data,
-            op.python_arguments,
-            [element_type(v) for v in op.operands],
-            element_type(op.results[0]),
-        )
-    ):
+    elif is_elementwise(op):
         shape = extents_of(op.results[0])
     else:
         return None

@@ -109,12 +109,9 @@ def _extras_if_it_joins(
     op: Operation, inside: set[SSAValue], dependents: _Dependents, dag: Dag
 ) -> list[SSAValue] | None:
     """The values that joining `op` would add to the extras, or None if it cannot join."""
-    if not isinstance(op, PrimitiveOp) or any(v.owner in dependents and v not in inside for v in op.operands):
+    if not is_elementwise(op) or any(v.owner in dependents and v not in inside for v in op.operands):
         return None
-    if len(op.results) != 1 or shape_of(op.results[0].type) != shape_of(dag.root.results[0].type):
-        return None
-    elements = [element_type(v) for v in op.operands]
-    if not is_elementwise(op.primitive.data, op.python_arguments, elements, element_type(op.results[0])):
+    if shape_of(op.results[0].type) != shape_of(dag.root.results[0].type):
         return None
     extras: list[SSAValue] = []
     for operand in op.operands:

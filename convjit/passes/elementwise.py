@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math as python_math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import BFloat16Type, Float16Type, Float32Type, FloatAttr, IntegerAttr, IntegerType, f32, i1
+from xdsl.dialects.builtin import BFloat16Type, Float16Type, Float32Type, FloatAttr, IntegerAttr, f32, i1
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from convjit.ir.mlx import PrimitiveOp, is_primitive
@@ -207,18 +207,17 @@ COMPARISONS = ("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqua
 _BOOLEAN_OPERANDS = {"LogicalAnd": (0, 1), "LogicalNot": (0,), "LogicalOr": (0, 1), "Select": (0,)}
 
 
-def is_elementwise(name: str, arguments: Arguments, operands: Sequence[Attribute], result: Attribute) -> bool:
-    """Can a primitive with these element types become scalar ops?"""
-    if name == "AsType":
-        return operands[0] in (*FLOAT_TYPES, i1) and result in (*FLOAT_TYPES, i1)
-    if name not in LOWERINGS or result not in (*FLOAT_TYPES, i1):
+def is_elementwise(op: Operation | Block) -> TypeGuard[PrimitiveOp]:
+    """Is it a primitive that can become scalar ops?"""
+    if not isinstance(op, PrimitiveOp) or len(op.results) != 1 or element_type(op.results[0]) not in (*FLOAT_TYPES, i1):
         return False
-    if name == "Equal" and arguments[0]:
+    name, operands = op.primitive.data, [element_type(v) for v in op.operands]
+    if name == "AsType":
+        return operands[0] in (*FLOAT_TYPES, i1)
+    if name not in LOWERINGS or (name == "Equal" and op.python_arguments[0]):
         return False
     boolean = _BOOLEAN_OPERANDS.get(name, ())
-    return all(
-        isinstance(t, IntegerType) and t == i1 if n in boolean else t in FLOAT_TYPES for n, t in enumerate(operands)
-    )
+    return all(t == i1 if n in boolean else t in FLOAT_TYPES for n, t in enumerate(operands))
 
 
 def scalar_of(scalars: Scalars, op: PrimitiveOp, operands: Sequence[SSAValue]) -> SSAValue:

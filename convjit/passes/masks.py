@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import i1
-from xdsl.ir import Block, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type
-from convjit.passes.elementwise import FLOAT_TYPES
-from convjit.passes.values import constant_of
+from convjit.passes.clusters import is_sum_of_channels
+from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
+from convjit.passes.values import constant_of, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,44 @@ def mask_of(value: SSAValue) -> Mask | None:
 
 
 def separate_masks(block: Block) -> None:
-    """Give every reader of a predicate, or of a mask made from one, its own: they are made where they are read."""
-    for op in reversed(list(block.ops)):
-        is_mask = is_primitive(op, "AsType") and element_type(op.operands[0]) == i1
-        if not isinstance(op, PrimitiveOp) or not (is_mask or element_type(op.results[0]) == i1):
+    """Give each elementwise op or sum of channels its own of the masks, and predicates behind them, that it reads.
+
+    They are made where they are read, and no kernel stores a predicate. Those that no kernel can make, because behind
+    them are predicates that are not elementwise, stay one for all that read them; so they do for MLX's own ops.
+    """
+    masks: dict[Operation, int] = {}
+    for number, op in enumerate(block.ops):
+        if _is_mask(op, masks):
+            masks[op] = number
+    for reader in list(block.ops):
+        if reader in masks or not (is_elementwise(reader) or is_sum_of_channels(reader)):
             continue
-        for use in list(op.results[0].uses)[1:]:
-            copy = op.clone()
-            Rewriter.insert_op(copy, InsertPoint.before(op))
-            use.operation.operands[use.index] = copy.results[0]
+        behind = _masks_behind(reader, masks)
+        if all(users(op.results[0]) <= behind | {reader} for op in behind):
+            continue
+        copies: dict[SSAValue, SSAValue] = {}
+        for op in sorted(behind, key=masks.__getitem__):
+            Rewriter.insert_op(op.clone(copies), InsertPoint.before(op))
+        for index, value in enumerate(reader.operands):
+            reader.operands[index] = copies.get(value, value)
+
+
+def _is_mask(op: Operation, masks: Container[Operation | Block]) -> bool:
+    """Is it a predicate, or one as a number, that is made of floats and of what is in `masks` alone?"""
+    if not is_elementwise(op) or i1 not in (element_type(op.results[0]), element_type(op.operands[0])):
+        return False
+    predicates = (v for v in op.operands if element_type(v) == i1 and constant_of(v) is None)
+    return not is_primitive(op, "Select") and all(v.owner in masks for v in predicates)
+
+
+def _masks_behind(reader: Operation, masks: Container[Operation]) -> set[Operation]:
+    behind: set[Operation] = set()
+    found = [reader]
+    while found:
+        makers = {v.owner for v in found.pop().operands if isinstance(v.owner, Operation) and v.owner in masks}
+        found += makers - behind
+        behind |= makers
+    return behind
 
 
 def read_maxima(block: Block) -> None:

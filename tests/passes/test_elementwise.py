@@ -17,6 +17,7 @@ from convjit.emit.region import kernel_of
 from convjit.geometry import plain_window
 from convjit.ir import reference, replay
 from convjit.ir.conv import FusedOp, YieldOp
+from convjit.ir.mlx import PrimitiveOp
 from convjit.passes.elementwise import LOWERINGS, Scalars, is_elementwise
 
 MAGNITUDES = (0.0, 1e-40, 1e-30, 0.1, 0.5, 1.0, 1.5, 2.5, 3.0, 10.0, 80.0, 100.0, 1e4, 1e30, 3.4e38, math.inf, math.nan)
@@ -121,7 +122,9 @@ def test_equal():
 
 
 def test_equal_with_nan_is_not_elementwise():
-    assert not is_elementwise("Equal", (True,), [f32, f32], i1)
+    x, y = Block(arg_types=[TensorType(f32, (3,))] * 2).args
+    assert is_elementwise(PrimitiveOp("Equal", [x, y], [TensorType(i1, (3,))], [False]))
+    assert not is_elementwise(PrimitiveOp("Equal", [x, y], [TensorType(i1, (3,))], [True]))
 
 
 @pytest.mark.parametrize("name", LOGICAL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -143,6 +145,50 @@ def test_a_predicate_is_with_what_reads_it_wherever_a_kernel_ends(others: int):
 
     kernels = check(function, arrays_of_block()[:2])
     assert len(kernels) > 1 and all(element_type(v) != i1 for op in kernels for v in (*op.inputs, *op.outputs))
+
+
+def ops_behind(function, arrays: list[mx.array]) -> Counter[str]:
+    """How many of which primitives are left for MLX."""
+    module = traced(function, arrays, [Argument(f"x{n}", "input") for n in range(len(arrays))])
+    passes.run(module, passes.OPTIMIZE)
+    return Counter(op.primitive.data for op in module.walk() if isinstance(op, PrimitiveOp))
+
+
+def test_predicates_that_no_kernel_makes_stay_one():
+    """Each is rearranged and read again; a copy for every reader would be two to the power of 16 of them."""
+
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        mask = x > 0.5
+        for _ in range(16):
+            mask = mx.logical_or(mask, mx.roll(mask, 1, axis=1))
+        return [mx.where(mask, mx.conv2d(x, w, padding=1), 0.0)]
+
+    assert ops_behind(function, arrays_of_block()[:2])["LogicalOr"] == 16
+    check(function, arrays_of_block()[:2])
+
+
+def test_a_reduction_of_a_predicate_stays_one_for_all_that_read_it():
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        y, found = mx.conv2d(x, w, padding=1), mx.any(x > 1.5, axis=-1, keepdims=True)
+        return [mx.sum(mx.where(found, y * n, y + n)) for n in range(8)]
+
+    counted = ops_behind(function, arrays_of_block()[:2])
+    assert counted["Greater"] == 1 and counted["Reduce"] == 9
+    check(function, arrays_of_block()[:2])
+
+
+def test_predicates_made_from_each_other_are_with_each_of_their_readers():
+    """As many copies of all as there are readers: not one for each way between two of them."""
+
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        y, mask = mx.conv2d(x, w, padding=1), x > 0
+        for n in range(16):
+            mask = mx.logical_or(mx.logical_and(mask, x > n / 8), mx.logical_and(mask, x < n / 4))
+        return [mx.where(mask, y, 1.0), mx.cumsum(mx.where(mask, x, y), axis=1)]
+
+    kernels = check(function, arrays_of_block()[:2])
+    written = [op for kernel in kernels for op in kernel.body.block.ops if isinstance(op, arith.AndIOp)]
+    assert 32 <= len(written) <= 2 * 32 and not ops_behind(function, arrays_of_block()[:2])["LogicalAnd"]
 
 
 def test_infinities_and_nan_pass_through_masks_and_sums():
