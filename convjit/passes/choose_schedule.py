@@ -34,6 +34,7 @@ from convjit.ir.conv import (
     ConvolutionOp,
     ElementwiseOp,
     FusedOp,
+    GeneralOp,
     KernelOp,
     NormOp,
     OtherOp,
@@ -133,6 +134,11 @@ class ChooseSchedulePass(ModulePass):
             block = function.body.block
             if any(isinstance(o, KernelOp) and o.schedule for o in block.ops):
                 raise PipelineError(f"{self.name} has run before; every pipeline ends with it by itself")
+            if unfused := next((o for o in block.ops if isinstance(o, GeneralOp)), None):
+                layer = unfused.layer.data if unfused.layer else "conv"
+                raise PipelineError(
+                    f"the pipeline raises the convolution {layer!r} and makes no kernel of it: add fuse-epilogue"
+                )
             kernels = [o for o in block.ops if isinstance(o, ConvolutionOp)]
             if self.accuracy != "fast":
                 for kernel in kernels:

@@ -148,6 +148,16 @@ def test_a_mistake_is_no_reason_to_fall_back(net, fallback):
         fast(x)
 
 
+@pytest.mark.parametrize("pipeline", ["raise-conv,fold-pad", "raise-weight-gradient,raise-conv,fuse-elementwise"])
+def test_raised_convolutions_have_to_be_fused(net, pipeline):
+    """Without a kernel they can neither run, nor are they plain MLX any more."""
+    model, x = net
+    step = nn.value_and_grad(model, lambda x: mx.sum(model(x)))
+    for function in (model, step):
+        with pytest.raises(PipelineError, match=r"raises the convolution '.*layers.0' .* add fuse-epilogue"):
+            convjit.compile(function, pipeline=pipeline)(x)
+
+
 @pytest.mark.parametrize("backend", ["cpu", "simulator"])
 def test_schedules_are_chosen_once(net, backend):
     model, x = net
