@@ -101,6 +101,10 @@ class Backend(Protocol):
         """What compiled artefacts depend on beyond their text: compiler, flags, CPU or device, versions."""
         ...
 
+    def machine(self) -> str:
+        """What the speed of kernels, and the schedules to choose from, depend on besides: cores, caches, threads."""
+        ...
+
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         """How to run `kernel`, or, in a few words, why this backend cannot take it."""
         ...

@@ -122,8 +122,8 @@ def ignored() -> Generator[None]:
 def find(backend: Backend, kernel: Kernel) -> Outcome | None:
     """What was measured for `kernel`, by this process or an earlier one; None if nothing was.
 
-    The key: the kernel with its batch, the backend, device, system build, versions, and the code that makes schedules
-    and texts.
+    The key: the kernel with its batch, the backend, device, its caches and threads, system build, versions, and the
+    code that makes schedules and texts.
     """
     if _is_ignored.get() or is_off():
         return None
@@ -141,7 +141,7 @@ def keep(backend: Backend, kernel: Kernel, outcome: Outcome) -> None:
 
 
 def _key(backend: Backend, kernel: Kernel) -> str:
-    where = (backend.name, backend.fingerprint(), os_build(), mlx_version(), convjit_version())
+    where = (backend.name, backend.fingerprint(), backend.machine(), os_build(), mlx_version(), convjit_version())
     code = sources.digest(sources.PACKAGE / "schedule", sources.PACKAGE / "emit", sources.TEMPLATES)
     return cache.content_key("tuned", *where, code, repr(kernel))
 

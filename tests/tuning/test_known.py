@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from convjit.backends import registry
+from convjit.backends.cpu import CpuBackend, toolchain
 from convjit.geometry import Geometry, plain_window
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
@@ -66,6 +68,30 @@ def test_another_batch_is_another_kernel() -> None:
     known.keep(BACKEND, KERNEL, outcome(2.0, 1.0))
     larger = Geometry.of_shapes((2, 8, 8, 16), (64, 3, 3, 16), plain_window(2))
     assert known.find(BACKEND, Kernel(larger, "f32", (), identity_epilogue("f32"), ("f32",))) is None
+
+
+@pytest.mark.parametrize("changed", ["threads", "cache", "model of the CPU"])
+def test_another_machine_measures_for_itself(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it has in common with this one: a cache folder may be shared, an image copied."""
+    known.keep(BACKEND, KERNEL, outcome(2.0, 1.0))
+    other = CpuBackend()
+    assert known.find(other, KERNEL)
+    if changed == "model of the CPU":
+        monkeypatch.setattr(toolchain, "cpu", lambda: "another")
+        other = CpuBackend()
+        other._toolchain = BACKEND._toolchain
+    else:
+        here = other._machine
+        more = {"threads": here.threads + 1} if changed == "threads" else {"l2_bytes": 2 * here.l2_bytes}
+        other._machine = replace(here, **more)
+    assert other.fingerprint() == BACKEND.fingerprint() and known.find(other, KERNEL) is None
+
+
+def test_measured_for_another_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = registry.get("simulator")
+    known.keep(backend, KERNEL, outcome(2.0, 1.0))
+    monkeypatch.setenv("CONVJIT_CHIP", "M4 Max")
+    assert known.find(backend, KERNEL) is None
 
 
 def test_not_used_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,10 @@ class CpuBackend:
         return toolchain.find()
 
     @cached_property
+    def _cpu(self) -> str:
+        return toolchain.cpu()
+
+    @cached_property
     def _machine(self) -> Machine:
         return replace(self._toolchain.machine, threads=threads())
 
@@ -58,6 +62,9 @@ class CpuBackend:
 
     def fingerprint(self) -> str:
         return self._toolchain.fingerprint()
+
+    def machine(self) -> str:
+        return f"{self._machine} in {self._cpu}"
 
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         if isinstance(kernel, (Elementwise, Norm, Softmax)):

@@ -93,7 +93,7 @@ def find() -> Toolchain:
     compiler = _compiler()
     program = os.path.realpath(compiler[0])
     status = os.stat(program)
-    key = cache.content_key("features", repr((compiler, program, status.st_mtime_ns, status.st_size)), _cpu())
+    key = cache.content_key("features", repr((compiler, program, status.st_mtime_ns, status.st_size)), cpu())
 
     def probe(file: Path) -> None:
         file.write_text(json.dumps(asdict(_probe(compiler))))
@@ -122,7 +122,7 @@ def _compiler() -> tuple[str, ...]:
     return (str(Path(ziglang.origin).with_name("zig")), "cc", "-fno-sanitize=all")
 
 
-def _cpu() -> str:
+def cpu() -> str:
     """What tells this CPU from others: a cache folder may be shared between machines."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():

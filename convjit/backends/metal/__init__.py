@@ -34,6 +34,9 @@ class MetalBackend:
     def fingerprint(self) -> str:
         return _device()
 
+    def machine(self) -> str:
+        return repr(this_chip())
+
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         if isinstance(kernel, Elementwise):
             return self._schedule_elementwise(kernel)
