@@ -1,4 +1,4 @@
-"""`fold-scale`: BatchNorm, and any per-channel arithmetic behind a convolution, moves into weight and bias.
+"""`fold-scale`: BatchNorm, and other per-channel scales and additions behind a convolution, move into weight and bias.
 
     %y = conv.general %x, %w window <...>                       (N, ..., O)
     %a = Subtract(%y, Broadcast(%mean))
@@ -11,6 +11,7 @@
 
 The arithmetic on %w depends on parameters alone, so `hoist-prepare` takes it out of every call. f32 only: with half
 storage a folded scale could overflow the weight, so there it stays an f32 epilogue extra. A lone bias stays as it is.
+So does a division: sums of products with 1 / 0 would be NaN where the division of a sum by 0 is an infinity.
 """
 
 from __future__ import annotations
@@ -45,17 +46,17 @@ def _chain(conv: GeneralOp, static: set[SSAValue]) -> list[_Link]:
     value: SSAValue = conv.result
     while True:
         uses = list(value.uses)
-        if len(uses) != 1 or not is_primitive(op := uses[0].operation, "Add", "Subtract", "Multiply", "Divide"):
+        if len(uses) != 1 or not is_primitive(op := uses[0].operation, "Add", "Subtract", "Multiply"):
             break
         name = op.primitive.data
         other = op.operands[1 - uses[0].index]
-        if name in ("Subtract", "Divide") and uses[0].index != 0:
+        if name == "Subtract" and uses[0].index != 0:
             break
         if other is value or not _is_channel_vector(other, conv, static):
             break
         links.append(_Link(op, name, other))
         value = op.results[0]
-    return links if any(link.name in ("Multiply", "Divide") for link in links) else []
+    return links if any(link.name == "Multiply" for link in links) else []
 
 
 def _is_channel_vector(value: SSAValue, conv: GeneralOp, static: set[SSAValue]) -> bool:
@@ -76,12 +77,9 @@ def _scale_and_bias(links: list[_Link], vectors: Vectors) -> tuple[SSAValue, SSA
     bias: SSAValue | None = None
     for link in links:
         vector = vectors.of(link.vector)
-        if link.name in ("Multiply", "Divide"):
-            bias = None if bias is None else vectors.combined(link.name, bias, vector)
-            if scale is None:
-                scale = vector if link.name == "Multiply" else vectors.inverse(vector)
-            else:
-                scale = vectors.combined(link.name, scale, vector)
+        if link.name == "Multiply":
+            bias = None if bias is None else vectors.combined("Multiply", bias, vector)
+            scale = vector if scale is None else vectors.combined("Multiply", scale, vector)
         elif bias is None:
             bias = vector if link.name == "Add" else vectors.combined("Negative", vector)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 from xdsl.ir import Operation, SSAValue
 
-from convjit.ir.mlx import ConstantOp, PrimitiveOp
+from convjit.ir.mlx import PrimitiveOp
 from convjit.ir.types import shape_of, tensor_type
 from convjit.passes.values import source_of_broadcast
 
@@ -39,10 +39,6 @@ class Vectors:
 
     def combined(self, name: str, *vectors: SSAValue) -> SSAValue:
         return self.primitive(name, list(vectors), (self._channels,))
-
-    def inverse(self, vector: SSAValue) -> SSAValue:
-        one = self.insert(ConstantOp(1.0, tensor_type((), mx.float32)))
-        return self.combined("Divide", self.repeated(one), vector)
 
     def scaled_weight(self, weight: SSAValue, scale: SSAValue) -> SSAValue:
         """`weight` (O, *kernel, C / groups), multiplied along its output channels."""

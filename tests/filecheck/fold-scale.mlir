@@ -34,7 +34,7 @@ func.func @forward(
 
 // -----
 
-// Grouped and transposed alike: the scale follows the weight's output channels. Division first.
+// Grouped and transposed alike: the scale follows the weight's output channels.
 func.func @forward(
     %x: tensor<1x4x4xf32> {mlx.index = 0 : i64, mlx.kind = "input", mlx.name = "x"},
     %w: tensor<6x3x2xf32> {mlx.index = 1 : i64, mlx.kind = "parameter", mlx.name = "up.weight"},
@@ -42,10 +42,10 @@ func.func @forward(
 ) -> tensor<1x9x6xf32> {
   %y = conv.general %x, %w window <strides = [1], pad = [2] : [2], dilation = [1], input_dilation = [2], groups = 2, flip> layer "up" : (tensor<1x4x4xf32>, tensor<6x3x2xf32>) -> tensor<1x9x6xf32>
   %sb = mlx.primitive "Broadcast"(%s) [array<i64: 1, 9, 6>] : (tensor<1x1x6xf32>) -> tensor<1x9x6xf32>
-  %z = mlx.primitive "Divide"(%y, %sb) [] : (tensor<1x9x6xf32>, tensor<1x9x6xf32>) -> tensor<1x9x6xf32>
+  %z = mlx.primitive "Multiply"(%y, %sb) [] : (tensor<1x9x6xf32>, tensor<1x9x6xf32>) -> tensor<1x9x6xf32>
   return %z : tensor<1x9x6xf32>
 }
-// CHECK-NOT:  = mlx.primitive "Divide"(%y
+// CHECK-NOT:  = mlx.primitive "Multiply"(%y
 // CHECK:      [[W:%[^ ]+]] = mlx.primitive "Multiply"(%w, {{.*}}) {{.*}} -> tensor<6x3x2xf32>
 // CHECK-NEXT: [[Y:%[^ ]+]] = conv.general %x, [[W]] window <{{.*}} groups = 2, flip>
 // CHECK-NEXT: func.return [[Y]]
@@ -66,6 +66,24 @@ func.func @forward(
 // CHECK:      %y = conv.general %x, %w
 // CHECK-NEXT: %bb = mlx.primitive "Broadcast"(%b)
 // CHECK-NEXT: %z = mlx.primitive "Add"(%y, %bb)
+
+// -----
+
+// ... a division, and what follows it: the parameter may hold 0, ...
+func.func @forward(
+    %x: tensor<1x4x4xf32> {mlx.index = 0 : i64, mlx.kind = "input", mlx.name = "x"},
+    %w: tensor<6x1x4xf32> {mlx.index = 1 : i64, mlx.kind = "parameter", mlx.name = "w"},
+    %s: tensor<6xf32> {mlx.index = 2 : i64, mlx.kind = "parameter", mlx.name = "s"}
+) -> tensor<1x4x6xf32> {
+  %y = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x4xf32>, tensor<6x1x4xf32>) -> tensor<1x4x6xf32>
+  %sb = mlx.primitive "Broadcast"(%s) [array<i64: 1, 4, 6>] : (tensor<6xf32>) -> tensor<1x4x6xf32>
+  %y1 = mlx.primitive "Divide"(%y, %sb) [] : (tensor<1x4x6xf32>, tensor<1x4x6xf32>) -> tensor<1x4x6xf32>
+  %y2 = mlx.primitive "Multiply"(%y1, %sb) [] : (tensor<1x4x6xf32>, tensor<1x4x6xf32>) -> tensor<1x4x6xf32>
+  return %y2 : tensor<1x4x6xf32>
+}
+// CHECK:      %y = conv.general %x, %w
+// CHECK:      %y1 = mlx.primitive "Divide"(%y, %sb)
+// CHECK-NEXT: %y2 = mlx.primitive "Multiply"(%y1, %sb)
 
 // -----
 

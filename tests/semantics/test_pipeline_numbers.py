@@ -311,6 +311,22 @@ def test_batch_norm_with_awkward_statistics():
             np.testing.assert_allclose(a[..., channel], b[..., channel], rtol=1e-4, atol=1e-5 * scale)
 
 
+class Divided(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.scale = mx.array([1.0, 0.0, -2.0, 1e-30])
+
+    def __call__(self, x):
+        return self.conv(x) / self.scale
+
+
+def test_division_by_a_parameter_that_is_zero():
+    """Sums divided by it are infinities; so are none of the products with 1 / 0 that cancel."""
+    net, x = Divided(), image()
+    assert_same_numbers(fast_of(net)(x), net(x))
+
+
 def test_float64_and_complex_stay_themselves():
     x = image()
 
