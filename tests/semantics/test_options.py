@@ -44,6 +44,16 @@ def test_unknown_backend_and_pipeline():
         convjit.compile(CONV, pipeline="raise-conv,no-such-pass", fallback="error")(x)
 
 
+def test_a_chip_that_is_unknown(monkeypatch):
+    """Is told with the variable that names it and the way out; it is no error of convjit's own."""
+    monkeypatch.setenv("CONVJIT_CHIP", "M9 Max")
+    with pytest.warns(convjit.FallbackWarning, match="plain MLX: CONVJIT_CHIP is 'M9 Max', no chip .*: unset it, or "):
+        convjit.compile(CONV, backend="simulator")(image())
+    with pytest.raises(convjit.CompileError, match="CONVJIT_CHIP is 'M9 Max'") as raised:
+        convjit.compile(CONV, backend="simulator", fallback="error")(image())
+    assert "internal" not in str(raised.value)
+
+
 def test_a_gpu_that_is_not_metal(monkeypatch):
     """The default device is read at every call and is part of the key."""
     net, x = Net(), image()

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from convjit import simulator
-from convjit.backends import MLX_DTYPES, Runner, Stretch
+from convjit.backends import MLX_DTYPES, BackendError, Runner, Stretch
 from convjit.backends.metal import packing
 from convjit.emit import metal as emit
 from convjit.emit.epilogue import unsupported
@@ -20,7 +20,7 @@ from convjit.geometry import Window
 from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, elementwise, smaller
-from convjit.schedule.metal.chip import this_chip
+from convjit.schedule.metal.chip import Chip, this_chip
 from convjit.schedule.metal.gemm import MAX_BUFFERS
 from convjit.storage.environment import macos_version, mlx_version, os_build
 
@@ -35,7 +35,7 @@ class MetalBackend:
         return _device()
 
     def machine(self) -> str:
-        return repr(this_chip())
+        return repr(_chip())
 
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
         if isinstance(kernel, Elementwise):
@@ -49,7 +49,7 @@ class MetalBackend:
             return f"cannot read {kernel.dtype}"
         if op := unsupported(kernel.epilogue, METAL):
             return f"cannot write {op} in Metal"
-        return choose(kernel, this_chip())
+        return choose(kernel, _chip())
 
     def _schedule_elementwise(self, kernel: Elementwise) -> Schedule | str:
         buffers = len(kernel.operands) + 1 + len(kernel.results) + kernel.has_sums
@@ -59,7 +59,7 @@ class MetalBackend:
             return f"{prod(kernel.shape)} elements are too many for a Metal kernel"
         if op := unsupported(kernel.body, METAL):
             return f"cannot write {op} in Metal"
-        return elementwise.elementwise(kernel, this_chip())
+        return elementwise.elementwise(kernel, _chip())
 
     def pack(self, window: Window, schedule: Schedule, weight: mx.array) -> mx.array:
         """`weight` in the order in which the schedule's template reads it."""
@@ -72,13 +72,13 @@ class MetalBackend:
     def candidates(self, kernel: Kernel) -> list[Schedule]:
         if isinstance(self.schedule(kernel), str):
             return []
-        return candidates(kernel, this_chip(), macos_version())
+        return candidates(kernel, _chip(), macos_version())
 
     def smaller(self, kernel: AnyKernel, schedule: Schedule) -> Schedule | None:
         if isinstance(kernel, Elementwise):
             return elementwise.smaller(kernel, schedule)
         assert isinstance(kernel, Kernel)
-        return smaller(kernel, schedule, this_chip())
+        return smaller(kernel, schedule, _chip())
 
     def dispatches(self, kernel: AnyKernel, schedule: Schedule) -> tuple[Dispatch, ...]:
         """What to launch, in order."""
@@ -151,6 +151,13 @@ def _issue(one: Dispatch, metal_kernel: Any, values: Sequence[mx.array], poisone
 def at_least_1d(array: mx.array) -> mx.array:
     """MLX hands an array of rank 0 to a kernel as a reference, which has no elements to index."""
     return array if array.ndim else array.reshape(1)
+
+
+def _chip() -> Chip:
+    try:
+        return this_chip()
+    except ValueError as error:
+        raise BackendError(str(error)) from error
 
 
 @cache

@@ -104,7 +104,7 @@ def _named(name: str) -> Chip:
     for chip in CHIPS.values():
         if chip.name.lower() == " ".join(name.lower().split()):
             return chip
-    raise ValueError(f"CONVJIT_CHIP={name!r} is no chip that convjit knows: {', '.join(CHIPS)}")
+    raise ValueError(f"CONVJIT_CHIP is {name!r}, no chip that convjit knows: unset it, or choose of {', '.join(CHIPS)}")
 
 
 @cache
