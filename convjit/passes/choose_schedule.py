@@ -6,10 +6,10 @@
     %y = conv.fused %x, %p window <...> schedule <"cpu/direct.c", ...> {...} : (tensor<...>, !conv.packed<...>) -> ...
 
 Two kernels that read one weight in the same order share its packed form; a weight gradient reads both of its operands
-as they are, and gets a schedule only; so do elementwise ops and pools. A kernel that the backend refuses raises
-`Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what MLX
-traced stays in its place. Other kernels that it refuses, or that failed their proof, raise `Failed`: in the next run
-`raise-pool` and `fuse-elementwise` leave them out. A schedule that failed its proof on this machine is not chosen again
+as they are, and gets a schedule only; so do kernels that are no convolutions. A convolution that the backend refuses
+raises `Refused`: the caller marks its `Convolution` with the reason and runs the pipeline again, so that exactly what
+MLX traced stays in its place. Other kernels that it refuses, or that failed their proof, raise `Failed`: in the next
+run the passes that make them leave them out. A schedule that failed its proof on this machine is not chosen again
 (`convjit.proof.trust`); the attribute `note` says so. Where candidates were measured on this machine
 (`convjit.tuning`), the fastest is chosen; the attribute `tuned` says so, and if it is MLX's own op, the kernel is
 refused. The option `accuracy` ("precise", "fast", "fastest") says what may be traded for speed; an attribute of that
@@ -64,8 +64,8 @@ class Refused(Exception):
 
 
 class Failed(Exception):
-    """A backend cannot take some pools or elementwise kernels, or they failed their proof here; nothing can take their
-    place.
+    """A backend cannot take some kernels that are no convolutions, or they failed their proof here; nothing can take
+    their place.
 
     Attributes:
         reasons: the kernel's name -> why, in a few words.
@@ -155,6 +155,6 @@ class ChooseSchedulePass(ModulePass):
                     block.insert_op_before(pack, conv)
                     packs[key] = pack.result
                 conv.operands[1] = packs[key]
-            # a pool that is left out gives the elementwise ops behind it other numbers
+            # one that is left out gives the elementwise ops behind it other numbers
             for kind in (PoolOp, NormOp, SoftmaxOp, ElementwiseOp):
                 _schedule_others([o for o in block.ops if isinstance(o, kind)], registry.get(self.backend))

@@ -11,10 +11,11 @@
       conv.yield %z : f32
     }
 
-The DAG is convex: an op joins if its other operands do not depend on the convolution by a way outside the DAG (the
-gate of a squeeze-and-excite does), so no kernel is duplicated and inner values may have many uses. A value that is
-needed outside becomes another result. Operands that are broadcast are read through: a bias stays a vector. With half
-storage all arithmetic is f32, rounded once at the store; a traced cast to a half type rounds where it stands.
+The first argument of a norm's region is what is normalised, in place of the sum. The DAG is convex: an op joins if its
+other operands do not depend on the convolution, or norm, by a way outside the DAG (the gate of a squeeze-and-excite
+does), so no kernel is duplicated and inner values may have many uses. A value that is needed outside becomes another
+result. Operands that are broadcast are read through: a bias stays a vector. With half storage all arithmetic is f32,
+rounded once at the store; a traced cast to a half type rounds where it stands.
 """
 
 from __future__ import annotations

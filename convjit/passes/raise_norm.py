@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isclose, prod
+from math import isclose, isfinite, prod
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -51,6 +51,7 @@ _SUM = 2
 """The kind of a `Reduce`."""
 
 _ROUNDING = 2.0**-23
+"""Of 1 / n, relative to it."""
 
 _CONVOLUTIONS = (GeneralOp, WeightGradientOp)
 
@@ -109,21 +110,35 @@ def _mean(value: SSAValue) -> _Mean | None:
     return _Mean(total.operands[0], (product, total)) if is_mean else None
 
 
+class _Scale(NamedTuple):
+    """1 / sqrt(mean of squares + eps), broadcast: of what, and the ops that take it."""
+
+    of: SSAValue
+    eps: float
+    ops: tuple[PrimitiveOp, ...]
+
+
+def _scale(value: SSAValue) -> _Scale | None:
+    wide = made_by(value, "Broadcast")
+    reciprocal = wide and made_by(wide.operands[0], "Sqrt")
+    total = reciprocal and made_by(reciprocal.operands[0], "Add")
+    mean = total and _mean(total.operands[0])
+    square = mean and made_by(mean.of, "Square")
+    if wide is None or reciprocal is None or total is None or mean is None or square is None:
+        return None
+    eps = constant_of(total.operands[1])
+    if eps is None or not isfinite(eps) or reciprocal.python_arguments != (True,):
+        return None
+    return _Scale(square.operands[0], float(eps), (wide, reciprocal, total, *mean.ops, square))
+
+
 def _norm(root: Operation) -> FoundNorm | None:
     if not is_primitive(root, "Multiply") or element_type(root.results[0]) != f32:
         return None
-    value, factor = root.operands
-    wide = made_by(factor, "Broadcast")
-    reciprocal = wide and made_by(wide.operands[0], "Sqrt")
-    total = reciprocal and made_by(reciprocal.operands[0], "Add")
-    variance = total and _mean(total.operands[0])
-    square = variance and made_by(variance.of, "Square")
-    if wide is None or reciprocal is None or total is None or variance is None or square is None:
+    value, scale = root.operands[0], _scale(root.operands[1])
+    if scale is None or scale.of != value or 0 in shape_of(value.type):
         return None
-    eps = constant_of(total.operands[1])
-    if eps is None or reciprocal.python_arguments != (True,) or square.operands[0] != value:
-        return None
-    inner: set[Operation] = {wide, reciprocal, total, *variance.ops, square}
+    inner: set[Operation] = {*scale.ops}
     difference = made_by(value, "Subtract")
     subtracted = difference and made_by(difference.operands[1], "Broadcast")
     mean = subtracted and _mean(subtracted.operands[0])
@@ -131,13 +146,13 @@ def _norm(root: Operation) -> FoundNorm | None:
     if difference and subtracted and mean and mean.of == difference.operands[0]:
         inner |= {difference, subtracted, *mean.ops}
         value, centered = mean.of, True
-    if any(not users(op.results[0]) <= {*inner, root} for op in inner) or 0 in shape_of(value.type):
+    if any(not users(op.results[0]) <= {*inner, root} for op in inner):
         return None
     cast = made_by(value, "AsType")
     value = cast.operands[0] if cast and element_type(cast.operands[0]) in FLOAT_TYPES else value
     together = _together(value) if centered else None
     *rows, channels = shape_of(value.type)
-    return FoundNorm(root, *(together or _Together(value, (), (prod(rows), 1, 1, channels))), float(eps), centered)
+    return FoundNorm(root, *(together or _Together(value, (), (prod(rows), 1, 1, channels))), scale.eps, centered)
 
 
 class _Together(NamedTuple):
@@ -174,7 +189,14 @@ def _replace(name: str, norm: FoundNorm) -> None:
     block.add_op(YieldOp(block.args[0]))
     type_ = tensor_type(shape_of(norm.input.type), mx.float32)
     new = NormOp(
-        *(norm.input, (), norm.view, norm.eps, Region(block), [type_]), centered=norm.centered, layer=StringAttr(name)
+        norm.input,
+        (),
+        norm.view,
+        norm.eps,
+        Region(block),
+        [type_],
+        centered=norm.centered,
+        layer=StringAttr(name),
     )
     _insert(new, norm.root)
     old: SSAValue = norm.root.results[0]

@@ -45,11 +45,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class OtherRow:
-    """A kernel of elementwise ops that no convolution took, or a pool.
+    """A kernel of elementwise ops that no convolution took, a pool or a norm.
 
     Attributes:
-        name: such as "elementwise.17" or "pool", for `inspect.source`.
-        shape: what it runs over, and how many of its results are sums over all axes but the last; a pool's window.
+        name: such as "elementwise.17", "pool" or "norm", for `inspect.source`.
+        shape: what it runs over, and how many of its results are sums over all axes but the last; a pool's
+            window, a norm's groups and pixels.
         ops: the MLX ops that it does.
         kernel: the template and its choices, or "plain MLX".
         note: why it is not compiled, or not as the backend would rather have it.

@@ -160,11 +160,12 @@ LARGE = {
 
 @pytest.mark.usefixtures("guarded_memory")
 @pytest.mark.parametrize("machine", MACHINES[:2], ids=["AVX-512", "AVX2"])
+@pytest.mark.parametrize("mean", [1e4, 1e6])
 @pytest.mark.parametrize("name", LARGE)
-def test_a_large_mean_costs_no_digits(backend: CpuBackend, name: str, machine: Machine):
-    """10,000 +- 1: MLX, in single precision throughout, is not better."""
+def test_a_large_mean_costs_no_digits(backend: CpuBackend, name: str, mean: float, machine: Machine):
+    """MLX, in single precision throughout, is not better."""
     kernel = LARGE[name]
-    x = round_to(np.random.default_rng(7).standard_normal(kernel.shape) + 1e4, "f32")
+    x = round_to(np.random.default_rng(7).standard_normal(kernel.shape) + mean, "f32")
     (got,) = run(backend, kernel, norm.schedule(kernel, machine), [x])
     want = normalised(kernel, x)
     rows = x.reshape(kernel.images, kernel.pixels, kernel.groups, -1).transpose(0, 2, 1, 3)

@@ -153,6 +153,22 @@ def test_conditioning_and_residuals_join():
     assert row.ops == "Multiply Add Multiply Add Maximum"
 
 
+def test_standardised_weights_are_prepared_once():
+    class Standardised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = mx.random.normal((8, 3, 3, 4), key=mx.random.key(8))
+
+        def __call__(self, x: mx.array) -> mx.array:
+            flat = self.weight.reshape(8, -1)
+            return mx.conv2d(x, mx.fast.layer_norm(flat, None, None, 1e-5).reshape(self.weight.shape))
+
+    model, x = Standardised(), mx.random.normal((2, 6, 5, 4), key=mx.random.key(9))
+    fast = convjit.compile(model, fallback="error")
+    np.testing.assert_allclose(fast(x), model(x), rtol=1e-5, atol=2e-5)
+    assert [part.count("conv.norm") for part in convjit.inspect.ir(fast).split("@forward")] == [1, 0]
+
+
 def test_channels_first():
     """As a ported model normalises: groups of neighbouring channels of NCHW."""
 
