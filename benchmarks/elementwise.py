@@ -63,6 +63,10 @@ class _Writer:
     def number(self, value: float) -> int:
         return self("constant", attribute=value)
 
+    def relu(self, value: int) -> int:
+        zero = self.number(0.0)
+        return self("select", self("cmpf", value, zero, type="i1", attribute="ugt"), value, zero)
+
     def stored(self, value: int, dtype: str) -> int:
         return value if dtype == "f32" else self("truncf", value, type=dtype)
 
@@ -70,7 +74,7 @@ class _Writer:
 def _normalise(write: _Writer) -> tuple[list[int], list[bool]]:
     x, residual, mean, scale, shift = write.read
     y = write("addf", write("mulf", write("subf", x, mean), scale), shift)
-    return [write("addf", write("maximumf", y, write.number(0.0)), residual)], [False]
+    return [write("addf", write.relu(y), residual)], [False]
 
 
 def _normalise_backward(write: _Writer) -> tuple[list[int], list[bool]]:

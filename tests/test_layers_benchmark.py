@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
@@ -18,9 +19,13 @@ from benchmarks.layers.frameworks import arguments
 from benchmarks.layers.network import LARGEST_FLOPS, Refused, geometry_of, network
 from benchmarks.layers.record import Record
 from benchmarks.problems import Problem, experiments, problems, shrink_to
-from convjit.backends import registry
+from convjit import passes
+from convjit.backends import MLX_DTYPES, registry
+from convjit.emit.region import kernel_of
 from convjit.geometry import Geometry, Window
+from convjit.ir.conv import FusedOp
 from convjit.schedule import Schedule
+from convjit.tracing import trace
 from tests.numerics import reference
 
 PLAIN = Geometry.of_shapes((2, 7, 6, 8), (8, 3, 3, 8), Window((1, 1), (1, 1), (1, 1), (1, 1), (1, 1)))
@@ -121,6 +126,16 @@ def test_our_way_runs_the_layers_of_a_network(dtype, allowed):
         way = ours.way(backend, net, ours.chosen(backend, ours.kernel_of(PLAIN, dtype)))
         expected = exact(net, depth)
         assert np.abs(way.output() - expected).max() <= allowed * expected.max()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+def test_what_is_measured_is_what_the_compiler_writes(dtype):
+    numbers = [mx.zeros(shape, MLX_DTYPES[dtype]) for shape in (PLAIN.in_shape, PLAIN.weight_shape, (8,))]
+    tape = trace.record(lambda x, w, b: [nn.relu(mx.conv2d(x, w, padding=1) + b)], numbers)
+    module, _ = trace.to_module(tape, [trace.Argument(name, "input") for name in ("x", "w", "b")])
+    passes.run(module, passes.OPTIMIZE)
+    (fused,) = (op for op in module.walk() if isinstance(op, FusedOp))
+    assert ours.kernel_of(PLAIN, dtype) == kernel_of(fused)
 
 
 def test_what_a_kernel_costs_beside_time():

@@ -23,20 +23,20 @@ from convjit.schedule import Schedule
 
 
 def kernel_of(geometry: Geometry, dtype: Dtype) -> Kernel:
-    """The convolution with bias and ReLU."""
+    """The convolution with bias and ReLU, as the passes write it."""
     bias = Extra((*(1,) * (geometry.rank + 1), geometry.out_channels), dtype)
-    zero = Instruction("arith.constant", (), "f32", 0.0)
-    if dtype == "f32":
-        steps = (Instruction("arith.addf", (0, 1), "f32"), zero, Instruction("arith.maximumf", (2, 3), "f32"))
-    else:
-        steps = (
-            Instruction("arith.extf", (1,), "f32"),
-            Instruction("arith.addf", (0, 2), "f32"),
-            zero,
-            Instruction("arith.maximumf", (3, 4), "f32"),
-            Instruction("arith.truncf", (5,), dtype),
-        )
-    return Kernel(geometry, dtype, (bias,), Epilogue(("f32", dtype), steps, (len(steps) + 1,)), (dtype,))
+    steps: list[Instruction] = []
+
+    def write(op: str, *operands: int, type: str = "f32", attribute: str | float | None = None) -> int:
+        steps.append(Instruction(f"arith.{op}", operands, type, attribute))
+        return 1 + len(steps)
+
+    y = write("addf", 0, 1 if dtype == "f32" else write("extf", 1))
+    zero = write("constant", attribute=0.0)
+    result = write("select", write("cmpf", y, zero, type="i1", attribute="ugt"), y, zero)
+    if dtype != "f32":
+        result = write("truncf", result, type=dtype)
+    return Kernel(geometry, dtype, (bias,), Epilogue(("f32", dtype), tuple(steps), (result,)), (dtype,))
 
 
 def chosen(backend: CpuBackend, kernel: Kernel) -> Schedule:

@@ -204,8 +204,6 @@ _OPS: dict[str, Callable[..., Array]] = {
     "arith.xori": np.logical_xor,
     "arith.select": np.where,
     "arith.extf": np.asarray,
-    "arith.maximumf": np.maximum,
-    "arith.minimumf": np.minimum,
     "arith.uitofp": lambda x: x.astype(np.float64),
     "math.absf": np.abs,
     "math.ceil": np.ceil,

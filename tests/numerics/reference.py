@@ -87,18 +87,12 @@ def _lanes(function: Callable[[float], float]) -> Callable[[Array], Array]:
     return lambda x: np.vectorize(function, otypes=[np.float64])(x)
 
 
-def _maximum(a: Array, b: Array) -> Array:
-    return np.where(np.isnan(a) | np.isnan(b), np.nan, np.where((a > b) | ((a == b) & ~np.signbit(a)), a, b))
-
-
 _ARITHMETIC: dict[str, Callable[..., Array]] = {
     "arith.addf": np.add,
     "arith.subf": np.subtract,
     "arith.mulf": np.multiply,
     "arith.divf": np.divide,
     "arith.negf": np.negative,
-    "arith.maximumf": _maximum,
-    "arith.minimumf": lambda a, b: -_maximum(-a, -b),
     "arith.select": np.where,
     "arith.andi": np.logical_and,
     "arith.ori": np.logical_or,

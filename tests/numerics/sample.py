@@ -68,7 +68,8 @@ def random_kernel(rng: np.random.Generator, dtype: str = "f32", geometry: Geomet
         value = add("arith.mulf" if number == 1 else "arith.addf", value, operand)
     for _ in range(int(rng.choice([0, 0, 9]))):  # some templates treat long epilogues in another way
         value = add("arith.addf", value, add("arith.constant", attribute=-0.0))
-    relu = add("arith.maximumf", value, add("arith.constant", attribute=0.0))
+    zero = add("arith.constant", attribute=0.0)
+    relu = add("arith.select", add("arith.cmpf", value, zero, type_="i1", attribute="ugt"), value, zero)
     results = [relu, value] if rng.random() < 0.4 else [relu]
     if dtype != "f32":
         results = [add("arith.truncf", r, type_=dtype) for r in results]

@@ -118,6 +118,13 @@ def silu(write: Writer, x: int) -> int:
     return write("arith.divf", x, write("arith.addf", one, write("math.exp", write("arith.negf", x))))
 
 
+def maximum(write: Writer, x: int, y: int) -> int:
+    """As MLX has it: NaN from either side; of two zeros the second."""
+    greater = write("arith.cmpf", x, y, type="i1", attribute="ogt")
+    unordered = write("arith.cmpf", x, x, type="i1", attribute="uno")
+    return write("arith.select", write("arith.ori", greater, unordered, type="i1"), x, y)
+
+
 def bias_silu(dtype: str) -> Epilogue:
     write = Writer("f32", dtype)
     return write.epilogue(stored(write, silu(write, write("arith.addf", 0, loaded(write, 1))), dtype))
@@ -128,7 +135,7 @@ def residual_gate(dtype: str) -> Epilogue:
     write = Writer("f32", dtype, "f32")
     total = write("arith.addf", 0, loaded(write, 1))
     product = write("arith.mulf", total, 2)
-    clipped = write("arith.maximumf", product, write("arith.constant", attribute=0.0))
+    clipped = maximum(write, product, write("arith.constant", attribute=0.0))
     return write.epilogue(stored(write, total, dtype), clipped)
 
 

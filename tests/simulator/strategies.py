@@ -7,7 +7,7 @@ from math import prod
 
 from hypothesis import reject
 from hypothesis import strategies as st
-from kernels import Writer, loaded, silu, stored
+from kernels import Writer, loaded, maximum, silu, stored
 from test_cpu_weight_gradient import kernel_of
 
 from convjit.geometry import Geometry, GeometryError, Window
@@ -88,8 +88,7 @@ STEPS: dict[str, Step] = {
     "divide": lambda write, y, e: write(
         "arith.divf", y, write("arith.addf", write("math.absf", e), _constant(write, 0.5))
     ),
-    "maximum": lambda write, y, e: write("arith.maximumf", y, e),
-    "minimum": lambda write, y, e: write("arith.minimumf", e, y),
+    "maximum": maximum,
     "where": _leaky_where,
     "silu": lambda write, y, _: silu(write, y),
     "gelu": _gelu,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from elementwise_checks import by_tile, check, chosen_for, simulate
 from elementwise_kernels import numbers_for, total
-from kernels import BACKEND, Writer, loaded, stored, to_numpy
+from kernels import BACKEND, Writer, loaded, maximum, stored, to_numpy
 from reference import round_to
 
 from convjit import simulator
@@ -97,14 +97,13 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-40, 3e38, np.inf, -np.inf, np.nan]
 def test_nan_infinity_and_zeros_are_those_of_mlx() -> None:
     x, y = (a.ravel() for a in np.meshgrid(np.float32(SPECIAL), np.float32(SPECIAL)))
     write = Writer("f32", "f32")
-    largest, smallest = write("arith.maximumf", 0, 1), write("arith.minimumf", 0, 1)
     mask = write("arith.uitofp", write("arith.cmpf", 0, 1, type="i1", attribute="ogt"))
     quotient = write("arith.divf", 0, 1)
-    body = write.epilogue(largest, smallest, mask, quotient, write("arith.mulf", mask, 1))
+    body = write.epilogue(maximum(write, 0, 1), mask, quotient, write("arith.mulf", mask, 1))
     shape = x.shape
-    kernel = Elementwise(shape, (Extra(shape, "f32"),) * 2, body, (Result(shape, "f32"),) * 5)
+    kernel = Elementwise(shape, (Extra(shape, "f32"),) * 2, body, (Result(shape, "f32"),) * 4)
     a, b = mx.array(x), mx.array(y)
-    theirs = [mx.maximum(a, b), mx.minimum(a, b), (a > b).astype(mx.float32), a / b, (a > b).astype(mx.float32) * b]
+    theirs = [mx.maximum(a, b), (a > b).astype(mx.float32), a / b, (a > b).astype(mx.float32) * b]
     for got, want in zip(simulate(kernel, chosen_for(kernel), [x, y]), theirs, strict=True):
         np.testing.assert_array_equal(got, to_numpy(want))
         assert np.array_equal(np.signbit(got[got == 0]), np.signbit(to_numpy(want)[got == 0]))

@@ -85,8 +85,6 @@ C = Language(
         "arith.mulf": "{0} * {1}",
         "arith.divf": "{0} / {1}",
         "arith.negf": "-{0}",
-        "arith.maximumf": "vec_maximum({0}, {1})",
-        "arith.minimumf": "vec_minimum({0}, {1})",
         "arith.select": "select({0}, {1}, {2})",
         "arith.andi": "{0} & {1}",
         "arith.ori": "{0} | {1}",

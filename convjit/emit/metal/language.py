@@ -54,8 +54,6 @@ METAL = Language(
         "arith.divf": "{0} / {1}",
         "arith.negf": "-{0}",
         # As MLX's Maximum and Minimum: a NaN of either side wins, of equals the second does.
-        "arith.maximumf": "metal::isnan({0}) ? {0} : ({0} > {1} ? {0} : {1})",
-        "arith.minimumf": "metal::isnan({0}) ? {0} : ({0} < {1} ? {0} : {1})",
         "arith.select": "{0} ? {1} : {2}",
         "arith.andi": "{0} && {1}",
         "arith.ori": "{0} || {1}",

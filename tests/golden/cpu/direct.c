@@ -111,35 +111,6 @@ INLINE void store_f32(float *to, vec v, int count)
 #endif
 }
 
-/* Elementary functions. Zeros with their signs, infinities, NaN and subnormal numbers are as in C's <math.h>.
- * Bounds in units in the last place, over all floats, to which tests/numerics/test_functions.py holds them:
- *
- *     floor 0.0  ceil 0.0  sqrt 0.0 (beyond rounding)  exp 1.1  expm1 1.6  sigmoid 2.5  tanh 6.0  erf 6.0
- *     log 0.9  log1p 1.6  log2 1.7  log10 2.0  sin 1.6  cos 1.6  tan 3.4  pow 0.8
- */
-INLINE vec vec_abs(vec x)
-{
-    return (vec)((mask)x & 0x7fffffff);
-}
-
-INLINE vec vec_copysign(vec magnitude, vec sign)
-{
-    return (vec)(((mask)magnitude & 0x7fffffff) | ((mask)sign & ~0x7fffffff));
-}
-
-INLINE vec vec_roundeven(vec x)
-{
-    vec rounded = (vec_abs(x) + 0x1p23f) - 0x1p23f;
-    return vec_copysign(select(vec_abs(x) < 0x1p23f, rounded, x), x);
-}
-
-/* IEEE 754 maximum: NaN from either side, -0 below 0. Where b is the constant 0, a comparison and a mask remain. */
-INLINE vec vec_maximum(vec a, vec b)
-{
-    vec no_less = (vec)((mask)b & ((mask)a | ~(a == b))); /* b, or 0 if they are zeros of both signs */
-    return select(b == b, select(a <= b, no_less, a), b);
-}
-
 enum {
     CHANNELS = 64, OUT_CHANNELS = 64,
     GROUPS = 1, GROUP_CHANNELS = CHANNELS / GROUPS, GROUP_OUTPUTS = OUT_CHANNELS / GROUPS,
@@ -208,9 +179,10 @@ INLINE void finish_with(const per_channel *with, const image *of, vec sum, long 
 {
     const vec e0 = with->extra0;
     const vec v0 = sum + e0;
-    const vec v2 = vec_maximum(v0, splat(0.0f));
+    const mask v2 = ~(v0 <= splat(0.0f));
+    const vec v3 = select(v2, v0, splat(0.0f));
     const long at = ((d * OUT_HEIGHT + h) * OUT_WIDTH + w) * OUT_CHANNELS + o;
-    store_f32(of->result0 + at, v2, count);
+    store_f32(of->result0 + at, v3, count);
 }
 
 /* A block of outputs of one phase. */
