@@ -15,7 +15,8 @@ from convjit import passes
 from convjit.backends import Backend, BackendError
 from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.explain import rows
-from convjit.ir.conv import ConvolutionOp, KernelOp, OtherOp, name_of
+from convjit.ir.conv import ConvolutionOp, KernelOp, name_of
+from convjit.ir.others import OtherOp
 from convjit.kernel import AnyKernel, Kernel, OtherKernel
 from convjit.options import Options
 from convjit.passes import STAGES

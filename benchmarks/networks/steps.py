@@ -18,7 +18,8 @@ import convjit
 from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.execution.entry import Entry
 from convjit.execution.program import Function, build
-from convjit.ir.conv import ConvolutionOp, KernelOp, StretchOp, YieldOp, name_of
+from convjit.ir.bodies import YieldOp
+from convjit.ir.conv import ConvolutionOp, KernelOp, StretchOp, name_of
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import shape_of
 

@@ -9,7 +9,9 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 
-from convjit.ir.conv import ConvolutionOp, ElementwiseOp, FusedOp, NormOp, OtherOp, PoolOp, SoftmaxOp, YieldOp
+from convjit.ir.bodies import YieldOp
+from convjit.ir.conv import ConvolutionOp, FusedOp
+from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolOp, SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import (
     Accuracy,

@@ -18,7 +18,8 @@ from convjit.geometry import Window
 from convjit.ir import replay
 from convjit.ir.arguments import FunctionArgument, arguments_of
 from convjit.ir.attributes import PackedType
-from convjit.ir.conv import FusedOp, KernelOp, PackOp, StretchOp, YieldOp
+from convjit.ir.bodies import YieldOp
+from convjit.ir.conv import FusedOp, KernelOp, PackOp, StretchOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import dtype_of, shape_of
 from convjit.kernel import AnyKernel

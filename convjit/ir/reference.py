@@ -20,21 +20,11 @@ from xdsl.ir import Block, Operation, SSAValue
 from convjit.geometry import Window
 from convjit.ir import replay
 from convjit.ir.arguments import arguments_of
-from convjit.ir.conv import (
-    ElementwiseOp,
-    FusedOp,
-    GeneralOp,
-    NormOp,
-    PackOp,
-    PoolOp,
-    SoftmaxOp,
-    StretchOp,
-    WeightGradientOp,
-    YieldOp,
-    without_leading_ones,
-)
+from convjit.ir.bodies import YieldOp
+from convjit.ir.conv import FusedOp, GeneralOp, PackOp, StretchOp, WeightGradientOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
-from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of
+from convjit.ir.others import ElementwiseOp, NormOp, PoolOp, SoftmaxOp
+from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of, without_leading_ones
 
 Array = mx.array
 

@@ -56,6 +56,12 @@ def shape_of(type_: Attribute) -> tuple[int, ...]:
     return type_.get_shape()
 
 
+def without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` from its first extent that is not 1 on."""
+    first = next((axis for axis, extent in enumerate(shape) if extent != 1), len(shape))
+    return shape[first:]
+
+
 def element_type(value: SSAValue) -> Attribute:
     """The type of a tensor's elements."""
     assert isinstance(value.type, TensorType)

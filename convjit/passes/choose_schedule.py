@@ -30,19 +30,8 @@ from convjit.backends import Backend, registry
 from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.errors import PipelineError
 from convjit.ir.attributes import ScheduleAttr, WindowAttr
-from convjit.ir.conv import (
-    ConvolutionOp,
-    ElementwiseOp,
-    FusedOp,
-    GeneralOp,
-    KernelOp,
-    NormOp,
-    OtherOp,
-    PackOp,
-    PoolOp,
-    SoftmaxOp,
-    name_of,
-)
+from convjit.ir.conv import ConvolutionOp, FusedOp, GeneralOp, KernelOp, PackOp, name_of
+from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolOp, SoftmaxOp
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust

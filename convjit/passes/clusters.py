@@ -9,9 +9,9 @@ from math import prod
 from xdsl.dialects.builtin import i1
 from xdsl.ir import Block, Operation, SSAValue
 
-from convjit.ir.conv import GeneralOp, KernelOp, without_leading_ones
+from convjit.ir.conv import GeneralOp, KernelOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
-from convjit.ir.types import element_type, shape_of
+from convjit.ir.types import element_type, shape_of, without_leading_ones
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
 from convjit.passes.values import constant_of, phases_of, users
 

@@ -27,7 +27,8 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 
-from convjit.ir.conv import KernelOp, StretchOp, YieldOp
+from convjit.ir.bodies import YieldOp
+from convjit.ir.conv import KernelOp, StretchOp
 from convjit.passes.values import phases_of
 
 

@@ -39,8 +39,10 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
-from convjit.ir.conv import GeneralOp, NormOp, WeightGradientOp, YieldOp
+from convjit.ir.bodies import YieldOp
+from convjit.ir.conv import GeneralOp, WeightGradientOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.others import NormOp
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.axes import inverse
 from convjit.passes.elementwise import FLOAT_TYPES

@@ -34,8 +34,9 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.geometry import Geometry, GeometryError, Window
-from convjit.ir.conv import GeneralOp, PoolOp, WeightGradientOp
+from convjit.ir.conv import GeneralOp, WeightGradientOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.others import PoolOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import PoolKind
 from convjit.passes.clusters import is_sum_of_channels

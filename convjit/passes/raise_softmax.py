@@ -19,8 +19,9 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
-from convjit.ir.conv import GeneralOp, SoftmaxOp, WeightGradientOp
+from convjit.ir.conv import GeneralOp, WeightGradientOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.others import SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.values import forward_of

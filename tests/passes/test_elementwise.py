@@ -16,7 +16,8 @@ from xdsl.ir import Block, Region
 from convjit.emit.region import kernel_of
 from convjit.geometry import plain_window
 from convjit.ir import reference, replay
-from convjit.ir.conv import FusedOp, YieldOp
+from convjit.ir.bodies import YieldOp
+from convjit.ir.conv import FusedOp
 from convjit.ir.mlx import PrimitiveOp
 from convjit.passes.elementwise import LOWERINGS, Scalars, is_elementwise
 
