@@ -155,24 +155,20 @@ def _traced(captured: Capture, refused: dict[str, str], failed: dict[str, str]) 
     module, constants = to_module(captured.tape, captured.arguments, captured.constant_names, captured.gradients_by)
     if not refused and not failed:
         return module, constants
-    for layer, conv in named_convolutions(module):
-        if layer in refused:
-            conv.attributes["refused"] = StringAttr(refused[layer])
-    for layer, gradient in named_weight_gradients(module):
-        if layer in refused:
-            gradient.root.attributes["refused"] = StringAttr(refused[layer])
-    for layer, product in named_products(module):
-        if layer in refused:
-            product.attributes["refused"] = StringAttr(refused[layer])
-    for name, pool in named_pools(module):
-        if name in failed:
-            pool.root.attributes["refused"] = StringAttr(failed[name])
-    for name, norm in named_norms(module):
-        if name in failed:
-            norm.root.attributes["refused"] = StringAttr(failed[name])
-    for name, softmax in named_softmaxes(module):
-        if name in failed:
-            softmax.attributes["refused"] = StringAttr(failed[name])
+    convolutions = [
+        *named_convolutions(module),
+        *((layer, gradient.root) for layer, gradient in named_weight_gradients(module)),
+        *named_products(module),
+    ]
+    others = [
+        *((name, pool.root) for name, pool in named_pools(module)),
+        *((name, norm.root) for name, norm in named_norms(module)),
+        *named_softmaxes(module),
+    ]
+    for named, reasons in ((convolutions, refused), (others, failed)):
+        for name, op in named:
+            if name in reasons:
+                op.attributes["refused"] = StringAttr(reasons[name])
     return module, constants
 
 
