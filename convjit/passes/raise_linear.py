@@ -31,8 +31,8 @@ Products of several matrices, as those of attention, become one convolution in w
     %y = conv.general %x, %w window <strides = [], ...> layer "matmul"
     %s = mlx.primitive "Reshape"(%y) [array<i64: 2, 8, 99, 99>]
 
-What stays: products of many small matrices, scaled ones, other dtypes than f32, f16 and bf16, and those that a backend
-refused.
+What stays: products of many small matrices, of few rows with a matrix that changes in every call, scaled ones, other
+dtypes than f32, f16 and bf16, and those that a backend refused.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.raise_conv import layer_behind
-from convjit.passes.values import erase_dead_ops, forward_of, source_of_broadcast, users
+from convjit.passes.values import erase_dead_ops, forward_of, source_of_broadcast, static_values, users
 
 _VIEWS = ("Reshape", "Flatten", "Unflatten")
 """What gives the same elements in the same order other axes."""
@@ -68,14 +68,18 @@ _SUM = 2
 _LEAST_FLOPS = 200_000
 """Of each of several products: packing a matrix takes a few microseconds."""
 
+_LEAST_ROWS = 4
+"""Of what is multiplied by a matrix that is packed in every call: for fewer, MLX's own product takes no longer."""
+
 
 def named_products(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
     """Every product with a matrix with its layer's name, unique among them, in program order."""
     counts: dict[str, int] = {}
     layers: dict[SSAValue, str] = {}
     for function in forward_of(module):
+        static = static_values(function)
         for op in function.body.block.ops:
-            if not _is_product(op):
+            if not _is_product(op) or not _pays(op, static):
                 continue
             x, matrix = op.operands[:2]
             rows = _rows_summed(op)
@@ -103,6 +107,11 @@ def _is_product(op: Operation) -> TypeGuard[PrimitiveOp]:
         is_large = 2 * prod(first[-2:]) * second[-1] >= _LEAST_FLOPS
         return op.primitive.data == "Matmul" and is_large and first[:-2] == second[:-2]
     return len(first) == len(second) == 2 and 0 not in first + second
+
+
+def _pays(product: PrimitiveOp, static: set[SSAValue]) -> bool:
+    rows = shape_of(product.operands[0].type)[-2]
+    return rows >= _LEAST_ROWS or product.operands[1] in static or _rows_summed(product) is not None
 
 
 def _is_of_several(product: PrimitiveOp) -> bool:
