@@ -97,4 +97,7 @@ def is_primitive(op: Operation | Block, *names: str) -> TypeGuard[PrimitiveOp]:
     return isinstance(op, PrimitiveOp) and op.primitive.data in names
 
 
+SUM = 2
+"""The number of the sum among the kinds of a `Reduce`."""
+
 MLX = Dialect("mlx", [PrimitiveOp, ConstantOp], [])

@@ -10,7 +10,7 @@ from xdsl.dialects.builtin import i1
 from xdsl.ir import Block, Operation, SSAValue
 
 from convjit.ir.conv import GeneralOp, KernelOp
-from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of, without_leading_ones
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
 from convjit.passes.values import constant_of, phases_of, users
@@ -18,7 +18,6 @@ from convjit.passes.values import constant_of, phases_of, users
 MOST_OPS = 64
 """In a kernel, predicates not counted: bounds its text and the values that it keeps in registers."""
 
-_SUM = 2
 _VIEWS = ("ExpandDims", "Squeeze", "Reshape", "Flatten", "Unflatten")
 _BROADCASTS = ("Broadcast", "Full")
 
@@ -58,7 +57,7 @@ def is_sum_of_channels(op: Operation) -> bool:
     kind, axes = op.python_arguments
     shape = shape_of(op.operands[0].type)
     return (
-        kind == _SUM
+        kind == SUM
         and prod(shape[:-1]) > 1
         and all(axis in axes or shape[axis] == 1 for axis in range(len(shape) - 1))
         and len(shape) - 1 not in axes

@@ -50,7 +50,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.geometry import plain_window, product_in_words
 from convjit.ir.conv import GeneralOp, WeightGradientOp
-from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.raise_conv import layer_behind
@@ -61,9 +61,6 @@ _VIEWS = ("Reshape", "Flatten", "Unflatten")
 
 _MOST_AXES = 5
 """Of the input of a convolution."""
-
-_SUM = 2
-"""The number of MLX's sum among its reductions."""
 
 _LEAST_FLOPS = 200_000
 """Of each of several products: packing a matrix takes a few microseconds."""
@@ -234,7 +231,7 @@ def _is_sum_of_flattened(op: Operation) -> TypeGuard[PrimitiveOp]:
     """Is this a sum over the first of two axes, which was several?"""
     return (
         is_primitive(op, "Reduce")
-        and op.python_arguments == (_SUM, (0,))
+        and op.python_arguments == (SUM, (0,))
         and len(shape_of(op.operands[0].type)) == 2
         and _unflattened(op.operands[0]) is not op.operands[0]
     )
@@ -244,7 +241,7 @@ def _sum_unflattened(op: PrimitiveOp) -> None:
     x, shape = _unflattened(op.operands[0]), shape_of(op.results[0].type)
     *axes, last = range(len(shape_of(x.type)))
     ones = tensor_type((1,) * last + shape[-1:], dtype_of(x.type))
-    total = PrimitiveOp("Reduce", [x], [ones], [_SUM, axes])
+    total = PrimitiveOp("Reduce", [x], [ones], [SUM, axes])
     view = PrimitiveOp("Reshape", [total.results[0]], [op.results[0].type], [shape])
     Rewriter.insert_op([total, view], InsertPoint.before(op))
     _replace(op.results[0], view.results[0])

@@ -40,22 +40,16 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.bodies import YieldOp
-from convjit.ir.conv import GeneralOp, WeightGradientOp
-from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
 from convjit.ir.others import NormOp
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.axes import inverse
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.raise_weight_gradient import made_by
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of, users
-
-_SUM = 2
-"""The kind of a `Reduce`."""
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions, users
 
 _ROUNDING = 2.0**-23
 """Of 1 / n, relative to it."""
-
-_CONVOLUTIONS = (GeneralOp, WeightGradientOp)
 
 View = tuple[int, int, int, int]
 """Images, pixels, groups, channels of a group."""
@@ -107,7 +101,7 @@ def _mean(value: SSAValue) -> _Mean | None:
         return None
     *rows, count = shape_of(total.operands[0].type)
     factor = constant_of(product.operands[1])
-    along_last = total.python_arguments == (_SUM, (len(rows),)) and shape_of(value.type) == (*rows, 1)
+    along_last = total.python_arguments == (SUM, (len(rows),)) and shape_of(value.type) == (*rows, 1)
     is_mean = along_last and factor is not None and isclose(factor * count, 1, rel_tol=_ROUNDING)
     return _Mean(total.operands[0], (product, total)) if is_mean else None
 
@@ -247,9 +241,7 @@ class RaiseNormPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for name, norm in list(named_norms(op)):
-            block = norm.root.parent_block()
-            assert block is not None
-            if "refused" not in norm.root.attributes and any(isinstance(o, _CONVOLUTIONS) for o in block.ops):
+            if "refused" not in norm.root.attributes and has_convolutions(norm.root.parent_block()):
                 _replace(name, norm)
         for function in forward_of(op):
             erase_dead_ops(function.body.block)

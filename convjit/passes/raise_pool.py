@@ -34,8 +34,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.geometry import Geometry, GeometryError, Window
-from convjit.ir.conv import GeneralOp, WeightGradientOp
-from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
 from convjit.ir.others import PoolOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import PoolKind
@@ -43,15 +42,13 @@ from convjit.passes.clusters import is_sum_of_channels
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.fold_pad import padding_of
 from convjit.passes.raise_weight_gradient import made_by, strides_of_patches
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions
 
-_KINDS: dict[int, PoolKind] = {2: "sum", 5: "max"}
+_KINDS: dict[int, PoolKind] = {SUM: "sum", 5: "max"}
 """The kinds of a `Reduce`."""
 
 _NOTHING: dict[PoolKind, float] = {"sum": 0, "max": -math.inf}
 """What does not count."""
-
-_CONVOLUTIONS = (GeneralOp, WeightGradientOp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +176,7 @@ class RaisePoolPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for name, pool in list(named_pools(op)):
-            block = pool.root.parent_block()
-            assert block is not None
-            if "refused" not in pool.root.attributes and any(isinstance(o, _CONVOLUTIONS) for o in block.ops):
+            if "refused" not in pool.root.attributes and has_convolutions(pool.root.parent_block()):
                 _replace(name, pool)
         for function in forward_of(op):
             erase_dead_ops(function.body.block)

@@ -19,14 +19,11 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
-from convjit.ir.conv import GeneralOp, WeightGradientOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.others import SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES
-from convjit.passes.values import forward_of
-
-_CONVOLUTIONS = (GeneralOp, WeightGradientOp)
+from convjit.passes.values import forward_of, has_convolutions
 
 
 def named_softmaxes(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
@@ -49,9 +46,7 @@ class RaiseSoftmaxPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for name, softmax in list(named_softmaxes(op)):
-            block = softmax.parent_block()
-            assert block is not None
-            if "refused" not in softmax.attributes and any(isinstance(o, _CONVOLUTIONS) for o in block.ops):
+            if "refused" not in softmax.attributes and has_convolutions(softmax.parent_block()):
                 new = SoftmaxOp(softmax.operands[0], StringAttr(name))
                 new.location = softmax.location
                 Rewriter.replace_op(softmax, new)

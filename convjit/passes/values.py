@@ -11,7 +11,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 
-from convjit.ir.conv import weight_type
+from convjit.ir.conv import GeneralOp, WeightGradientOp, weight_type
 from convjit.ir.mlx import ConstantOp, is_primitive
 from convjit.ir.types import dtype_of
 
@@ -19,6 +19,11 @@ from convjit.ir.types import dtype_of
 def forward_of(module: ModuleOp) -> list[FuncOp]:
     """The functions that a pass works on: all but `@prepare`."""
     return [op for op in module.body.block.ops if isinstance(op, FuncOp) and op.sym_name.data != "prepare"]
+
+
+def has_convolutions(block: Block | None) -> bool:
+    """Is there a convolution that was raised?"""
+    return block is not None and any(isinstance(op, (GeneralOp, WeightGradientOp)) for op in block.ops)
 
 
 def argument_attribute(argument: BlockArgument, name: str) -> str | None:

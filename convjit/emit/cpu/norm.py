@@ -7,7 +7,7 @@ from math import prod
 from convjit.emit.cpu.elementwise import offset_of
 from convjit.emit.cpu.language import C, functions_used
 from convjit.emit.cpu.simplify import simplify
-from convjit.emit.cpu.source import C_TYPES, Source
+from convjit.emit.cpu.source import C_TYPES, Source, rotations
 from convjit.emit.epilogue import statements
 from convjit.emit.render import render
 from convjit.kernel import Norm
@@ -37,7 +37,7 @@ def source(kernel: Norm, schedule: Schedule) -> Source:
         "functions": functions_used(lines),
         "row_extents": rows,
         "inner_rows": prod(rows[1:]),
-        "rotations": [[(lane + by) % lanes for lane in range(lanes)] for by in _halves(lanes)],
+        "rotations": rotations(lanes),
         "extras": [
             {"c_type": C_TYPES[e.dtype], "dtype": e.dtype, "varies": e.shape[-1] > 1, "offset": offset_of(e, "number")}
             for e in kernel.extras
@@ -49,10 +49,6 @@ def source(kernel: Norm, schedule: Schedule) -> Source:
         "statements": lines,
     }
     return Source(render("cpu/norm.c", **variables), name)
-
-
-def _halves(lanes: int) -> list[int]:
-    return [lanes >> n for n in range(1, lanes.bit_length())]
 
 
 def _title(kernel: Norm) -> str:

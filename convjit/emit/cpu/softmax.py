@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convjit.emit.cpu.language import functions_used
-from convjit.emit.cpu.source import C_TYPES, Source
+from convjit.emit.cpu.source import C_TYPES, Source, rotations
 from convjit.emit.render import render
 from convjit.kernel import Softmax
 from convjit.schedule import Schedule
@@ -21,6 +21,6 @@ def source(kernel: Softmax, schedule: Schedule) -> Source:
         "c_type": C_TYPES[kernel.dtype],
         "dtypes": {kernel.dtype},
         "functions": functions_used(["vec_exp(x)"]),
-        "rotations": [[(lane + (lanes >> n)) % lanes for lane in range(lanes)] for n in range(1, lanes.bit_length())],
+        "rotations": rotations(lanes),
     }
     return Source(render("cpu/softmax.c", **variables), name)

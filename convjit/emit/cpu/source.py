@@ -105,3 +105,8 @@ def _extra(number: int, kernel: Kernel, loops: Nest) -> dict[str, Any]:
     address = " + ".join([f"of->extra{number}", *varying])
     load = f"load_{extra.dtype}({address}, count)" if channels > 1 else f"splat_{extra.dtype}({address})"
     return {"number": number, "c_type": C_TYPES[extra.dtype], "load": load, "is_per_channel": axes == (1, 1, 1)}
+
+
+def rotations(lanes: int) -> list[list[int]]:
+    """The orders of lanes that, one after the other, bring every lane of a vector together with all others."""
+    return [[(lane + (lanes >> n)) % lanes for lane in range(lanes)] for n in range(1, lanes.bit_length())]
