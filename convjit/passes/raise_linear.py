@@ -100,10 +100,12 @@ def _is_product(op: Operation) -> TypeGuard[PrimitiveOp]:
     if is_primitive(rows := op.operands[1].owner, "Reshape") and is_primitive(rows.operands[0].owner, "AsStrided"):
         return False  # patches: `raise-weight-gradient` left it
     first, second = (shape_of(v.type) for v in op.operands[:2])
+    if 0 in first + second:
+        return False
     if _is_of_several(op):
         is_large = 2 * prod(first[-2:]) * second[-1] >= _LEAST_FLOPS
         return op.primitive.data == "Matmul" and is_large and first[:-2] == second[:-2]
-    return len(first) == len(second) == 2 and 0 not in first + second
+    return len(first) == len(second) == 2
 
 
 def _pays(product: PrimitiveOp, static: set[SSAValue]) -> bool:

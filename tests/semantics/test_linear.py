@@ -226,6 +226,13 @@ def test_products_of_several_matrices(q, k):
     assert_close(fast_of(plain)(q, k), plain(q, k))
 
 
+@pytest.mark.parametrize("batch", [(0,), (2, 0)], ids=str)
+def test_no_matrices_at_all(batch):
+    conv, a, b = nn.Conv2d(3, 4, 3), mx.zeros((*batch, 100, 100)), mx.zeros((*batch, 100, 100))
+    mx.eval(conv.parameters())
+    assert fast_of(lambda x, a, b: (conv(x), a @ b))(image(), a, b)[1].shape == a.shape
+
+
 def test_few_rows_and_a_matrix_that_changes_stay():
     """Packing it would take longer than the product; that of a parameter is packed once."""
     layer, x, w = nn.Linear(8, 5), image(3, 8), image(6, 5, seed=2)
