@@ -49,6 +49,7 @@ bench: $(VENV)/.with-bench ## Measure against plain MLX and other engines; resul
 	@$(PY) -m benchmarks.layers --save --isa avx2
 	@$(PY) -m benchmarks.layers --save --dtype bf16
 	@$(PY) -m benchmarks.networks --save
+	@$(PY) -m benchmarks.networks resnet50 --dtype bf16 --save
 	@$(PY) -m benchmarks.resnet50
 	@$(PY) -m benchmarks.train_step
 	@$(PY) -m benchmarks.metal_text

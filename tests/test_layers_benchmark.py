@@ -212,6 +212,15 @@ def test_engines_take_turns(monkeypatch):
     assert set(seconds) == set("abc") and all(0 < s < 0.1 for s in seconds.values()) and others >= 0
 
 
+def test_a_host_that_takes_time_away_is_noticed(monkeypatch):
+    """A clock that is looked at every microsecond, but for 9 of 10 milliseconds."""
+    looks = itertools.count()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: (n := next(looks)) * 1e-6 + n // 1000 * 9e-3)
+    assert timing._lost_share() == pytest.approx(0.9, abs=0.05)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(looks) * 1e-6)
+    assert timing._lost_share() == 0
+
+
 def test_the_best_peer_is_neither_mlx_nor_another_schedule_of_ours():
     seconds = {"convjit": 3e-3, "convjit: cpu/direct.c": 1e-4, "MLX": 1e-5, "OpenVINO": 2e-3, "onnxruntime": 1e-3}
     measured = a_record("a", 1.0, seconds=seconds)

@@ -12,7 +12,7 @@ from benchmarks.layers import record as records
 from benchmarks.layers import timing
 from benchmarks.networks import report
 from benchmarks.networks.architectures import ARCHITECTURES, Architecture
-from benchmarks.networks.in_mlx import Model
+from benchmarks.networks.in_mlx import Model, model_and_input
 from benchmarks.networks.record import Record
 from benchmarks.networks.sketch import network
 from benchmarks.networks.steps import Step, counts, profiled
@@ -73,17 +73,20 @@ def test_compiled_networks_are_plain_mlx(name):
     assert measure.relative_error(fast(0.5 * x[:, ::-1]), y) > 0.02
 
 
-@pytest.mark.parametrize("engine", QUICK_PEERS)
-def test_peers_compute_the_same_network(engine):
+@pytest.mark.parametrize(("engine", "dtype"), [*((e, "f32") for e in QUICK_PEERS), ("PyTorch", "bf16")])
+def test_peers_compute_the_same_network(engine, dtype):
     for module in ("torch", "onnx", "onnxruntime", "openvino"):
         pytest.importorskip(module)
     from benchmarks.networks.peers import PEERS
 
-    net = network(TINY, batch=2)
-    expected = np.array(Model(net)(mx.array(net.x)))
+    net = network(TINY, batch=2, dtype=dtype)
+    model, x = model_and_input(net)
+    y = model(x)
+    assert y.dtype == {"f32": mx.float32, "bf16": mx.bfloat16}[dtype]
+    expected = np.array(y.astype(mx.float32))
     actual = PEERS[engine](net, 2).output()
     assert actual.shape == expected.shape == (2, 5)
-    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert np.abs(actual - expected).max() <= {"f32": 1e-5, "bf16": 3e-2}[dtype] * np.abs(expected).max()
 
 
 def test_steps_are_all_there():
@@ -117,10 +120,12 @@ def test_a_profile_is_sorted_by_time():
 
 def test_a_record_in_words():
     seconds = {"convjit": 1e-3, "onnxruntime": 3e-3, "OpenVINO": 2e-3, "MLX": 0.5}
-    found = Record("a", "A", (1, 8, 8, 3), 10**8, 7, 2, 2e11, 0.9, seconds, {"OpenVINO": 2e-6}, {"PyTorch": "no"})
+    found = Record(
+        "a", "A", (1, 8, 8, 3), "f32", 10**8, 7, 2, 2e11, 0.9, seconds, {"OpenVINO": 2e-6}, {"PyTorch": "no"}
+    )
     assert found.ratio == pytest.approx(2)
     said = "\n".join(report.lines(found))
-    assert "A, 1x8x8x3, 0.1 GFLOP: 2.00x the best peer, 7 kernels and 2 plain MLX ops" in said
+    assert "A, 1x8x8x3, f32, 0.1 GFLOP: 2.00x the best peer, 7 kernels and 2 plain MLX ops" in said
     assert "other processes kept 0.90 CPUs busy" in said and "PyTorch: no" in said
     rows = [line.split() for line in said.splitlines()]
     assert ["convjit", "1", "100", "50%"] in rows and ["OpenVINO", "2", "50", "25%", "2.0e-06"] in rows
@@ -139,7 +144,10 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
     assert command.main(["--rounds", "1", "--save"]) == 0
     assert command.main(["tiny", "--rounds", "1", "--save", "--batch", "2", "--no-mlx"]) == 0
-    found = records.read(tmp_path / "networks.json", Record)
+    assert command.main(["tiny", "--rounds", "1", "--save", "--dtype", "bf16", "--no-mlx"]) == 0
+    *found, half = records.read(tmp_path / "networks.json", Record)
+    assert half.dtype == "bf16" and half.ratio is None
+    assert half.seconds.keys() == {"convjit", "convjit f32"} and 0 < half.differences["convjit f32"] < 0.05
     assert [(r.network, r.shape[0]) for r in found] == [("tiny", 1), ("other", 1), ("tiny", 2)]
     for record in found:
         assert record.refused == {"refuses": "division by zero"} and record.ratio is None

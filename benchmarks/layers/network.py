@@ -70,13 +70,17 @@ def can_chain(geometry: Geometry) -> bool:
     return geometry.in_shape == geometry.out_shape
 
 
+def rounded(values: Array, dtype: Dtype) -> Array:
+    """As they are stored, in float32."""
+    return values if dtype == "f32" else np.array(mx.array(values).astype(mx.bfloat16).astype(mx.float32))
+
+
 def network(geometry: Geometry, dtype: Dtype, depth: int = 1) -> Network:
     """Random numbers, the same in every process; sums have a variance of about 1."""
     random = np.random.default_rng(0)
 
     def normal(shape: tuple[int, ...], scale: float) -> Array:
-        values = scale * random.standard_normal(shape, np.float32)
-        return values if dtype == "f32" else np.array(mx.array(values).astype(mx.bfloat16).astype(mx.float32))
+        return rounded(scale * random.standard_normal(shape, np.float32), dtype)
 
     terms = prod(geometry.weight_shape[1:]) / prod(geometry.window.input_dilation)
     x = normal(geometry.in_shape, 1.0)

@@ -19,6 +19,12 @@ TURN = 0.02
 WARM = 0.005
 """Seconds of calls that go before and are not counted."""
 
+WATCH = 0.02
+"""Seconds of each round for which the clock is watched: a host that takes time away from its guests may not say so."""
+
+GAP = 1e-4
+"""Seconds between two looks at the clock, for which this thread cannot have been running."""
+
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -39,21 +45,23 @@ def interleaved(calls: Mapping[Name, Callable[[], object]], rounds: int) -> Time
     """
     names = list(calls)
     medians: dict[Name, list[float]] = {name: [] for name in names}
+    lost: list[float] = []
     gc.collect()
     gc.disable()
     start, busy, own = time.perf_counter(), _busy_seconds(), time.process_time()
     try:
         for number in range(rounds):
             first = number % len(names)
+            lost.append(_lost_share())
             for name in names[first:] + names[:first]:
                 time.sleep(PAUSE)
                 medians[name].append(_turn(calls[name]))
     finally:
         gc.enable()
-    others = (_busy_seconds() - busy) - (time.process_time() - own)
+    others = ((_busy_seconds() - busy) - (time.process_time() - own)) / (time.perf_counter() - start)
     return Times(
         {name: statistics.median(found) for name, found in medians.items()},
-        max(others / (time.perf_counter() - start), 0.0),
+        max(others, statistics.mean(lost)),
     )
 
 
@@ -63,6 +71,18 @@ def few_calls(call: Callable[[], object]) -> float:
     while not seconds or (len(seconds) < 3 and sum(seconds) < 0.5):
         seconds.append(_timed(call))
     return statistics.median(seconds)
+
+
+def _lost_share() -> float:
+    """Of the time for which the clock is watched: when this thread was not running."""
+    start = last = time.perf_counter()
+    lost = 0.0
+    while last < start + WATCH:
+        now = time.perf_counter()
+        if now - last > GAP:
+            lost += now - last
+        last = now
+    return lost / (last - start)
 
 
 def _busy_seconds() -> float:

@@ -1,7 +1,8 @@
-"""Whole networks on the CPU: convjit beside onnxruntime, OpenVINO, PyTorch and plain MLX, float32.
+"""Whole networks on the CPU: convjit beside onnxruntime, OpenVINO, PyTorch and plain MLX.
 
     python -m benchmarks.networks                            all of them
     python -m benchmarks.networks mobilenet_v2 --no-mlx      one, quickly
+    python -m benchmarks.networks resnet50 --dtype bf16      stored in bfloat16, beside convjit in float32, too
     python -m benchmarks.networks vae_decoder --profile      where convjit's time goes, and no other engine
 
 All engines run in one process, in turns, on as many threads as convjit. With --save, what was measured takes its place
@@ -16,7 +17,6 @@ import sys
 from collections.abc import Sequence
 from statistics import geometric_mean
 
-import mlx.core as mx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -24,7 +24,7 @@ from benchmarks import measure
 from benchmarks.layers.record import merged, read, write
 from benchmarks.networks import report
 from benchmarks.networks.architectures import ARCHITECTURES
-from benchmarks.networks.in_mlx import Model
+from benchmarks.networks.in_mlx import model_and_input
 from benchmarks.networks.record import Record
 from benchmarks.networks.run import Peer, measured
 from benchmarks.networks.sketch import network
@@ -46,6 +46,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="network", help=", ".join(ARCHITECTURES))
     parser.add_argument("--batch", type=int, default=1, help="images of a call")
+    parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each engine")
     parser.add_argument("--no-mlx", action="store_true", help="leave out plain MLX, which takes seconds a call")
     parser.add_argument("--only-ours", action="store_true", help="leave out the other engines")
@@ -59,9 +60,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _profile(names: Sequence[str], options: argparse.Namespace, console: Console) -> int:
     for name in names:
-        made = network(ARCHITECTURES[name], options.batch)
+        made = network(ARCHITECTURES[name], options.batch, dtype=options.dtype)
         console.print(made.architecture.title)
-        steps = profiled(Model(made), mx.array(made.x), options.rounds)
+        steps = profiled(*model_and_input(made), options.rounds)
         console.print("\n".join(report.profile_lines(steps)), "", sep="\n", markup=False)
     return 0
 
@@ -79,7 +80,7 @@ def _measure(names: Sequence[str], options: argparse.Namespace, console: Console
             def tell(doing: str, name: str = name) -> None:
                 progress.update(task, description=f"{name}: {doing}")
 
-            made = network(ARCHITECTURES[name], options.batch)
+            made = network(ARCHITECTURES[name], options.batch, dtype=options.dtype)
             try:
                 records.append(measured(name, made, backend, peers, options.rounds, not options.no_mlx, tell))
                 console.print("\n".join(report.lines(records[-1])), markup=False)

@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from benchmarks.networks.sketch import BatchNorm, Convolution, GroupNorm, Layer, LayerNorm, Linear, Network, Scale
+from convjit.backends import MLX_DTYPES
 
 
 class Model(nn.Module):
@@ -15,6 +16,7 @@ class Model(nn.Module):
         super().__init__()
         self.layers = {name: _layer(layer) for name, layer in network.layers.items()}
         self._run = network.architecture.run
+        self.set_dtype(MLX_DTYPES[network.dtype])
         self.eval()
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -57,6 +59,11 @@ class Model(nn.Module):
 
     def upsample(self, x: mx.array) -> mx.array:
         return nn.Upsample(2, "nearest")(x)
+
+
+def model_and_input(network: Network) -> tuple[Model, mx.array]:
+    """Both of the network's type."""
+    return Model(network), mx.array(network.x).astype(MLX_DTYPES[network.dtype])
 
 
 class _Scale(nn.Module):

@@ -94,4 +94,4 @@ def plot(records: Sequence[Record], file: Path) -> None:
 
 
 def _title(record: Record) -> str:
-    return f"{record.title}, {'x'.join(map(str, record.shape))}"
+    return f"{record.title}, {'x'.join(map(str, record.shape))}, {record.dtype}"

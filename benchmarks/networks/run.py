@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-
-import mlx.core as mx
+from dataclasses import replace
 
 import convjit
 from benchmarks.layers.engines import Engines, compare, in_short, mlx_way
@@ -12,13 +11,13 @@ from benchmarks.layers.network import Way
 from benchmarks.layers.peak import flops_per_second
 from benchmarks.layers.record import MLX, OURS
 from benchmarks.layers.timing import few_calls, interleaved
-from benchmarks.networks.in_mlx import Model
+from benchmarks.networks.in_mlx import model_and_input
 from benchmarks.networks.record import Record
 from benchmarks.networks.sketch import Network
 from benchmarks.networks.steps import counts
 from convjit.backends.cpu import CpuBackend
 
-SAME = 1e-4
+SAME = {"f32": 1e-4, "bf16": 5e-2}
 """How far an engine's result may be from ours, relative to the largest: more is another network."""
 
 Peer = Callable[[Network, int], Way]
@@ -48,7 +47,7 @@ def measured(
     Raises:
         CompileError: if convjit cannot compile a convolution of it.
     """
-    model, x = Model(network), mx.array(network.x)
+    model, x = model_and_input(network)
     fast = convjit.compile(model, backend="cpu", fallback="error")
     tell(OURS)
     ours = mlx_way(fast, x)
@@ -56,11 +55,13 @@ def measured(
     threads = backend._runtime.threads
     engines, differences = Engines(), dict[str, float]()
     engines.add(OURS, lambda: ours)
+    if network.dtype != "f32":
+        peers = {f"{OURS} f32": _in_f32, **peers}
     for peer, make in peers.items():
         tell(peer)
 
         def accept(way: Way, peer: str = peer) -> None:
-            differences[peer] = compare(way.output(), expected, SAME)
+            differences[peer] = compare(way.output(), expected, SAME[network.dtype])
 
         engines.add(peer, lambda make=make: make(network, threads), accept)
     tell("timing")
@@ -71,7 +72,7 @@ def measured(
         tell(MLX)
         plain = mlx_way(model, x)
         try:
-            differences[MLX] = compare(plain.output(), expected, SAME)
+            differences[MLX] = compare(plain.output(), expected, SAME[network.dtype])
             seconds[MLX] = few_calls(plain.run)
         except Exception as error:
             engines.refused[MLX] = in_short(error)
@@ -80,6 +81,7 @@ def measured(
         name,
         network.architecture.title,
         network.x.shape,
+        network.dtype,
         network.flops,
         steps.kernels,
         steps.plain,
@@ -89,3 +91,8 @@ def measured(
         differences,
         engines.refused,
     )
+
+
+def _in_f32(network: Network, threads: int) -> Way:
+    model, x = model_and_input(replace(network, dtype="f32"))
+    return mlx_way(convjit.compile(model, backend="cpu", fallback="error"), x)

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from benchmarks.layers.network import Array
+from benchmarks.layers.network import Array, Dtype, rounded
 from benchmarks.networks.architectures import Architecture
 
 Shape = tuple[int, ...]
@@ -70,40 +70,43 @@ class Network:
 
     Attributes:
         architecture: its function.
+        dtype: how numbers are stored. The arrays below hold float32, rounded to it.
         layers: what has weights, by name.
         x: the input (N, height, width, C).
         flops: of all convolutions and linear layers.
     """
 
     architecture: Architecture
+    dtype: Dtype
     layers: dict[str, Layer]
     x: Array
     flops: int
 
 
-def network(architecture: Architecture, batch: int, size: int | None = None) -> Network:
+def network(architecture: Architecture, batch: int, size: int | None = None, dtype: Dtype = "f32") -> Network:
     """Random weights, the same in every process: values neither vanish nor overflow.
 
     Args:
         architecture: what to make.
         batch: images of the input.
         size: height and width of the input, if they are not the architecture's.
+        dtype: how numbers are stored.
     """
     size = size or architecture.size
     shape = (batch, size, size, architecture.channels)
-    sketch = _Sketch(architecture.gain)
+    sketch = _Sketch(architecture.gain, dtype)
     architecture.run(sketch, shape)
-    x = np.random.default_rng(1).standard_normal(shape, np.float32)
-    return Network(architecture, sketch.layers, x, sketch.flops)
+    x = rounded(np.random.default_rng(1).standard_normal(shape, np.float32), dtype)
+    return Network(architecture, dtype, sketch.layers, x, sketch.flops)
 
 
 class _Sketch:
     """`Ops` on shapes, which makes the weights."""
 
-    def __init__(self, gain: float) -> None:
+    def __init__(self, gain: float, dtype: Dtype) -> None:
         self.layers: dict[str, Layer] = {}
         self.flops = 0
-        self._gain = gain
+        self._gain, self._dtype = gain, dtype
         self._random = np.random.default_rng(0)
 
     def conv(
@@ -173,10 +176,12 @@ class _Sketch:
         return (batch, *((n + 2 * padding - kernel) // stride + 1 for n in size))
 
     def _matrix(self, shape: Shape) -> Array:
-        return (self._gain / prod(shape[1:])) ** 0.5 * self._random.standard_normal(shape, np.float32)
+        scale = (self._gain / prod(shape[1:])) ** 0.5
+        return rounded(scale * self._random.standard_normal(shape, np.float32), self._dtype)
 
     def _around(self, center: float, channels: int) -> Array:
-        return (center + 0.2 * (2 * self._random.random(channels, np.float32) - 1)).astype(np.float32)
+        values = center + 0.2 * (2 * self._random.random(channels, np.float32) - 1)
+        return rounded(values.astype(np.float32), self._dtype)
 
     def _add(self, name: str, layer: Layer, shape: Shape = ()) -> Shape:
         assert name not in self.layers
