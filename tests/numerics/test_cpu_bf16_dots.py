@@ -19,7 +19,7 @@ from convjit.backends.cpu import CpuBackend, toolchain
 from convjit.geometry import Geometry, plain_window
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
-from convjit.schedule.cpu import direct
+from convjit.schedule.cpu import choose, direct
 from convjit.schedule.cpu.machine import Machine
 
 COUNT = 10
@@ -111,3 +111,12 @@ def test_where_pairs_are_not_multiplied():
     assert not has_pairs(single, machine)
     assert not has_pairs(replace(kernel, accuracy="precise"), machine)
     assert not has_pairs(kernel, replace(machine, bf16_dot=False))
+
+
+@pytest.mark.parametrize(("stride", "without", "with_pairs"), [(1, "winograd", "winograd"), (2, "winograd", "direct")])
+def test_winograd_multiplies_less_by_more_than_pairs_are_quicker(stride: int, without: str, with_pairs: str):
+    window = replace(plain_window(2), strides=(stride, stride), pad_lo=(1, 1), pad_hi=(1, 1))
+    geometry = Geometry.of_shapes((1, 56, 56, 128), (128, 3, 3, 128), window)
+    kernel = Kernel(geometry, "bf16", (), identity_epilogue("bf16"), ("bf16",))
+    for bf16_dot, template in ((False, without), (True, with_pairs)):
+        assert choose(kernel, Machine(16, 32, bf16_dot=bf16_dot)).template == f"cpu/{template}.c"

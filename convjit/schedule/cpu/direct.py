@@ -130,7 +130,7 @@ def _with_tile(kernel: Kernel, machine: Machine, tile: Tile) -> Schedule:
         "vectors": tile.vectors,
         "weights_first": int(weights_first),
     }
-    if _has_pairs(kernel, machine):
+    if has_pairs(kernel, machine):
         choices["pairs"] = 1
     if _can_be_compact(kernel):
         inputs = _input_bytes(kernel, row_block, column_block) // (4 * geometry.in_channels)
@@ -150,7 +150,7 @@ def converts(dtype: str, pairs: bool) -> bool:
     return dtype != "f32" and not pairs
 
 
-def _has_pairs(kernel: Kernel, machine: Machine) -> bool:
+def has_pairs(kernel: Kernel, machine: Machine) -> bool:
     """May bf16 be multiplied as it is? The instructions round sums in their own way, and need channels in pairs."""
     even = kernel.geometry.in_channels // kernel.geometry.window.groups % 2 == 0
     return machine.bf16_dot and kernel.dtype == "bf16" and kernel.accuracy != "precise" and even
@@ -278,7 +278,7 @@ def _block(kernel: Kernel, machine: Machine, tile: Tile) -> tuple[int, int]:
     depth, height, width = _outputs(loops)
     taps = loops.most_taps
     outputs_per_copy = prod(taps) * geometry.out_channels / geometry.window.groups
-    conversion = CONVERSION if converts(kernel.dtype, _has_pairs(kernel, machine)) else 0
+    conversion = CONVERSION if converts(kernel.dtype, has_pairs(kernel, machine)) else 0
     copies = conversion > 0 or _copies(loops, tile) or _can_be_compact(kernel)
     most_input = machine.l2_bytes * 3 // (8 if copies else 4)
     most_terms = min(MAX_CHAIN, _terms(kernel))
