@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,15 @@ def samples(kernel: Kernel | Pool, schedule: Schedule, generator: np.random.Gene
         ]
     )
     return tuple(generator.permutation(chosen)[:most].T)
+
+
+def samples_and_suspects(
+    kernel: Kernel | Pool, schedule: Schedule, results: Sequence[Stored], generator: np.random.Generator
+) -> Outputs:
+    """Those, and the suspects among the results."""
+    chosen = samples(kernel, schedule, generator)
+    more = [np.unravel_index(suspects(r), r.shape) for r in results]
+    return tuple(np.concatenate(axis) for axis in zip(chosen, *more, strict=True))
 
 
 def of_elements(shape: tuple[int, ...], schedule: Schedule, generator: np.random.Generator) -> Outputs:

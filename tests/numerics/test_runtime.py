@@ -189,9 +189,10 @@ THREADS = """
 import hashlib, sys
 sys.path.insert(0, {folder!r})
 import numpy as np
-from convjit.backends.cpu import CpuBackend, stretch
+from convjit.backends.cpu import CpuBackend
+from convjit.schedule import cpu
 from test_runtime import bare, chain, prepared, residual
-stretch.FLOPS_PER_THREAD = 1
+cpu.FLOPS_PER_THREAD = 1
 backend = CpuBackend()
 digest = hashlib.sha256()
 for kernel in (bare(), bare(30, 70), bare(7, 130, batch=2), residual()):

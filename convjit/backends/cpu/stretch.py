@@ -17,13 +17,10 @@ from convjit.backends.cpu.recycled import Recycler
 from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
 from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
-from convjit.schedule.cpu import elementwise, norm, pool, softmax
+from convjit.schedule.cpu import useful_threads
 from convjit.schedule.nest import nest
 
 _ALIGNMENT = 64
-
-FLOPS_PER_THREAD = 500_000
-"""A thread that does less is not worth waking."""
 
 KernelCode = Callable[[Call], int]
 """The address of a call's `cj_kernel`."""
@@ -87,7 +84,7 @@ class StretchRunner:
             )
             self._tables.append(table)
             step.kernel, step.places, step.num_places = code(call), table, len(table)
-            step.threads = min(runtime.threads, _useful_threads(call.kernel))
+            step.threads = min(runtime.threads, useful_threads(call.kernel))
             if step.threads > 1:
                 self._threads = runtime.threads
             step.batch, step.in_extent, step.out_extent = _extents(call.kernel)
@@ -183,18 +180,6 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
     in_arena = dict(zip(inner, offsets, strict=True))
     values = {*bases, *in_arena}
     return {v: bases.get(v, 0) for v in values}, {v: in_arena.get(v, 0) for v in values}, arena_bytes
-
-
-def _useful_threads(kernel: AnyKernel) -> int:
-    if isinstance(kernel, Elementwise):
-        return elementwise.useful_threads(kernel)
-    if isinstance(kernel, Pool):
-        return pool.useful_threads(kernel)
-    if isinstance(kernel, Norm):
-        return norm.useful_threads(kernel)
-    if isinstance(kernel, Softmax):
-        return softmax.useful_threads(kernel)
-    return max(1, kernel.geometry.flops // FLOPS_PER_THREAD)
 
 
 def _extents(kernel: AnyKernel) -> tuple[int, int, int]:

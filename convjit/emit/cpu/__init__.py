@@ -1,42 +1,38 @@
-"""A kernel and its schedule as C: one module and one template under `templates/cpu/` for each way to convolve."""
+"""A kernel and its schedule as C: one module and one template under `templates/cpu/` for each way to compute one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from convjit.emit.cpu import depthwise, direct, dot, elementwise, norm, pool, softmax, weight_gradient, winograd
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source
 from convjit.geometry import Window, plain_window
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
+from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
 
 
 class _Template(NamedTuple):
-    source: Callable[[Kernel, Schedule], Source]
-    packing: Callable[[Window, tuple[int, ...], Schedule], Packing] | None
+    source: Callable[[Any, Schedule], Source]
+    packing: Callable[[Window, tuple[int, ...], Schedule], Packing] | None = None
 
 
 _TEMPLATES = {
     "cpu/depthwise.c": _Template(depthwise.source, depthwise.packing),
     "cpu/direct.c": _Template(direct.source, direct.packing),
     "cpu/dot.c": _Template(dot.source, dot.packing),
-    "cpu/weight_gradient.c": _Template(weight_gradient.source, None),
+    "cpu/elementwise.c": _Template(elementwise.source),
+    "cpu/norm.c": _Template(norm.source),
+    "cpu/pool.c": _Template(pool.source),
+    "cpu/softmax.c": _Template(softmax.source),
+    "cpu/weight_gradient.c": _Template(weight_gradient.source),
     "cpu/winograd.c": _Template(winograd.source, winograd.packing),
 }
 
 
 def source(kernel: AnyKernel, schedule: Schedule) -> Source:
     """The C text of a kernel. Batch is a run-time value, so kernels that differ in it share their text."""
-    if isinstance(kernel, Elementwise):
-        return elementwise.source(kernel.any_batch(), schedule)
-    if isinstance(kernel, Pool):
-        return pool.source(kernel.any_batch(), schedule)
-    if isinstance(kernel, Norm):
-        return norm.source(kernel.any_batch(), schedule)
-    if isinstance(kernel, Softmax):
-        return softmax.source(kernel, schedule)
     return _TEMPLATES[schedule.template].source(kernel.any_batch(), schedule)
 
 

@@ -10,7 +10,7 @@ from convjit.schedule import Schedule
 
 
 def source(kernel: Softmax, schedule: Schedule) -> Source:
-    """The C text of a softmax, for any number of rows."""
+    """The C text of a softmax; `kernel` is one of `Softmax.any_batch`."""
     columns, lanes = kernel.shape[-1], schedule.number("lanes")
     name = f"softmax_{columns}"
     variables = {

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any, Protocol
 
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, OtherKernel, Pool, Softmax
 from convjit.schedule import Schedule
 from convjit.schedule.cpu import depthwise, direct, dot, elementwise, norm, pool, softmax, weight_gradient, winograd
 from convjit.schedule.cpu.machine import Machine
+
+FLOPS_PER_THREAD = 500_000
+"""Of convolutions: a thread that does less is not worth waking."""
+
+
+class _Other(Protocol):
+    """A module for kernels that are no convolutions: each has one template."""
+
+    def schedule(self, kernel: Any, machine: Machine) -> Schedule: ...
+
+    def useful_threads(self, kernel: Any) -> int: ...
+
+
+_OTHERS: dict[type[OtherKernel], _Other] = {Elementwise: elementwise, Norm: norm, Pool: pool, Softmax: softmax}
 
 
 @cache
 def choose(kernel: AnyKernel, machine: Machine) -> Schedule:
     """The schedule that should be the fastest."""
-    if isinstance(kernel, Elementwise):
-        return elementwise.schedule(kernel, machine)
-    if isinstance(kernel, Pool):
-        return pool.schedule(kernel, machine)
-    if isinstance(kernel, Norm):
-        return norm.schedule(kernel, machine)
-    if isinstance(kernel, Softmax):
-        return softmax.schedule(kernel, machine)
+    if not isinstance(kernel, Kernel):
+        return _OTHERS[type(kernel)].schedule(kernel, machine)
     any_batch = kernel.any_batch()
     if kernel.operation == "weight_gradient":
         return weight_gradient.schedule(any_batch, machine)
@@ -54,3 +63,10 @@ def smaller(kernel: AnyKernel, schedule: Schedule, machine: Machine) -> Schedule
         return None
     plain = direct.schedule(kernel.any_batch(), machine)
     return plain if schedule.template != plain.template else None
+
+
+def useful_threads(kernel: AnyKernel) -> int:
+    """How many threads are worth waking."""
+    if not isinstance(kernel, Kernel):
+        return _OTHERS[type(kernel)].useful_threads(kernel)
+    return max(1, kernel.geometry.flops // FLOPS_PER_THREAD)
