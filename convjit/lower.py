@@ -26,6 +26,7 @@ from convjit.passes.raise_conv import named_convolutions
 from convjit.passes.raise_linear import named_products
 from convjit.passes.raise_norm import named_norms
 from convjit.passes.raise_pool import named_pools
+from convjit.passes.raise_pool_gradient import named_pool_gradients
 from convjit.passes.raise_softmax import named_softmaxes
 from convjit.passes.raise_weight_gradient import named_weight_gradients
 from convjit.reporting import dump
@@ -162,6 +163,7 @@ def _traced(captured: Capture, refused: dict[str, str], failed: dict[str, str]) 
     ]
     others = [
         *((name, pool.root) for name, pool in named_pools(module)),
+        *((name, gradient.root) for name, gradient in named_pool_gradients(module)),
         *((name, norm.root) for name, norm in named_norms(module)),
         *named_softmaxes(module),
     ]

@@ -11,7 +11,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import ConvolutionOp, FusedOp
-from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolOp, SoftmaxOp
+from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolGradientOp, PoolOp, SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import (
     Accuracy,
@@ -23,6 +23,7 @@ from convjit.kernel import (
     Norm,
     OtherKernel,
     Pool,
+    PoolGradient,
     PoolKind,
     Result,
     Softmax,
@@ -42,6 +43,8 @@ def other_kernel_of(op: OtherOp) -> OtherKernel:
     """The kernel that an op asks for which is no convolution."""
     if isinstance(op, PoolOp):
         return Pool(cast(PoolKind, op.kind.data), op.geometry, _dtype(op.input), shape_of(op.result.type))
+    if isinstance(op, PoolGradientOp):
+        return PoolGradient(op.geometry, _dtype(op.input))
     if isinstance(op, SoftmaxOp):
         return Softmax(shape_of(op.input.type), _dtype(op.input))
     if isinstance(op, NormOp):

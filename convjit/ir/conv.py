@@ -38,7 +38,7 @@ from xdsl.utils.exceptions import VerifyException
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.ir.attributes import NumbersAttr, PackedType, ScheduleAttr, WindowAttr
 from convjit.ir.bodies import YieldOp, check_body, check_epilogue
-from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolOp, SoftmaxOp
+from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolGradientOp, PoolOp, SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 
 
@@ -284,6 +284,18 @@ class StretchOp(IRDLOperation):
 
 CONV = Dialect(
     "conv",
-    [GeneralOp, FusedOp, WeightGradientOp, ElementwiseOp, PoolOp, NormOp, SoftmaxOp, PackOp, StretchOp, YieldOp],
+    [
+        GeneralOp,
+        FusedOp,
+        WeightGradientOp,
+        ElementwiseOp,
+        PoolOp,
+        PoolGradientOp,
+        NormOp,
+        SoftmaxOp,
+        PackOp,
+        StretchOp,
+        YieldOp,
+    ],
     [WindowAttr, NumbersAttr, ScheduleAttr, PackedType],
 )

@@ -8,6 +8,8 @@
 
 %m = conv.pool "max" of %x kernel <[3, 3]> window <strides = ...> : tensor<...> -> tensor<...>
 
+%g = conv.pool_gradient %x, %m, %dm kernel <[3, 3]> window <strides = ...> : tensor<...>, tensor<...>, tensor<...>
+
 %n = conv.norm %x as <[1, 64, 4, 8]> eps 1.0e-05 : f64 centered extras(%s : tensor<32xf32>) {
 ^bb0(%normalised: f32, %scale: f32):
   %p = arith.mulf %normalised, %scale : f32
@@ -19,7 +21,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import get_args
 
@@ -169,19 +171,78 @@ class PoolOp(IRDLOperation):
     def verify_(self) -> None:
         if self.kind.data not in get_args(PoolKind):
             raise VerifyException(f"a pool is one of {get_args(PoolKind)}, not {self.kind.data!r}")
-        try:
-            geometry = self.geometry
-        except GeometryError as e:
-            raise VerifyException(str(e)) from e
-        window = geometry.window
-        if window.transposed or window.flip or max(window.kernel_dilation) > 1:
-            raise VerifyException("a pool's window is neither dilated nor flipped")
-        shape = shape_of(self.result.type)
+        _check_pool(self, {"result": self.result})
+
+
+@irdl_op_definition
+class PoolGradientOp(IRDLOperation):
+    """The gradient of a "max" pool with respect to its input, see `kernel.PoolGradient`: one kernel.
+
+    `kernel` and `window` are those of the pool, `pooled` is its result, and `gradient` that with respect to it; extents
+    of 1 in the shapes of the latter two do not count. `layer` is the name that `raise-pool-gradient` gave it.
+    """
+
+    name = "conv.pool_gradient"
+
+    input = operand_def(TensorType)
+    pooled = operand_def(TensorType)
+    gradient = operand_def(TensorType)
+    kernel = prop_def(NumbersAttr)
+    window = prop_def(WindowAttr)
+    layer = opt_prop_def(StringAttr)
+    schedule = opt_prop_def(ScheduleAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+    assembly_format = (
+        "$input `,` $pooled `,` $gradient `kernel` $kernel `window` $window (`layer` $layer^)? "
+        "(`schedule` $schedule^)? attr-dict `:` type($input) `,` type($pooled) `,` type($gradient) `->` type($result)"
+    )
+
+    def __init__(
+        self, input: SSAValue, pooled: SSAValue, gradient: SSAValue, geometry: Geometry, layer: StringAttr | None = None
+    ):
+        super().__init__(
+            operands=[input, pooled, gradient],
+            properties={
+                "kernel": NumbersAttr(geometry.kernel),
+                "window": WindowAttr(geometry.window),
+                "layer": layer,
+            },
+            result_types=[input.type],
+        )
+
+    @property
+    def geometry(self) -> Geometry:
+        shape = shape_of(self.input.type)
+        return Geometry.of_shapes(shape, (shape[-1], *self.kernel.data, 1), self.window.data)
+
+    def verify_(self) -> None:
+        _check_pool(self, {"pooled": self.pooled, "gradient": self.gradient})
+        if self.result.type != self.input.type:
+            raise VerifyException(f"the gradient of {self.input.type} cannot be {self.result.type}")
+
+
+def _check_pool(op: PoolOp | PoolGradientOp, outputs: Mapping[str, SSAValue]) -> None:
+    """Is the window that of a pool, and does each of `outputs` hold a number for each window?
+
+    Raises:
+        VerifyException: if not.
+    """
+    try:
+        geometry = op.geometry
+    except GeometryError as e:
+        raise VerifyException(str(e)) from e
+    window = geometry.window
+    if window.transposed or window.flip or max(window.kernel_dilation) > 1:
+        raise VerifyException("a pool's window is neither dilated nor flipped")
+    for name, value in outputs.items():
+        shape = shape_of(value.type)
         if [n for n in shape if n != 1] != [n for n in geometry.out_shape if n != 1]:
-            raise VerifyException(f"expected result shape {list(geometry.out_shape)}, got {list(shape)}")
-        read, written = element_type(self.input), element_type(self.result)
-        if read != written:
-            raise VerifyException(f"the input has elements of type {read}, the result of type {written}")
+            raise VerifyException(f"expected {name} shape {list(geometry.out_shape)}, got {list(shape)}")
+        read, other = element_type(op.input), element_type(value)
+        if read != other:
+            raise VerifyException(f"the input has elements of type {read}, the {name} of type {other}")
 
 
 @irdl_op_definition
@@ -282,5 +343,5 @@ class SoftmaxOp(IRDLOperation):
             raise VerifyException(f"a softmax of {self.input.type} cannot be {self.result.type}")
 
 
-OtherOp = ElementwiseOp | PoolOp | NormOp | SoftmaxOp
+OtherOp = ElementwiseOp | PoolOp | PoolGradientOp | NormOp | SoftmaxOp
 """Any of them."""

@@ -17,13 +17,13 @@ from xdsl.dialects.builtin import FloatAttr, IntegerAttr, ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from convjit.geometry import Window
+from convjit.geometry import Geometry, Window
 from convjit.ir import replay
 from convjit.ir.arguments import arguments_of
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import FusedOp, GeneralOp, PackOp, StretchOp, WeightGradientOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
-from convjit.ir.others import ElementwiseOp, NormOp, PoolOp, SoftmaxOp
+from convjit.ir.others import ElementwiseOp, NormOp, PoolGradientOp, PoolOp, SoftmaxOp
 from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of, without_leading_ones
 
 Array = mx.array
@@ -136,7 +136,10 @@ def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
         case ElementwiseOp():
             return _elementwise(op, operands)
         case PoolOp():
-            return [_pool(operands[0], op)]
+            pooled = _pooled(operands[0].astype(mx.float32), op.geometry, op.kind.data == "max")
+            return [pooled.astype(operands[0].dtype).reshape(shape_of(op.result.type))]
+        case PoolGradientOp():
+            return [_pool_gradient(operands[0], operands[2], op)]
         case SoftmaxOp():
             return [mx.softmax(operands[0].astype(mx.float32), axis=-1).astype(operands[0].dtype)]
         case NormOp():
@@ -157,18 +160,23 @@ def _elementwise(op: ElementwiseOp, operands: list[Array]) -> list[Array]:
     return results
 
 
-def _pool(x: Array, op: PoolOp) -> Array:
-    geometry, is_max = op.geometry, op.kind.data == "max"
+def _pooled(x: Array, geometry: Geometry, is_max: bool) -> Array:
     window = geometry.window
     pads = [(0, 0), *zip(window.pad_lo, window.pad_hi, strict=True), (0, 0)]
-    padded = mx.contiguous(mx.pad(x.astype(mx.float32), pads, constant_values=-mx.inf if is_max else 0))
+    padded = mx.contiguous(mx.pad(x, pads, constant_values=-mx.inf if is_max else 0))
     batch, *spatial, channel = (prod(padded.shape[axis + 1 :]) for axis in range(padded.ndim))
     steps = [step * stride for step, stride in zip(spatial, window.strides, strict=True)]
     shape = (*geometry.out_shape[:-1], *geometry.kernel, geometry.out_channels)
     windows = mx.as_strided(padded, shape, (batch, *steps, *spatial, channel))
     axes = tuple(range(geometry.rank + 1, 2 * geometry.rank + 1))
-    pooled = windows.max(axes) if is_max else windows.sum(axes)
-    return pooled.astype(x.dtype).reshape(shape_of(op.result.type))
+    return windows.max(axes) if is_max else windows.sum(axes)
+
+
+def _pool_gradient(x: Array, dy: Array, op: PoolGradientOp) -> Array:
+    geometry = op.geometry
+    dy = dy.astype(mx.float32).reshape(geometry.out_shape)
+    _, (dx,) = mx.vjp(lambda x: [_pooled(x, geometry, True)], [x.astype(mx.float32)], [dy])
+    return dx.astype(x.dtype)
 
 
 def _norm(x: Array, op: NormOp) -> Array:

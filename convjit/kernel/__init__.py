@@ -11,10 +11,10 @@ from convjit.kernel.convolution import Accuracy, Kernel, Operation
 from convjit.kernel.elementwise import Elementwise, Result
 from convjit.kernel.epilogue import DTYPES, Epilogue, Extra, Instruction, identity_epilogue
 from convjit.kernel.norm import Norm
-from convjit.kernel.pool import Pool, PoolKind
+from convjit.kernel.pool import Pool, PoolGradient, PoolKind
 from convjit.kernel.softmax import Softmax
 
-OtherKernel = Elementwise | Pool | Norm | Softmax
+OtherKernel = Elementwise | Pool | PoolGradient | Norm | Softmax
 """What is no convolution."""
 
 AnyKernel = Kernel | OtherKernel
@@ -33,6 +33,7 @@ __all__ = [
     "Operation",
     "OtherKernel",
     "Pool",
+    "PoolGradient",
     "PoolKind",
     "Result",
     "Softmax",

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from xdsl.passes import ModulePass
 
 OPTIMIZE = (
-    "raise-weight-gradient,raise-linear,raise-conv,raise-pool,raise-norm,raise-softmax,sink-transposes,merge-groups,fold-pad,"
-    "fold-scale,fuse-epilogue,fuse-elementwise"
+    "raise-weight-gradient,raise-linear,raise-conv,raise-pool-gradient,raise-pool,raise-norm,raise-softmax,"
+    "sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,fuse-elementwise"
 )
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
 
-CPU_ALONE = ("raise-linear", "raise-pool", "raise-norm", "raise-softmax")
+CPU_ALONE = ("raise-linear", "raise-pool-gradient", "raise-pool", "raise-norm", "raise-softmax")
 """Those of them that are left out of any pipeline for another backend: there MLX's own ops are fast."""
 
 LOWER = "choose-schedule{backend=BACKEND},hoist-prepare,form-stretches"
@@ -35,6 +35,7 @@ _CLASSES = {
     "raise-weight-gradient": "RaiseWeightGradientPass",
     "raise-linear": "RaiseLinearPass",
     "raise-conv": "RaiseConvPass",
+    "raise-pool-gradient": "RaisePoolGradientPass",
     "raise-pool": "RaisePoolPass",
     "raise-norm": "RaiseNormPass",
     "raise-softmax": "RaiseSoftmaxPass",

@@ -31,7 +31,7 @@ from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.errors import PipelineError
 from convjit.ir.attributes import ScheduleAttr, WindowAttr
 from convjit.ir.conv import ConvolutionOp, FusedOp, GeneralOp, KernelOp, PackOp, name_of
-from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolOp, SoftmaxOp
+from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolGradientOp, PoolOp, SoftmaxOp
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust
@@ -145,5 +145,5 @@ class ChooseSchedulePass(ModulePass):
                     packs[key] = pack.result
                 conv.operands[1] = packs[key]
             # one that is left out gives the elementwise ops behind it other numbers
-            for kind in (PoolOp, NormOp, SoftmaxOp, ElementwiseOp):
+            for kind in (PoolOp, PoolGradientOp, NormOp, SoftmaxOp, ElementwiseOp):
                 _schedule_others([o for o in block.ops if isinstance(o, kind)], registry.get(self.backend))

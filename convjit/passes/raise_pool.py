@@ -35,7 +35,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
-from convjit.ir.others import PoolOp
+from convjit.ir.others import PoolGradientOp, PoolOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import PoolKind
 from convjit.passes.clusters import is_sum_of_channels
@@ -81,12 +81,13 @@ def named_pools(module: ModuleOp) -> Iterator[tuple[str, FoundPool]]:
     count = 0
     for function in forward_of(module):
         for op in function.body.block.ops:
-            if found := _pool(op):
+            if found := pool_of(op):
                 count += 1
                 yield ("pool" if count == 1 else f"pool#{count}"), found
 
 
-def _pool(op: Operation) -> FoundPool | None:
+def pool_of(op: Operation) -> FoundPool | None:
+    """The pool that this `Reduce` computes, if it is one."""
     if not is_primitive(op, "Reduce") or op.python_arguments[0] not in _KINDS:
         return None
     types = {element_type(op.operands[0]), element_type(op.results[0])}
@@ -161,6 +162,7 @@ def _replace(name: str, pool: FoundPool) -> None:
     new.location = root.location
     new.result.name_hint = narrow.name_hint
     Rewriter.insert_op(new, InsertPoint.before(root))
+    reduced.replace_uses_with_if(new.result, lambda use: isinstance(use.operation, PoolGradientOp))
     for value in squeezed:
         value.replace_all_uses_with(new.result)
     wide = PrimitiveOp("Reshape", [new.result], [reduced.type], (shape_of(reduced.type),))

@@ -14,7 +14,7 @@ from math import ceil, gcd, prod
 import mlx.core as mx
 
 from convjit.backends import Backend, Call, Stretch
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
 from convjit.schedule import Schedule
 
 SEED = 0
@@ -115,7 +115,7 @@ def for_proof(kernel: AnyKernel, schedule: Schedule) -> AnyKernel:
     """The same kernel for as few images or rows as show every way it treats them."""
     if isinstance(kernel, Elementwise):
         return of_few_rows(kernel, schedule)
-    if isinstance(kernel, Pool):
+    if isinstance(kernel, (Pool, PoolGradient)):
         return kernel.of_batch(min(kernel.geometry.batch, 2))
     if isinstance(kernel, Norm):
         return of_few_pixels(kernel, schedule)

@@ -24,7 +24,19 @@ from convjit.backends import Backend
 from convjit.backends.metal import MetalBackend
 from convjit.emit.metal.dispatch import Dispatch, MetalText
 from convjit.geometry import Geometry, Window
-from convjit.kernel import AnyKernel, Elementwise, Epilogue, Extra, Instruction, Kernel, Norm, Pool, Result, Softmax
+from convjit.kernel import (
+    AnyKernel,
+    Elementwise,
+    Epilogue,
+    Extra,
+    Instruction,
+    Kernel,
+    Norm,
+    Pool,
+    PoolGradient,
+    Result,
+    Softmax,
+)
 from convjit.proof import Verdict
 from convjit.reporting.dump import safe_name
 from convjit.schedule import Schedule
@@ -217,6 +229,8 @@ def kernel_of(record: dict[str, Any]) -> AnyKernel:
     shapes = _with_tuples(record["geometry"])
     window = Window(**_with_tuples(shapes.pop("window")))
     geometry = Geometry(**shapes, window=window)
+    if record.keys() == {"geometry", "dtype"}:
+        return PoolGradient(geometry, record["dtype"])
     if "kind" in record:
         return Pool(record["kind"], geometry, record["dtype"], tuple(record["result_shape"]))
     return Kernel(

@@ -8,8 +8,19 @@ from typing import Any, Protocol
 import mlx.core as mx
 import numpy as np
 
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
-from convjit.proof import Run, Verdict, WrongOutput, convolution, elementwise, norm, oracle, pool, softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
+from convjit.proof import (
+    Run,
+    Verdict,
+    WrongOutput,
+    convolution,
+    elementwise,
+    norm,
+    oracle,
+    pool,
+    pool_gradient,
+    softmax,
+)
 from convjit.proof.oracle import Bounds, Outputs, Stored
 from convjit.schedule import Schedule
 
@@ -38,6 +49,7 @@ _KINDS: dict[type[AnyKernel], _Kind] = {
     Kernel: convolution,
     Norm: norm,
     Pool: pool,
+    PoolGradient: pool_gradient,
     Softmax: softmax,
 }
 

@@ -342,6 +342,22 @@ func.func @forward(%x: tensor<1x8x8x4xf32>) {
 
 // -----
 
+func.func @forward(%x: tensor<1x8x8x4xf32>, %y: tensor<1x6x6x4xf32>, %d: tensor<1x6x4xf32>) {
+  %g = conv.pool_gradient %x, %y, %d kernel <[3, 3]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 4> : tensor<1x8x8x4xf32>, tensor<1x6x6x4xf32>, tensor<1x6x4xf32> -> tensor<1x8x8x4xf32>
+  return
+}
+// CHECK: expected gradient shape [1, 6, 6, 4], got [1, 6, 4]
+
+// -----
+
+func.func @forward(%x: tensor<1x8x8x4xf32>, %y: tensor<1x6x6x4xf32>) {
+  %g = conv.pool_gradient %x, %y, %y kernel <[3, 3]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 4> : tensor<1x8x8x4xf32>, tensor<1x6x6x4xf32>, tensor<1x6x6x4xf32> -> tensor<1x8x8x4xf16>
+  return
+}
+// CHECK: the gradient of tensor<1x8x8x4xf32> cannot be tensor<1x8x8x4xf16>
+
+// -----
+
 func.func @forward(%x: tensor<1x8x8x4xf32>, %b: tensor<3xf32>) {
   %y = conv.norm %x as <[1, 64, 4, 2]> eps 1.0e-05 : f64 centered {
   ^bb0(%normalised: f32):

@@ -28,6 +28,7 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
     conv.yield %sum : f32
   } {fused = ""} : (tensor<1x8x8x3xf32>, tensor<16x3x3x3xf32>) -> tensor<1x6x6x16xf32>
   %m = conv.pool "max" of %e kernel <[6, 6]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 16> layer "pool" schedule <"cpu/pool.c", lanes = 16> : tensor<1x6x6x16xf32> -> tensor<1x16xf32>
+  %g = conv.pool_gradient %e, %m, %m kernel <[6, 6]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 16> layer "pool.grad" schedule <"cpu/pool_gradient.c", lanes = 16> : tensor<1x6x6x16xf32>, tensor<1x16xf32>, tensor<1x16xf32> -> tensor<1x6x6x16xf32>
   %n = conv.norm %e as <[1, 36, 4, 4]> eps 1.000000e-05 : f64 centered layer "norm" schedule <"cpu/norm.c", lanes = 16> extras(%b : tensor<16xf16>) {
   ^bb0(%normalised: f32, %b1: f16):
     conv.yield %b1 : f16
@@ -65,6 +66,7 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
 // CHECK-NEXT:   conv.yield %sum : f32
 // CHECK-NEXT: } {fused = ""} : (tensor<1x8x8x3xf32>, tensor<16x3x3x3xf32>) -> tensor<1x6x6x16xf32>
 // CHECK-NEXT: %m = conv.pool "max" of %e kernel <[6, 6]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 16> layer "pool" schedule <"cpu/pool.c", lanes = 16> : tensor<1x6x6x16xf32> -> tensor<1x16xf32>
+// CHECK-NEXT: %g = conv.pool_gradient %e, %m, %m kernel <[6, 6]> window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 16> layer "pool.grad" schedule <"cpu/pool_gradient.c", lanes = 16> : tensor<1x6x6x16xf32>, tensor<1x16xf32>, tensor<1x16xf32> -> tensor<1x6x6x16xf32>
 // CHECK-NEXT: %n = conv.norm %e as <[1, 36, 4, 4]> eps 1.000000e-05 : f64 centered layer "norm" schedule <"cpu/norm.c", lanes = 16> extras(%b : tensor<16xf16>) {
 // CHECK-NEXT: ^{{.*}}(%normalised: f32, {{%[^ ]+}}: f16):
 // CHECK:      } : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf16>
@@ -80,4 +82,5 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
 // GENERIC: "conv.fused"(%x1, %k1, %b1, %r1) <{window = #conv.window<{{.*}}>, layer = "stem", schedule = #conv.schedule<"cpu/direct.c">}> ({
 // GENERIC: "conv.yield"(%t, %n) : (f32, bf16) -> ()
 // GENERIC: "conv.pool"(%e) <{kind = "max", kernel = #conv.numbers<[6, 6]>, window = #conv.window<{{.*}}>, layer = "pool", schedule = #conv.schedule<"cpu/pool.c", lanes = 16>}> : (tensor<1x6x6x16xf32>) -> tensor<1x16xf32>
+// GENERIC: "conv.pool_gradient"(%e, %m, %m) <{kernel = #conv.numbers<[6, 6]>, window = #conv.window<{{.*}}>, layer = "pool.grad", schedule = #conv.schedule<"cpu/pool_gradient.c", lanes = 16>}> : (tensor<1x6x6x16xf32>, tensor<1x16xf32>, tensor<1x16xf32>) -> tensor<1x6x6x16xf32>
 // GENERIC: "conv.norm"(%e, %b) <{view = #conv.numbers<[1, 36, 4, 4]>, eps = 1.000000e-05 : f64, centered, layer = "norm", schedule = #conv.schedule<"cpu/norm.c", lanes = 16>{{.*}}}> ({

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import elementwise_kernels
 import numpy as np
 import test_cpu_elementwise
 import test_cpu_kernels
 import test_cpu_norm
 import test_cpu_pool
+import test_cpu_pool_gradient
 import test_cpu_softmax
 import test_cpu_weight_gradient
 from sample import random_numbers
 
 from convjit.backends.cpu import CpuBackend
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
 
@@ -34,6 +37,11 @@ def random_pool(rng: np.random.Generator, machine: Machine) -> tuple[Pool, Sched
     return kernel, test_cpu_pool.random_schedule(rng, kernel, machine)
 
 
+def random_pool_gradient(rng: np.random.Generator, machine: Machine) -> tuple[PoolGradient, Schedule]:
+    kernel = test_cpu_pool_gradient.random_kernel(rng)
+    return kernel, test_cpu_pool_gradient.random_schedule(rng, kernel, machine)
+
+
 def random_norm(rng: np.random.Generator, machine: Machine) -> tuple[Norm, Schedule]:
     kernel = test_cpu_norm.random_kernel(rng)
     return kernel, test_cpu_norm.random_schedule(rng, kernel, machine)
@@ -44,12 +52,26 @@ def random_softmax(rng: np.random.Generator, machine: Machine) -> tuple[Softmax,
     return kernel, test_cpu_softmax.random_schedule(rng, kernel, machine)
 
 
+RANDOM: dict[str, Callable[[np.random.Generator, Machine], tuple[AnyKernel, Schedule]]] = {
+    "weight_gradient": random_weight_gradient,
+    "elementwise": random_elementwise,
+    "pool": random_pool,
+    "pool_gradient": random_pool_gradient,
+    "norm": random_norm,
+    "softmax": random_softmax,
+}
+"""Name of a template -> what draws one of its kernels and a schedule."""
+
+
 def check(backend: CpuBackend, kernel: AnyKernel, schedule: Schedule, seed: int) -> None:
     """On random numbers, against the definition in double precision."""
     if isinstance(kernel, Elementwise):
         test_cpu_elementwise.check(backend, kernel, schedule, elementwise_kernels.numbers_for(kernel, seed))
     elif isinstance(kernel, Pool):
         test_cpu_pool.check(backend, kernel, schedule, test_cpu_pool.numbers_for(kernel, seed))
+    elif isinstance(kernel, PoolGradient):
+        numbers = test_cpu_pool_gradient.numbers_for(kernel, seed)
+        test_cpu_pool_gradient.check(backend, kernel, schedule, numbers)
     elif isinstance(kernel, Norm):
         test_cpu_norm.check(backend, kernel, schedule, test_cpu_norm.numbers_for(kernel, seed))
     elif isinstance(kernel, Softmax):

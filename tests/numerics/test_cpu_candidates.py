@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 import pytest
-from kinds import check, random_elementwise, random_norm, random_pool, random_softmax, random_weight_gradient
+from kinds import RANDOM, check
 from sample import layer_geometry, random_geometry, random_kernel
 from test_cpu_kernels import MACHINES
 
@@ -21,26 +21,15 @@ from convjit.schedule.cpu.machine import Machine
 
 COUNT = int(os.environ.get("CPU_FUZZ_COUNT", "50"))
 SEED = int(os.environ.get("CPU_FUZZ_SEED", "1"))
-KINDS = ("convolution", "convolution", "weight gradient", "convolution", "elementwise", "pool", "norm", "softmax")
+KINDS = ("convolution", "convolution", "convolution", *RANDOM)
 
 
 def case(number: int) -> tuple[AnyKernel, Schedule]:
     """Case `number` of this seed: the kinds in turn."""
     rng = np.random.default_rng([SEED, number])
     machine = MACHINES[0] if rng.random() < 0.5 else MACHINES[rng.integers(len(MACHINES))]
-    match KINDS[number % len(KINDS)]:
-        case "elementwise":
-            return random_elementwise(rng, machine)
-        case "pool":
-            return random_pool(rng, machine)
-        case "norm":
-            return random_norm(rng, machine)
-        case "softmax":
-            return random_softmax(rng, machine)
-        case "weight gradient":
-            return random_weight_gradient(rng, machine)
-        case _:
-            return random_convolution(rng, machine)
+    draw = RANDOM.get(KINDS[number % len(KINDS)], random_convolution)
+    return draw(rng, machine)
 
 
 def random_convolution(rng: np.random.Generator, machine: Machine) -> tuple[Kernel, Schedule]:

@@ -19,7 +19,7 @@ import pytest
 import test_cpu_winograd
 import test_epilogue_ops
 from cross import CrossBackend, arm
-from kinds import check, random_elementwise, random_norm, random_pool, random_softmax, random_weight_gradient
+from kinds import RANDOM, check
 from sample import layer_geometry, random_geometry, random_kernel, random_numbers
 
 from convjit.backends.cpu import CpuBackend, quick, runtime, toolchain
@@ -29,7 +29,7 @@ from convjit.schedule.cpu import candidates
 from convjit.schedule.cpu.machine import Machine
 
 COUNT = int(os.environ.get("NEON_COUNT", "12"))
-TEMPLATES = ("depthwise", "direct", "dot", "winograd", "weight_gradient", "elementwise", "pool", "norm", "softmax")
+TEMPLATES = ("depthwise", "direct", "dot", "winograd", *RANDOM)
 
 LANES = {"x86-64": 4, "x86-64-v3": 8, "aarch64": 4}
 
@@ -60,16 +60,8 @@ def case(machine: Machine, number: int) -> tuple[AnyKernel, Schedule]:
     """A layer as networks have them or any other, and one of its schedules; the templates in turn."""
     template = TEMPLATES[number % len(TEMPLATES)]
     rng = np.random.default_rng([17, number])
-    if template == "elementwise":
-        return random_elementwise(rng, machine)
-    if template == "pool":
-        return random_pool(rng, machine)
-    if template == "norm":
-        return random_norm(rng, machine)
-    if template == "softmax":
-        return random_softmax(rng, machine)
-    if template == "weight_gradient":
-        return random_weight_gradient(rng, machine)
+    if template in RANDOM:
+        return RANDOM[template](rng, machine)
     while True:
         geometry = random_geometry(rng) if rng.random() < 0.3 else layer_geometry(rng)
         kernel = random_kernel(rng, str(rng.choice(["f32", "f32", "f16", "bf16"])), geometry)

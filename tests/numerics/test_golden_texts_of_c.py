@@ -15,6 +15,7 @@ from convjit.kernel import (
     Kernel,
     Norm,
     Pool,
+    PoolGradient,
     Result,
     Softmax,
     identity_epilogue,
@@ -59,6 +60,12 @@ def test_text_of_a_pool(golden) -> None:
     geometry = Geometry.of_shapes((1, 56, 56, 20), (20, 3, 3, 1), window)
     kernel = Pool("max", geometry, "f32", geometry.out_shape)
     golden("cpu/pool.c", source(kernel, choose(kernel, Machine(16, 32))).text)
+
+
+def test_text_of_the_gradient_of_a_pool(golden) -> None:
+    window = Window((2, 2), SAME, SAME, ONE, ONE, groups=20)
+    kernel = PoolGradient(Geometry.of_shapes((1, 56, 56, 20), (20, 3, 3, 1), window), "bf16")
+    golden("cpu/pool_gradient.c", source(kernel, choose(kernel, Machine(16, 32))).text)
 
 
 def test_text_of_a_norm(golden) -> None:

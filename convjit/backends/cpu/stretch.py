@@ -16,7 +16,7 @@ from convjit.backends.cpu.quick import Run
 from convjit.backends.cpu.recycled import Recycler
 from convjit.backends.cpu.runtime import Place, Runtime, Step
 from convjit.emit.cpu import packing
-from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Norm, Pool, Softmax
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
 from convjit.schedule.cpu import useful_threads
 from convjit.schedule.nest import nest
 
@@ -187,7 +187,7 @@ def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
     if isinstance(kernel, Elementwise):
         extent = kernel.collapsed().shape[0]
         return 1, extent, extent
-    if isinstance(kernel, Pool):
+    if isinstance(kernel, (Pool, PoolGradient)):
         geometry = kernel.geometry
         return geometry.batch, geometry.in_size[0], geometry.out_size[0]
     if isinstance(kernel, Norm):
@@ -205,8 +205,9 @@ def _batch_steps(call: Call) -> list[int]:
         return [0] * (len(kernel.operand_shapes) + len(kernel.result_dtypes))
     geometry = kernel.geometry
     of_input, of_output = (prod(shape[1:]) for shape in (geometry.in_shape, geometry.out_shape))
-    if isinstance(kernel, Pool):
-        return [of_input * DTYPES[kernel.dtype], of_output * DTYPES[kernel.dtype]]
+    if isinstance(kernel, (Pool, PoolGradient)):
+        shapes = (*kernel.operand_shapes, *kernel.result_shapes)
+        return [prod(shape) // geometry.batch * DTYPES[kernel.dtype] for shape in shapes]
     if kernel.operation == "weight_gradient":
         return [of_input * DTYPES[kernel.dtype], of_output * DTYPES[kernel.dtype], 0]
     steps = [of_input * DTYPES[kernel.dtype], _weight_bytes(call, kernel) if call.has_own_weights else 0]

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from convjit.emit.cpu import depthwise, direct, dot, elementwise, norm, pool, softmax, weight_gradient, winograd
+from convjit.emit.cpu import (
+    depthwise,
+    direct,
+    dot,
+    elementwise,
+    norm,
+    pool,
+    pool_gradient,
+    softmax,
+    weight_gradient,
+    winograd,
+)
 from convjit.emit.cpu.packing import Packing
 from convjit.emit.cpu.source import Source
 from convjit.geometry import Window, plain_window
@@ -25,6 +36,7 @@ _TEMPLATES = {
     "cpu/elementwise.c": _Template(elementwise.source),
     "cpu/norm.c": _Template(norm.source),
     "cpu/pool.c": _Template(pool.source),
+    "cpu/pool_gradient.c": _Template(pool_gradient.source),
     "cpu/softmax.c": _Template(softmax.source),
     "cpu/weight_gradient.c": _Template(weight_gradient.source),
     "cpu/winograd.c": _Template(winograd.source, winograd.packing),

@@ -5,9 +5,20 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Protocol
 
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, OtherKernel, Pool, Softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, OtherKernel, Pool, PoolGradient, Softmax
 from convjit.schedule import Schedule
-from convjit.schedule.cpu import depthwise, direct, dot, elementwise, norm, pool, softmax, weight_gradient, winograd
+from convjit.schedule.cpu import (
+    depthwise,
+    direct,
+    dot,
+    elementwise,
+    norm,
+    pool,
+    pool_gradient,
+    softmax,
+    weight_gradient,
+    winograd,
+)
 from convjit.schedule.cpu.machine import Machine
 
 FLOPS_PER_THREAD = 500_000
@@ -22,7 +33,13 @@ class _Other(Protocol):
     def useful_threads(self, kernel: Any) -> int: ...
 
 
-_OTHERS: dict[type[OtherKernel], _Other] = {Elementwise: elementwise, Norm: norm, Pool: pool, Softmax: softmax}
+_OTHERS: dict[type[OtherKernel], _Other] = {
+    Elementwise: elementwise,
+    Norm: norm,
+    Pool: pool,
+    PoolGradient: pool_gradient,
+    Softmax: softmax,
+}
 
 
 @cache

@@ -113,9 +113,7 @@ enum { /* steps in elements; the extents of the outermost axis are in the call, 
     TAPS_D = 1, TAPS_H = 3, TAPS_W = 3,
     STRIDE_D = 1, STRIDE_H = 2, STRIDE_W = 2,
     PAD_D = 0, PAD_H = 1, PAD_W = 1, /* before the first element of each axis */
-    PIXEL_BLOCK = 364, /* outputs of a unit */
     CHANNEL_BLOCK = 32, CHANNEL_BLOCKS = (CHANNELS + CHANNEL_BLOCK - 1) / CHANNEL_BLOCK,
-    VECTORS = 4,
 };
 
 INLINE long least(long a, long b)
@@ -132,6 +130,11 @@ INLINE long most(long a, long b)
 typedef struct {
     long d, h, w;
 } taps;
+
+enum {
+    PIXEL_BLOCK = 364, /* outputs of a unit */
+    VECTORS = 4,
+};
 
 /* NaN goes ahead of all numbers; of equal ones, zeros of both signs among them, the first counts. */
 INLINE vec joined(vec total, vec x)
