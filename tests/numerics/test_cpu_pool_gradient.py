@@ -1,4 +1,4 @@
-"""Gradients of pools on the CPU against their definition in double precision: any window, padding, channels and type."""
+"""Gradients of pools on the CPU against their definition in double precision: any window, padding and type."""
 
 from __future__ import annotations
 
