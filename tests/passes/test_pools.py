@@ -18,7 +18,7 @@ from convjit import passes
 from convjit.__main__ import main
 from convjit.backends import registry
 from convjit.ir import reference
-from convjit.kernel import Pool
+from convjit.kernel import AnyKernel, Pool, PoolGradient
 from convjit.proof import trust
 from convjit.tracing.trace import Argument
 
@@ -242,19 +242,37 @@ def test_gradients_of_a_compiled_network():
     assert convjit.inspect.ir(fast).count("conv.pool ") == 4
 
 
-def test_a_wrong_pool_goes_back_to_mlx(monkeypatch, tmp_path, capsys):
-    """And elementwise kernels are still right, though the ops have other numbers then."""
-    monkeypatch.setenv("CONVJIT_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(trust, "_failures", {})
+def break_kernels(monkeypatch: pytest.MonkeyPatch, is_broken: Callable[[AnyKernel], bool]) -> None:
+    """Add to what stretches with such kernels give."""
     backend = registry.get("cpu")
     load = backend.load
 
     def load_broken(stretch):
         run = load(stretch)
-        maxima = [c.kernel for c in stretch.calls if isinstance(c.kernel, Pool) and c.kernel.kind == "max"]
-        return (lambda inputs: [mx.array(np.array(y) + 1e-3) for y in run(inputs)]) if maxima else run
+        broken = any(is_broken(call.kernel) for call in stretch.calls)
+        return (lambda inputs: [mx.array(np.array(y) + 1e-3) for y in run(inputs)]) if broken else run
 
     monkeypatch.setattr(backend, "load", load_broken)
+
+
+def test_a_wrong_gradient_goes_back_to_mlx(monkeypatch, tmp_path):
+    monkeypatch.setenv("CONVJIT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(trust, "_failures", {})
+    break_kernels(monkeypatch, lambda kernel: isinstance(kernel, PoolGradient))
+    function, arrays = gradient_example("overlapping 2D", mx.float32)
+    fast = convjit.compile(function)
+    with pytest.warns(convjit.FallbackWarning, match=r"pool\.grad stays plain MLX: .* its kernel gave "):
+        got = fast(*arrays)[0]
+    assert mx.array_equal(got, function(*arrays)[0])
+    ir = convjit.inspect.ir(fast)
+    assert "conv.pool " in ir and "conv.pool_gradient" not in ir and '"Scatter"' in ir
+
+
+def test_a_wrong_pool_goes_back_to_mlx(monkeypatch, tmp_path, capsys):
+    """And elementwise kernels are still right, though the ops have other numbers then."""
+    monkeypatch.setenv("CONVJIT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(trust, "_failures", {})
+    break_kernels(monkeypatch, lambda kernel: isinstance(kernel, Pool) and kernel.kind == "max")
     net, x = net_and_input(3)
     fast = convjit.compile(net)
     with pytest.warns(convjit.FallbackWarning, match=r"pool(#3)? stays plain MLX: .* its kernel gave ") as told:
