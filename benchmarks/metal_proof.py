@@ -35,7 +35,7 @@ from benchmarks.measure import RESULTS
 from benchmarks.metal_report import Record, markdown
 from benchmarks.problems import Problem, problems, shrink
 from convjit import proof
-from convjit.backends import MLX_DTYPES, Call, Stretch, registry
+from convjit.backends import MLX_DTYPES, Stretch, registry
 from convjit.backends.metal import MetalBackend
 from convjit.backends.simulator import SimulatorBackend
 from convjit.kernel import DTYPES, AnyKernel, Kernel
@@ -193,7 +193,7 @@ def _seconds(backend: MetalBackend, kernel: AnyKernel, mlx: Run, schedules: Sequ
     compiled = mx.compile(lambda *arrays: mlx(arrays))
     ours: dict[str, stopwatch.Run] = {}
     for schedule in schedules:
-        run, read = _loaded(backend, kernel, schedule), _packed(backend, kernel, schedule, arrays)[1:]
+        run, read = backend.load(Stretch.of_kernel(kernel, schedule)), _packed(backend, kernel, schedule, arrays)[1:]
         mx.eval(read)
         ours[schedule.in_words()] = lambda x, run=run, read=read: run([x, *read])
     peers: dict[str, stopwatch.Run] = {
@@ -205,12 +205,6 @@ def _seconds(backend: MetalBackend, kernel: AnyKernel, mlx: Run, schedules: Sequ
         ways = {n: way for n, way in {name: peer, **ours}.items() if _runs(way, x)}
         seconds = {n: s.median for n, s in stopwatch.race(ways, x).items()} | seconds
     return seconds
-
-
-def _loaded(backend: MetalBackend, kernel: AnyKernel, schedule: Schedule) -> Run:
-    count = 2 + len(kernel.extras) if isinstance(kernel, Kernel) else len(kernel.operands)
-    results = tuple(range(count, count + len(kernel.result_dtypes)))
-    return backend.load(Stretch(count, (Call(kernel, schedule, tuple(range(count)), results),), results))
 
 
 def _runs(way: stopwatch.Run, x: mx.array) -> bool:

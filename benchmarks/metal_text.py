@@ -19,7 +19,7 @@ import numpy as np
 import convjit
 from benchmarks import measure
 from convjit import simulator
-from convjit.backends import MLX_DTYPES, Call, Stretch, registry
+from convjit.backends import MLX_DTYPES, Stretch, registry
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from examples.models import SMALL, ResNet50, ready
@@ -71,10 +71,7 @@ def _error(kernel: Kernel, schedule: Schedule) -> float:
     x = random(geometry.in_shape, kernel.dtype)
     w = random(geometry.weight_shape, kernel.dtype, float(np.prod(geometry.weight_shape[1:])) ** -0.5)
     extras = [random(e.shape, e.dtype) for e in kernel.extras]
-    count = 2 + len(extras)
-    results = tuple(range(count, count + len(kernel.result_dtypes)))
-    stretch = Stretch(count, (Call(kernel, schedule, tuple(range(count)), results),), results)
-    actual = backend.load(stretch)([x, backend.pack(geometry.window, schedule, w), *extras])
+    actual = backend.load(Stretch.of_kernel(kernel, schedule))([x, backend.pack(geometry.window, schedule, w), *extras])
     expected = reference.results(kernel, *(_float64(a) for a in (x, w)), [_float64(e) for e in extras])
     return max(float(np.abs(_float64(a) - e).max() / np.abs(e).max()) for a, e in zip(actual, expected, strict=True))
 

@@ -160,6 +160,5 @@ def _pack(backend: CpuBackend, network: Network, schedule: Schedule, weight: Arr
 
 def memory_bytes(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> int:
     """Of each thread: its scratch memory and its part of what is shared."""
-    result = 2 + len(kernel.extras)
-    runner = backend.load(Stretch(result, (Call(kernel, schedule, tuple(range(result)), (result,)),), (result,)))
+    runner = backend.load(Stretch.of_kernel(kernel, schedule))
     return runner._runtime.memory(runner._steps, 1, 0, runner._threads) // runner._threads

@@ -50,6 +50,14 @@ class Stretch:
     poisoned: bool = False
     """Are outputs to hold NaN before the kernels write them? For proofs: what is not written shows."""
 
+    @classmethod
+    def of_kernel(cls, kernel: AnyKernel, schedule: Schedule, *, poisoned: bool = False) -> Stretch:
+        """One kernel by itself: what it reads comes in, in its order, and all of its results go out."""
+        extras = len(kernel.extras) if isinstance(kernel, Kernel) else 0
+        read = tuple(range(len(kernel.operand_shapes) + extras))
+        results = tuple(range(len(read), len(read) + len(kernel.result_dtypes)))
+        return cls(len(read), (Call(kernel, schedule, read, results),), results, poisoned=poisoned)
+
 
 Runner = Callable[[Sequence[mx.array]], list[mx.array]]
 """Runs a stretch: its input arrays in, its output arrays out. Neither keeps nor changes its inputs."""

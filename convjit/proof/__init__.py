@@ -13,7 +13,7 @@ from math import ceil, gcd, prod
 
 import mlx.core as mx
 
-from convjit.backends import Backend, Call, Stretch
+from convjit.backends import Backend, Stretch
 from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
 from convjit.schedule import Schedule
 
@@ -100,13 +100,10 @@ def runner(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> Run:
     """
 
     def run(arrays: Sequence[mx.array]) -> list[mx.array]:
-        count = len(arrays)
-        results = tuple(range(count, count + len(kernel.result_dtypes)))
-        stretch = Stretch(count, (Call(kernel, schedule, tuple(range(count)), results),), results, poisoned=True)
         read = list(arrays)
         if isinstance(kernel, Kernel):
             read[1] = backend.pack(kernel.geometry.window, schedule, read[1])
-        return backend.load(stretch)(read)
+        return backend.load(Stretch.of_kernel(kernel, schedule, poisoned=True))(read)
 
     return run
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from convjit import proof
-from convjit.backends import Backend, BackendError, Call, Stretch
+from convjit.backends import Backend, BackendError, Stretch
 from convjit.kernel import Kernel
 from convjit.proof import check, trust
 from convjit.schedule import Schedule
@@ -32,7 +32,7 @@ def measure(backend: Backend, layer: str, kernel: Kernel) -> Outcome | None:
     for schedule in _right(backend, layer, kernel):
         packed = backend.pack(kernel.geometry.window, schedule, weight)
         mx.eval(packed, *extras)
-        ways[schedule] = _with(backend.load(_stretch(kernel, schedule)), packed, extras)
+        ways[schedule] = _with(backend.load(Stretch.of_kernel(kernel, schedule)), packed, extras)
     if not ways:
         return None
     if own := _own_op(kernel, x, weight, extras):
@@ -53,12 +53,6 @@ def _right(backend: Backend, layer: str, kernel: Kernel) -> list[Schedule]:
 
 def _ignore(done: int, total: int) -> None:
     pass
-
-
-def _stretch(kernel: Kernel, schedule: Schedule) -> Stretch:
-    inputs = 2 + len(kernel.extras)
-    results = tuple(range(inputs, inputs + len(kernel.result_dtypes)))
-    return Stretch(inputs, (Call(kernel, schedule, tuple(range(inputs)), results),), results)
 
 
 def _with(run: Kernels, weight: mx.array, extras: list[mx.array]) -> stopwatch.Run:

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from reference import round_to
 
-from convjit.backends import Call, Runner, Stretch
+from convjit.backends import Runner, Stretch
 from convjit.backends.cpu import CpuBackend
-from convjit.kernel import Kernel
+from convjit.kernel import AnyKernel, Kernel, OtherKernel
 from convjit.schedule import Schedule
 
 Array = npt.NDArray[np.float64]
@@ -61,11 +61,16 @@ def schedule_of(backend: CpuBackend, kernel: Kernel) -> Schedule:
     return schedule
 
 
-def alone(backend: CpuBackend, kernel: Kernel, schedule: Schedule) -> Runner:
-    """A stretch of nothing but `kernel`: takes its input, its packed weight and its extras."""
-    read = 2 + len(kernel.extras)
-    results = tuple(range(read, read + len(kernel.result_dtypes)))
-    return backend.load(Stretch(read, (Call(kernel, schedule, tuple(range(read)), results),), results))
+def alone(backend: CpuBackend, kernel: AnyKernel, schedule: Schedule) -> Runner:
+    """A stretch of nothing but `kernel`: takes what it reads, a weight packed."""
+    return backend.load(Stretch.of_kernel(kernel, schedule))
+
+
+def run_other(backend: CpuBackend, kernel: OtherKernel, schedule: Schedule, arrays: Sequence[Array]) -> list[Array]:
+    """The results of a kernel that is no convolution, on numbers that its storage types hold."""
+    stored = [to_storage(a, dtype) for a, dtype in zip(arrays, kernel.operand_dtypes, strict=True)]
+    results = alone(backend, kernel, schedule)(stored)
+    return [from_storage(r, dtype) for r, dtype in zip(results, kernel.result_dtypes, strict=True)]
 
 
 def run(

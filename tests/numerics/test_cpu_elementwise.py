@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from elementwise_kernels import assert_right, numbers_for, random_kernel, total
-from harness import from_storage, to_storage
+from harness import run_other
 from reference import round_to
 from test_cpu_kernels import MACHINES
 
-from convjit.backends import Call, Stretch
 from convjit.backends.cpu import CpuBackend
 from convjit.emit.cpu import source
 from convjit.kernel import Elementwise, Epilogue, Extra, Result
@@ -47,16 +46,8 @@ def work() -> list[tuple[Elementwise, Schedule]]:
     return [(k, random_schedule(rng, k, MACHINES[n // 2 % len(MACHINES)])) for n, k in enumerate(kernels)]
 
 
-def run(backend: CpuBackend, kernel: Elementwise, chosen: Schedule, operands: Sequence[Array]) -> list[Array]:
-    read = len(operands)
-    results = tuple(range(read, read + len(kernel.results)))
-    runner = backend.load(Stretch(read, (Call(kernel, chosen, tuple(range(read)), results),), results))
-    stored = [to_storage(v, o.dtype) for v, o in zip(operands, kernel.operands, strict=True)]
-    return [from_storage(r, d) for r, d in zip(runner(stored), kernel.result_dtypes, strict=True)]
-
-
 def check(backend: CpuBackend, kernel: Elementwise, chosen: Schedule, operands: Sequence[Array]) -> None:
-    assert_right(kernel, operands, run(backend, kernel, chosen, operands))
+    assert_right(kernel, operands, run_other(backend, kernel, chosen, operands))
 
 
 TOTALS = [total((n, 3, channels)) for n, channels in ((1, 16), (400, 16), (1000, 3), (2000, 64))]
@@ -83,7 +74,7 @@ def test_long_sums_are_exact(backend: CpuBackend, kernel: Elementwise, least: fl
     since all numbers of a channel are equal."""
     x = round_to(np.random.default_rng(3).uniform(least, 1.5, kernel.shape), "f32")
     x[:] = x if least < 1.5 else round_to(np.random.default_rng(3).uniform(1, 2, kernel.shape[-1]), "f32")
-    whole, summed = run(backend, kernel, schedule(kernel, MACHINES[0]), [x])
+    whole, summed = run_other(backend, kernel, schedule(kernel, MACHINES[0]), [x])
     assert np.array_equal(whole, x)
     np.testing.assert_allclose(summed, x.sum((0, 1)), rtol=4e-7)
 
@@ -93,7 +84,7 @@ def test_infinities_and_nan_stay_in_their_channel(backend: CpuBackend):
     kernel = TOTALS[1]
     x = np.ones(kernel.shape)
     x[17, 1, 2], x[30, 0, 5], x[31, 0, 5], x[399, 2, 9] = np.nan, np.inf, -np.inf, np.inf
-    _, summed = run(backend, kernel, schedule(kernel, MACHINES[0]), [x])
+    _, summed = run_other(backend, kernel, schedule(kernel, MACHINES[0]), [x])
     assert np.isnan(summed[[2, 5]]).all() and summed[9] == np.inf
     assert np.array_equal(np.delete(summed, [2, 5, 9]), np.full(13, 1200.0))
 

@@ -10,11 +10,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
-from harness import Array, from_storage, to_storage
+from harness import Array, run_other
 from reference import round_to
 from test_cpu_kernels import MACHINES
 
-from convjit.backends import Call, Stretch
 from convjit.backends.cpu import CpuBackend
 from convjit.emit.cpu import source
 from convjit.kernel import Epilogue, Extra, Instruction, Norm
@@ -105,20 +104,14 @@ def normalised(kernel: Norm, x: Array) -> Array:
     return ((parts - mean) / np.sqrt(variance + kernel.eps)).reshape(kernel.shape)
 
 
-def run(backend: CpuBackend, kernel: Norm, schedule: Schedule, arrays: Sequence[Array]) -> list[Array]:
-    count = len(arrays)
-    results = tuple(range(count, count + len(kernel.result_dtypes)))
-    runner = backend.load(Stretch(count, (Call(kernel, schedule, tuple(range(count)), results),), results))
-    stored = [to_storage(a, dtype) for a, dtype in zip(arrays, kernel.operand_dtypes, strict=True)]
-    return [from_storage(r, dtype) for r, dtype in zip(runner(stored), kernel.result_dtypes, strict=True)]
-
-
 def check(backend: CpuBackend, kernel: Norm, schedule: Schedule, arrays: Sequence[Array]) -> None:
     x, *extras = arrays
     values = [normalised(kernel, x), *extras]
     scale = sum(map(np.abs, values)) + np.prod(np.broadcast_arrays(*(1 + np.abs(v) for v in values)), 0)
     expected = reference.epilogue(kernel.epilogue, values)
-    for got, want, dtype in zip(run(backend, kernel, schedule, arrays), expected, kernel.result_dtypes, strict=True):
+    for got, want, dtype in zip(
+        run_other(backend, kernel, schedule, arrays), expected, kernel.result_dtypes, strict=True
+    ):
         assert got.shape == kernel.shape
         bound = ROUNDING["f32"] * scale + (ROUNDING[dtype] * (np.abs(want) + 2.0**-13) if dtype != "f32" else 0)
         assert (np.abs(got - want) <= bound).all(), f"{kernel.in_words()}: off by {np.abs(got - want).max()}"
@@ -166,7 +159,7 @@ def test_a_large_mean_costs_no_digits(backend: CpuBackend, name: str, mean: floa
     """MLX, in single precision throughout, is not better."""
     kernel = LARGE[name]
     x = round_to(np.random.default_rng(7).standard_normal(kernel.shape) + mean, "f32")
-    (got,) = run(backend, kernel, norm.schedule(kernel, machine), [x])
+    (got,) = run_other(backend, kernel, norm.schedule(kernel, machine), [x])
     want = normalised(kernel, x)
     rows = x.reshape(kernel.images, kernel.pixels, kernel.groups, -1).transpose(0, 2, 1, 3)
     plain = mx.fast.layer_norm(mx.array(rows.reshape(*rows.shape[:2], -1).astype(np.float32)), None, None, kernel.eps)
@@ -179,7 +172,7 @@ def test_a_large_mean_costs_no_digits(backend: CpuBackend, name: str, mean: floa
 def test_equal_numbers_are_zero(backend: CpuBackend, name: str):
     """Not what is left of a rounded mean, divided by the root of eps."""
     kernel = LARGE[name]
-    (got,) = run(backend, kernel, norm.schedule(kernel, MACHINES[0]), [np.full(kernel.shape, 1234.5)])
+    (got,) = run_other(backend, kernel, norm.schedule(kernel, MACHINES[0]), [np.full(kernel.shape, 1234.5)])
     assert (got == 0).all()
 
 
@@ -191,7 +184,7 @@ def test_what_is_not_finite_makes_all_of_its_group_nan(backend: CpuBackend, name
     x = np.random.default_rng(3).standard_normal(kernel.shape).astype(np.float32).astype(np.float64)
     place = tuple(n - 1 for n in kernel.shape)
     x[place] = value
-    (got,) = run(backend, kernel, norm.schedule(kernel, MACHINES[0]), [x])
+    (got,) = run_other(backend, kernel, norm.schedule(kernel, MACHINES[0]), [x])
     with np.errstate(invalid="ignore"):
         want = normalised(kernel, x)
     assert np.array_equal(np.isnan(got), np.isnan(want))
@@ -203,9 +196,9 @@ def test_what_is_not_finite_makes_all_of_its_group_nan(backend: CpuBackend, name
 def test_threads_change_no_bit(backend: CpuBackend, name: str, monkeypatch: pytest.MonkeyPatch):
     kernel, arrays = LARGE[name], numbers_for(LARGE[name], 5)
     schedule = norm.schedule(kernel, MACHINES[0])
-    (by_all,) = run(backend, kernel, schedule, arrays)
+    (by_all,) = run_other(backend, kernel, schedule, arrays)
     monkeypatch.setattr(norm, "useful_threads", lambda kernel: 1)
-    (by_one,) = run(backend, kernel, schedule, arrays)
+    (by_one,) = run_other(backend, kernel, schedule, arrays)
     assert np.array_equal(by_all, by_one)
 
 
@@ -214,7 +207,7 @@ def test_an_infinite_mean_of_squares_makes_numbers_zero(backend: CpuBackend):
     kernel = replace(norm_of((3, 40)), centered=False)
     x = np.ones(kernel.shape)
     x[1, 7], x[2, 39] = np.inf, np.nan
-    (got,) = run(backend, kernel, norm.schedule(kernel, MACHINES[0]), [x])
+    (got,) = run_other(backend, kernel, norm.schedule(kernel, MACHINES[0]), [x])
     want = np.array(mx.fast.rms_norm(mx.array(x.astype(np.float32)), None, kernel.eps))
     np.testing.assert_allclose(got, want, rtol=1e-6)
     assert (got[1, :7] == 0).all() and np.isnan(got[1, 7]) and np.isnan(got[2]).all()

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from harness import Array, from_storage, to_storage
+from harness import Array, run_other
 from reference import round_to
 from test_cpu_kernels import MACHINES
 
-from convjit.backends import Call, Stretch
 from convjit.backends.cpu import CpuBackend
 from convjit.emit.cpu import source
 from convjit.geometry import Geometry, GeometryError, Window
@@ -83,14 +82,8 @@ def numbers_for(kernel: Pool, seed: int) -> Array:
     return round_to(np.random.default_rng(seed).standard_normal(kernel.geometry.in_shape), kernel.dtype)
 
 
-def run(backend: CpuBackend, kernel: Pool, schedule: Schedule, x: Array) -> Array:
-    runner = backend.load(Stretch(1, (Call(kernel, schedule, (0,), (1,)),), (1,)))
-    (result,) = runner([to_storage(x, kernel.dtype)])
-    return from_storage(result, kernel.dtype)
-
-
 def check(backend: CpuBackend, kernel: Pool, schedule: Schedule, x: Array) -> None:
-    actual, windows = run(backend, kernel, schedule, x), windows_of(kernel, x)
+    (actual,), windows = run_other(backend, kernel, schedule, [x]), windows_of(kernel, x)
     if kernel.kind == "max":
         assert np.array_equal(actual, windows.max(-1))
     else:
@@ -136,7 +129,7 @@ def test_maxima_of_nan_infinities_and_zeros(backend: CpuBackend, dtype: str):
     x[0, :5], x[1, 3:] = -np.inf, rng.choice([-0.0, 0.0, -1.0], x[1, 3:].shape)
     windows = windows_of(kernel, x)
     first = np.take_along_axis(windows, windows.argmax(-1)[..., None], -1)[..., 0]  # of NaN, too
-    actual = run(backend, kernel, pool.schedule(kernel, MACHINES[0]), x)
+    (actual,) = run_other(backend, kernel, pool.schedule(kernel, MACHINES[0]), [x])
     assert np.array_equal(actual, first, equal_nan=True)
     zeros = actual == 0
     assert zeros.any() and np.array_equal(np.signbit(actual[zeros]), np.signbit(first[zeros]))
@@ -148,7 +141,7 @@ def test_sums_of_nan_and_infinities_stay_in_their_windows(backend: CpuBackend):
     kernel = pool_of("sum", (1, 8, 8, 5), (2, 2), (2, 2), (0, 0))
     x = np.ones(kernel.geometry.in_shape)
     x[0, 0, 0, 0], x[0, 2, 2, 1], x[0, 2, 3, 2], x[0, 3, 2, 2] = np.nan, np.inf, np.inf, -np.inf
-    actual = run(backend, kernel, pool.schedule(kernel, MACHINES[0]), x)
+    (actual,) = run_other(backend, kernel, pool.schedule(kernel, MACHINES[0]), [x])
     expected = np.full((1, 4, 4, 5), 4.0)
     expected[0, 0, 0, 0], expected[0, 1, 1, 1], expected[0, 1, 1, 2] = np.nan, np.inf, np.nan
     assert np.array_equal(actual, expected, equal_nan=True)
@@ -158,7 +151,7 @@ def test_sums_of_nan_and_infinities_stay_in_their_windows(backend: CpuBackend):
 @pytest.mark.usefixtures("guarded_memory")
 def test_windows_of_padding_hold_nothing(backend: CpuBackend, kind: str):
     kernel = pool_of(kind, (1, 3, 3, 4), (2, 2), (1, 1), (3, 0), (3, 2))
-    actual = run(backend, kernel, pool.schedule(kernel, MACHINES[0]), np.ones(kernel.geometry.in_shape))
+    (actual,) = run_other(backend, kernel, pool.schedule(kernel, MACHINES[0]), [np.ones(kernel.geometry.in_shape)])
     assert (actual[0, :2] == (-np.inf if kind == "max" else 0)).all() and (actual[0, 2:-2, :3] >= 1).all()
 
 
@@ -169,7 +162,7 @@ def test_long_sums_are_exact(backend: CpuBackend, shape: tuple[int, ...]):
     *_, channels = shape
     kernel = pool_of("sum", shape, shape[1:-1], (1,) * (len(shape) - 2), (0,) * (len(shape) - 2))
     x = round_to(np.broadcast_to(np.random.default_rng(3).uniform(1, 2, channels), shape), "f32")
-    actual = run(backend, kernel, pool.schedule(kernel, MACHINES[0]), x)
+    (actual,) = run_other(backend, kernel, pool.schedule(kernel, MACHINES[0]), [x])
     np.testing.assert_allclose(actual, windows_of(kernel, x).sum(-1), rtol=4e-6)
 
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import test_cpu_pool
-from harness import Array, from_storage, to_storage
+from harness import Array, run_other
 from reference import round_to
 from test_cpu_kernels import MACHINES
 from test_cpu_pool import pool_of, windows_of
 
-from convjit.backends import Call, Stretch
 from convjit.backends.cpu import CpuBackend
 from convjit.emit.cpu import source
 from convjit.kernel import PoolGradient
@@ -82,17 +81,11 @@ def numbers_for(kernel: PoolGradient, seed: int) -> Operands:
     return x, windows(kernel, x).max(-1), round_to(rng.standard_normal(kernel.geometry.out_shape), kernel.dtype)
 
 
-def run(backend: CpuBackend, kernel: PoolGradient, schedule: Schedule, operands: Operands) -> Array:
-    runner = backend.load(Stretch(3, (Call(kernel, schedule, (0, 1, 2), (3,)),), (3,)))
-    (result,) = runner([to_storage(array, kernel.dtype) for array in operands])
-    return from_storage(result, kernel.dtype)
-
-
 def check(backend: CpuBackend, kernel: PoolGradient, schedule: Schedule, operands: Operands) -> None:
     exact, magnitudes = definition(kernel, *operands)
     most = np.prod([-(-n // s) for n, s in zip(*_arguments(kernel)[:2], strict=True)]) + 2
-    apart = np.abs(run(backend, kernel, schedule, operands) - exact)
-    assert (apart <= ROUNDING[kernel.dtype] * most * magnitudes).all(), kernel.in_words()
+    (actual,) = run_other(backend, kernel, schedule, operands)
+    assert (np.abs(actual - exact) <= ROUNDING[kernel.dtype] * most * magnitudes).all(), kernel.in_words()
 
 
 def work() -> list[tuple[PoolGradient, Schedule]]:
@@ -131,7 +124,7 @@ def test_windows_with_nan_and_infinities(backend: CpuBackend, dtype: str):
     x = rng.choice([np.nan, np.inf, -np.inf, 1.0, 2.0], kernel.geometry.in_shape, p=[0.02, 0.1, 0.68, 0.1, 0.1])
     x[0, :4] = -np.inf
     y, dy = windows(kernel, x).max(-1), np.ones(kernel.geometry.out_shape)
-    actual, (exact, _) = run(backend, kernel, work()[0][1], (x, y, dy)), definition(kernel, x, y, dy)
+    (actual,), (exact, _) = run_other(backend, kernel, work()[0][1], (x, y, dy)), definition(kernel, x, y, dy)
     np.testing.assert_allclose(actual, exact, rtol=8 * ROUNDING[dtype])
     assert np.isnan(exact).any() and np.isfinite(exact).any() and actual[0, 0, 0, 0] < actual[0, 1, 1, 0]
 
@@ -139,8 +132,8 @@ def test_windows_with_nan_and_infinities(backend: CpuBackend, dtype: str):
 @pytest.mark.usefixtures("guarded_memory")
 def test_elements_of_no_window_get_nothing(backend: CpuBackend):
     kernel = gradient_of((1, 8, 8, 5), (2, 2), (3, 3), (0, 0))
-    x = np.ones(kernel.geometry.in_shape)
-    actual = run(backend, kernel, pool_gradient.schedule(kernel, MACHINES[0]), (x, *(np.ones((1, 3, 3, 5)),) * 2))
+    x, ones = np.ones(kernel.geometry.in_shape), np.ones(kernel.geometry.out_shape)
+    (actual,) = run_other(backend, kernel, pool_gradient.schedule(kernel, MACHINES[0]), [x, ones, ones])
     assert (actual[0, 2::3] == 0).all() and (actual[0, :, 2::3] == 0).all() and actual.sum() == 9 * 5
 
 

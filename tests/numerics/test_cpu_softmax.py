@@ -9,12 +9,11 @@ from dataclasses import asdict
 import mlx.core as mx
 import numpy as np
 import pytest
-from harness import Array, from_storage, to_storage
+from harness import Array, run_other
 from reference import round_to
 from test_cpu_kernels import MACHINES
 
 from convjit import proof
-from convjit.backends import Call, Stretch
 from convjit.backends.cpu import CpuBackend
 from convjit.kernel import Softmax
 from convjit.proof import bundle
@@ -51,14 +50,8 @@ def numbers_for(kernel: Softmax, seed: int) -> Array:
     return round_to(x, kernel.dtype)
 
 
-def run(backend: CpuBackend, kernel: Softmax, schedule: Schedule, x: Array) -> Array:
-    runner = backend.load(Stretch(1, (Call(kernel, schedule, (0,), (1,)),), (1,)))
-    (result,) = runner([to_storage(x, kernel.dtype)])
-    return from_storage(result, kernel.dtype)
-
-
 def check(backend: CpuBackend, kernel: Softmax, schedule: Schedule, x: Array) -> None:
-    got, want = run(backend, kernel, schedule, x), values(x)
+    (got,), want = run_other(backend, kernel, schedule, [x]), values(x)
     assert got.shape == kernel.shape
     exponent = 2.0**-23 * (x.max(-1, keepdims=True) - x)  # the rounding of x - max
     off = np.abs(got - want) - (ROUNDING[kernel.dtype] + ROUNDING["f32"] + exponent) * want
@@ -98,7 +91,7 @@ def test_what_is_not_finite(backend: CpuBackend, columns: int):
     x = np.random.default_rng(0).standard_normal((7, columns)).astype(np.float32)
     x[0, 1], x[1, 2], x[2, 0], x[3], x[4, -1], x[5, :-1] = np.nan, np.inf, -np.inf, -np.inf, np.nan, -np.inf
     kernel = Softmax(x.shape, "f32")
-    got = run(backend, kernel, softmax.schedule(kernel, MACHINES[0]), x.astype(np.float64))
+    (got,) = run_other(backend, kernel, softmax.schedule(kernel, MACHINES[0]), [x.astype(np.float64)])
     np.testing.assert_allclose(got, np.array(mx.softmax(mx.array(x), axis=-1)), rtol=1e-6)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import reference
 from test_cpu_weight_gradient import ROUNDING, weight_gradient
 
-from convjit.backends import MLX_DTYPES, Call, Stretch
+from convjit.backends import MLX_DTYPES
 from convjit.backends.simulator import SimulatorBackend
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.kernel import Epilogue, Extra, Instruction, Kernel, identity_epilogue
@@ -29,12 +29,6 @@ Array = npt.NDArray[np.float64]
 def efficiency(kernel: Kernel, schedule: Schedule) -> float:
     """Useful / issued multiply-adds of matrices."""
     return useful(kernel) / Tiling.of(kernel, schedule).issued
-
-
-def stretch_of(kernel: Kernel, schedule: Schedule) -> Stretch:
-    inputs = 2 + len(kernel.extras)
-    results = tuple(range(inputs, inputs + len(kernel.result_dtypes)))
-    return Stretch(inputs, (Call(kernel, schedule, tuple(range(inputs)), results),), results)
 
 
 def simulate(kernel: Kernel, schedule: Schedule, x: mx.array, w: mx.array, extras: Sequence[mx.array]) -> list[Array]:

@@ -20,7 +20,6 @@ from kernels import (
     random_geometry,
     random_kernel,
     simulate,
-    stretch_of,
 )
 
 from convjit import simulator
@@ -221,7 +220,7 @@ def test_what_metal_cannot_take_is_said() -> None:
 def test_metal_runner_can_be_traced() -> None:
     """Anywhere: only evaluating a result needs a Metal device."""
     kernel = strided_kernel()
-    run = MetalBackend().load(stretch_of(kernel, direct(kernel)))
+    run = MetalBackend().load(Stretch.of_kernel(kernel, direct(kernel)))
     shapes: list[tuple[int, ...]] = [kernel.geometry.in_shape, (3, 3, 3, 16), (16,)]
     trace = simulator.capture(lambda *a: run(a), *(mx.zeros(s, mx.float16) for s in shapes))
     ((_, shape, dtype),) = trace.launches[0].outputs

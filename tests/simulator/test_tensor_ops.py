@@ -9,9 +9,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
-from kernels import BACKEND, TOLERANCE, Array, bias_silu, random_array, residual_gate, stretch_of, to_numpy
+from kernels import BACKEND, TOLERANCE, Array, bias_silu, random_array, residual_gate, to_numpy
 
 from convjit import simulator
+from convjit.backends import Stretch
 from convjit.geometry import Geometry, GeometryError, Window, plain_window
 from convjit.kernel import Extra, Kernel, identity_epilogue
 from convjit.schedule import Schedule
@@ -37,7 +38,7 @@ def simulate(kernel: Kernel, schedule: Schedule, arrays: Sequence[mx.array]) -> 
         assert np.prod(launch.threadgroup) == 32 * schedule.number("simdgroups")
     x, w, *extras = arrays
     packed = BACKEND.pack(kernel.geometry.window, schedule, w)
-    return [to_numpy(r) for r in BACKEND.load(stretch_of(kernel, schedule))([x, packed, *extras])]
+    return [to_numpy(r) for r in BACKEND.load(Stretch.of_kernel(kernel, schedule))([x, packed, *extras])]
 
 
 def check(kernel: Kernel, schedule: Schedule, seed: int = 0) -> None:
