@@ -45,8 +45,7 @@ from convjit.ir.others import NormOp
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.axes import inverse
 from convjit.passes.elementwise import FLOAT_TYPES
-from convjit.passes.raise_weight_gradient import made_by
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions, users
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions, made_by, users
 
 _ROUNDING = 2.0**-23
 """Of 1 / n, relative to it."""

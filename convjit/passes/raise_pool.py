@@ -41,8 +41,8 @@ from convjit.kernel import PoolKind
 from convjit.passes.clusters import is_sum_of_channels
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.fold_pad import padding_of
-from convjit.passes.raise_weight_gradient import made_by, strides_of_patches
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions
+from convjit.passes.raise_weight_gradient import strides_of_patches
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions, made_by
 
 _KINDS: dict[int, PoolKind] = {SUM: "sum", 5: "max"}
 """The kinds of a `Reduce`."""

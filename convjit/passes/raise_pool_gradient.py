@@ -34,8 +34,14 @@ from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
 from convjit.ir.others import PoolGradientOp
 from convjit.ir.types import shape_of
 from convjit.passes.raise_pool import FoundPool, pool_of
-from convjit.passes.raise_weight_gradient import made_by
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions, source_of_broadcast
+from convjit.passes.values import (
+    constant_of,
+    erase_dead_ops,
+    forward_of,
+    has_convolutions,
+    made_by,
+    source_of_broadcast,
+)
 
 _SCATTER_SUM = 2
 """The kind of a `Scatter` that adds up."""

@@ -44,7 +44,7 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.raise_conv import is_as_defined, layer_of, named_convolutions, window_of
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, made_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,6 @@ def _gradient_by(value: SSAValue) -> str | None:
             return None
         value = user.results[0]
     return None
-
-
-def made_by(value: SSAValue, name: str) -> PrimitiveOp | None:
-    """The op whose result `value` is, if it is this primitive."""
-    return value.owner if is_primitive(value.owner, name) else None
 
 
 def _of_patches(root: Operation | Block) -> WeightGradient | None:

@@ -12,7 +12,7 @@ from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 
 from convjit.ir.conv import GeneralOp, WeightGradientOp, weight_type
-from convjit.ir.mlx import ConstantOp, is_primitive
+from convjit.ir.mlx import ConstantOp, PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of
 
 
@@ -68,6 +68,11 @@ def prepared_values(function: FuncOp, static: set[SSAValue]) -> set[SSAValue]:
 
 def _elements(value: SSAValue) -> int:
     return prod(weight_type(value.type).get_shape())
+
+
+def made_by(value: SSAValue, name: str) -> PrimitiveOp | None:
+    """The op whose result `value` is, if it is this primitive."""
+    return value.owner if is_primitive(value.owner, name) else None
 
 
 def source_of_broadcast(value: SSAValue) -> SSAValue:
