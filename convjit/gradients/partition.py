@@ -6,7 +6,8 @@
     x, a, c -> dw = conv'(x, c * (a > 0))
 
 The backward half needs values of the forward one. Kept are those that lie in memory anyway, because something that is
-not elementwise makes or reads them; what lies between them is computed again, and fuses with what reads it. A ReLU's
+not elementwise makes or reads them; what lies between them is computed again, and fuses with what reads it. What no
+result needs is left to the backward half, where passes find all of a gradient. A ReLU's
 mask comes from its result, which the next convolution reads, where possible: then nothing is computed again for it.
 """
 
@@ -59,11 +60,7 @@ def partition(tape: Tape, cotangents: Collection[str], num_results: int, num_las
             late.update(name for name, *_ in p["outputs"])
     results, gradients = tape.outputs[:num_results], tape.outputs[num_results:]
     stored = _stored(_names(results), makers)
-    _, kept = _behind(
-        _names(gradients),
-        makers,
-        lambda name: name not in late and (name in stored or makers[name]["name"] not in _CHEAP),
-    )
+    _, kept = _behind(_names(gradients), makers, lambda name: name in stored and name not in late)
     types = {name: (tuple(shape), dtype) for p in tape.primitives for name, shape, dtype in p["outputs"]}
     outputs = [*results, *((name, *types[name]) for name in kept)]
     first, last = tape.inputs[: len(tape.inputs) - num_last], tape.inputs[len(tape.inputs) - num_last :]

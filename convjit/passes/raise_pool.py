@@ -68,7 +68,7 @@ class FoundPool:
     geometry: Geometry
 
 
-class _Windows(NamedTuple):
+class Windows(NamedTuple):
     """Windows of `padded`."""
 
     padded: SSAValue
@@ -81,20 +81,29 @@ def named_pools(module: ModuleOp) -> Iterator[tuple[str, FoundPool]]:
     count = 0
     for function in forward_of(module):
         for op in function.body.block.ops:
-            if found := pool_of(op):
+            if found := _pool(op):
                 count += 1
                 yield ("pool" if count == 1 else f"pool#{count}"), found
 
 
-def pool_of(op: Operation) -> FoundPool | None:
-    """The pool that this `Reduce` computes, if it is one."""
+def _pool(op: Operation) -> FoundPool | None:
     if not is_primitive(op, "Reduce") or op.python_arguments[0] not in _KINDS:
         return None
     types = {element_type(op.operands[0]), element_type(op.results[0])}
-    windows = _windows(op)
+    windows, kind = _windows(op), _KINDS[op.python_arguments[0]]
     if len(types) > 1 or types.pop() not in FLOAT_TYPES or windows is None:
         return None
-    kind = _KINDS[op.python_arguments[0]]
+    found = read_by(windows, kind)
+    if found is None:
+        return None
+    x, geometry = found
+    narrow = tuple(n for axis, n in enumerate(shape_of(op.results[0].type)) if axis not in op.python_arguments[1])
+    outputs = geometry.out_shape if len(narrow) > 2 else (geometry.batch, geometry.in_channels)
+    return FoundPool(op, kind, x, geometry) if narrow == outputs else None
+
+
+def read_by(windows: Windows, kind: PoolKind) -> tuple[SSAValue, Geometry] | None:
+    """What the windows of a pool are of, without padding that does not count, and their geometry."""
     x, lo, hi = _unpadded(windows.padded, kind)
     one, shape = (1,) * len(windows.kernel), shape_of(x.type)
     window = Window(windows.strides, lo, hi, one, one, groups=shape[-1])
@@ -102,35 +111,38 @@ def pool_of(op: Operation) -> FoundPool | None:
         geometry = Geometry.of_shapes(shape, (shape[-1], *windows.kernel, 1), window)
     except GeometryError:
         return None
-    narrow = tuple(n for axis, n in enumerate(shape_of(op.results[0].type)) if axis not in op.python_arguments[1])
-    outputs = geometry.out_shape if len(narrow) > 2 else (geometry.batch, geometry.in_channels)
-    return FoundPool(op, kind, x, geometry) if narrow == outputs and 0 not in shape else None
+    return (x, geometry) if 0 not in shape else None
 
 
-def _windows(reduce: PrimitiveOp) -> _Windows | None:
+def _windows(reduce: PrimitiveOp) -> Windows | None:
     """What is reduced, if that is all of each window."""
     value, axes = reduce.operands[0], tuple(reduce.python_arguments[1])
     shape, rank = shape_of(value.type), len(axes)
     if rank > 3:
         return None
     if len(shape) == rank + 2 and axes == tuple(range(1, rank + 1)):
-        return None if is_sum_of_channels(reduce) else _Windows(value, shape[1:-1], (1,) * rank)
+        return None if is_sum_of_channels(reduce) else Windows(value, shape[1:-1], (1,) * rank)
     if len(shape) == 2 * rank + 2 and axes == tuple(range(rank + 1, 2 * rank + 1)):
-        return _sliding(value, rank) or _side_by_side(value, rank)
+        return windows_in(value, rank)
     return None
 
 
-def _sliding(value: SSAValue, rank: int) -> _Windows | None:
+def windows_in(value: SSAValue, rank: int) -> Windows | None:
+    """The windows of which this is an array: (N, *outputs, *kernel, C)."""
+    return _sliding(value, rank) or _side_by_side(value, rank)
+
+
+def _sliding(value: SSAValue, rank: int) -> Windows | None:
     patches = made_by(value, "AsStrided")
     flat = patches and made_by(patches.operands[0], "Flatten")
     if patches is None or flat is None or len(shape_of(flat.results[0].type)) != 1:
         return None
     padded, shape = flat.operands[0], shape_of(value.type)
     strides = strides_of_patches(patches, shape_of(padded.type), shape, rank)
-    return _Windows(padded, shape[rank + 1 : -1], strides) if strides else None
+    return Windows(padded, shape[rank + 1 : -1], strides) if strides else None
 
 
-def _side_by_side(value: SSAValue, rank: int) -> _Windows | None:
+def _side_by_side(value: SSAValue, rank: int) -> Windows | None:
     transposed = made_by(value, "Transpose")
     split = transposed and made_by(transposed.operands[0], "Reshape")
     if transposed is None or split is None:
@@ -140,7 +152,7 @@ def _side_by_side(value: SSAValue, rank: int) -> _Windows | None:
     in_order = (0, *range(1, last, 2), *range(2, last, 2), last)
     extents = tuple(n * k for n, k in zip(shape[1 : rank + 1], kernel, strict=True))
     fits = shape_of(padded.type) == (shape[0], *extents, shape[-1]) and transposed.python_arguments == (in_order,)
-    return _Windows(padded, kernel, kernel) if fits else None
+    return Windows(padded, kernel, kernel) if fits else None
 
 
 def _unpadded(padded: SSAValue, kind: PoolKind) -> tuple[SSAValue, tuple[int, ...], tuple[int, ...]]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -30,10 +31,12 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
+from convjit.geometry import Geometry
 from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
 from convjit.ir.others import PoolGradientOp
-from convjit.ir.types import shape_of
-from convjit.passes.raise_pool import FoundPool, pool_of
+from convjit.ir.types import element_type, shape_of
+from convjit.passes.elementwise import FLOAT_TYPES
+from convjit.passes.raise_pool import read_by, windows_in
 from convjit.passes.values import (
     constant_of,
     erase_dead_ops,
@@ -53,13 +56,18 @@ class FoundGradient:
 
     Attributes:
         root: the last of them, whose result is the gradient.
-        pool: whose gradient it is.
-        gradient: with respect to the pool's result.
+        input: of the pool.
+        pooled: its result, which may be an argument of the function: one program may be for results, another for
+            gradients.
+        gradient: with respect to that.
+        geometry: of the pool.
     """
 
     root: PrimitiveOp
-    pool: FoundPool
+    input: SSAValue
+    pooled: SSAValue
     gradient: SSAValue
+    geometry: Geometry
 
 
 def named_pool_gradients(module: ModuleOp) -> Iterator[tuple[str, FoundGradient]]:
@@ -76,14 +84,21 @@ def _gradient(root: Operation) -> FoundGradient | None:
     cut = root if is_primitive(root, "Slice") else None
     whole = cut.operands[0].owner if cut else root
     shares = _shares_of(whole)
-    found = _shared(shares) if shares else None
-    if shares is None or found is None or root.results[0].type != found[0].input.type:
+    shared = _shared(shares) if shares else None
+    if shared is None or element_type(shared.windows) not in FLOAT_TYPES:
         return None
-    pool, gradient = found
-    if cut and not _cuts_padding(cut, pool):
+    rank = len(shared.axes)
+    seen = windows_in(shared.windows, rank) if shared.axes == tuple(range(rank + 1, 2 * rank + 1)) else None
+    found = seen and read_by(seen, "max")
+    if found is None:
+        return None
+    x, geometry = found
+    if root.results[0].type != x.type or (cut and not _cuts_padding(cut, geometry)):
         return None
     assert isinstance(root, PrimitiveOp) and isinstance(whole, PrimitiveOp)
-    return FoundGradient(root, pool, gradient) if _undoes(whole, pool.root.operands[0]) else None
+    if not _undoes(whole, shared.windows):
+        return None
+    return FoundGradient(root, x, shared.pooled, shared.gradient, geometry)
 
 
 def _shares_of(whole: Operation | Block) -> SSAValue | None:
@@ -98,27 +113,31 @@ def _shares_of(whole: Operation | Block) -> SSAValue | None:
     return transposed and transposed.operands[0]
 
 
-def _shared(shares: SSAValue) -> tuple[FoundPool, SSAValue] | None:
-    """The pool whose maxima have these shares in equal parts, and what is shared: the gradient with respect to its
-    result."""
+class _Shared(NamedTuple):
+    """What the elements of windows get that are equal to a number of each: in equal parts, what comes for it."""
+
+    windows: SSAValue
+    axes: tuple[int, ...]
+    pooled: SSAValue
+    gradient: SSAValue
+
+
+def _shared(shares: SSAValue) -> _Shared | None:
     multiply = made_by(shares, "Multiply")
     mask = multiply and made_by(multiply.operands[1], "AsType")
     equal = mask and made_by(mask.operands[0], "Equal")
     divide = multiply and made_by(source_of_broadcast(multiply.operands[0]), "Divide")
-    if equal is None or divide is None or equal.python_arguments != (False,):
-        return None
-    reduced = source_of_broadcast(equal.operands[1]).owner
-    pool = pool_of(reduced) if isinstance(reduced, Operation) else None
-    if pool is None or pool.kind != "max" or equal.operands[0] is not pool.root.operands[0]:
-        return None
-    axes = pool.root.python_arguments[1]
-    cast = made_by(divide.operands[1], "AsType")
+    cast = divide and made_by(divide.operands[1], "AsType")
     ties = cast and made_by(cast.operands[0], "Reduce")
-    if ties is None or ties.operands[0] is not equal.results[0] or ties.python_arguments != (SUM, axes):
+    if equal is None or divide is None or ties is None or equal.python_arguments != (False,):
         return None
-    wide = divide.operands[0]
+    kind, axes = ties.python_arguments
+    windows, wide, pooled = equal.operands[0], divide.operands[0], source_of_broadcast(equal.operands[1])
+    if kind != SUM or ties.operands[0] is not equal.results[0] or pooled.type != wide.type:
+        return None
     expanded = made_by(wide, "ExpandDims")
-    return pool, expanded.operands[0] if expanded and expanded.python_arguments == (axes,) else wide
+    gradient = expanded.operands[0] if expanded and expanded.python_arguments == (axes,) else wide
+    return _Shared(windows, axes, pooled, gradient)
 
 
 def _undoes(whole: PrimitiveOp, windows: SSAValue) -> bool:
@@ -146,9 +165,9 @@ def _flattened(value: SSAValue) -> tuple[int, ...] | None:
     return shape_of(flat.operands[0].type) if flat else None
 
 
-def _cuts_padding(cut: PrimitiveOp, pool: FoundPool) -> bool:
-    starts = (0, *pool.geometry.window.pad_lo, 0)
-    ends = tuple(start + n for start, n in zip(starts, pool.geometry.in_shape, strict=True))
+def _cuts_padding(cut: PrimitiveOp, geometry: Geometry) -> bool:
+    starts = (0, *geometry.window.pad_lo, 0)
+    ends = tuple(start + n for start, n in zip(starts, geometry.in_shape, strict=True))
     return cut.python_arguments == (starts, ends, (1,) * len(starts))
 
 
@@ -160,10 +179,10 @@ class RaisePoolGradientPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for name, found in list(named_pool_gradients(op)):
-            root, pool = found.root, found.pool
+            root = found.root
             if "refused" not in root.attributes and has_convolutions(root.parent_block()):
-                y = pool.root.results[0]
-                new = PoolGradientOp(pool.input, y, found.gradient, pool.geometry, StringAttr(name))
+                operands = found.input, found.pooled, found.gradient
+                new = PoolGradientOp(*operands, found.geometry, StringAttr(name))
                 new.location = root.location
                 Rewriter.replace_op(root, new)
         for function in forward_of(op):

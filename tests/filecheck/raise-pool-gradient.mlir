@@ -64,6 +64,41 @@ func.func @forward(%x: tensor<2x8x4xf16>, %w: tensor<4x1x4xf16>, %dy: tensor<2x4
 
 // -----
 
+// The pool's result may come from elsewhere: the gradient asks which elements are equal to it. What stays: parts of sums
+// over something else than windows.
+func.func @forward(%x: tensor<2x8x4xf32>, %w: tensor<4x1x4xf32>, %y: tensor<2x4x1x4xf32>, %z: tensor<2x1x2x4xf32>, %dy: tensor<2x4x1x4xf32>, %dz: tensor<2x1x2x4xf32>) -> (tensor<2x8x4xf32>, tensor<2x8x4xf32>) {
+  %c = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<2x8x4xf32>, tensor<4x1x4xf32>) -> tensor<2x8x4xf32>
+  %s = mlx.primitive "Reshape"(%c) [array<i64: 2, 4, 2, 4>] : (tensor<2x8x4xf32>) -> tensor<2x4x2x4xf32>
+  %v = mlx.primitive "Transpose"(%s) [array<i64: 0, 1, 2, 3>] : (tensor<2x4x2x4xf32>) -> tensor<2x4x2x4xf32>
+  %yb = mlx.primitive "Broadcast"(%y) [array<i64: 2, 4, 2, 4>] : (tensor<2x4x1x4xf32>) -> tensor<2x4x2x4xf32>
+  %e = mlx.primitive "Equal"(%v, %yb) [false] : (tensor<2x4x2x4xf32>, tensor<2x4x2x4xf32>) -> tensor<2x4x2x4xi1>
+  %n = mlx.primitive "Reduce"(%e) [2 : i64, array<i64: 2>] : (tensor<2x4x2x4xi1>) -> tensor<2x4x1x4xi32>
+  %ties = mlx.primitive "AsType"(%n) [f32] : (tensor<2x4x1x4xi32>) -> tensor<2x4x1x4xf32>
+  %q = mlx.primitive "Divide"(%dy, %ties) [] : (tensor<2x4x1x4xf32>, tensor<2x4x1x4xf32>) -> tensor<2x4x1x4xf32>
+  %qb = mlx.primitive "Broadcast"(%q) [array<i64: 2, 4, 2, 4>] : (tensor<2x4x1x4xf32>) -> tensor<2x4x2x4xf32>
+  %mask = mlx.primitive "AsType"(%e) [f32] : (tensor<2x4x2x4xi1>) -> tensor<2x4x2x4xf32>
+  %shares = mlx.primitive "Multiply"(%qb, %mask) [] : (tensor<2x4x2x4xf32>, tensor<2x4x2x4xf32>) -> tensor<2x4x2x4xf32>
+  %t = mlx.primitive "Transpose"(%shares) [array<i64: 0, 1, 2, 3>] : (tensor<2x4x2x4xf32>) -> tensor<2x4x2x4xf32>
+  %dx = mlx.primitive "Reshape"(%t) [array<i64: 2, 8, 4>] : (tensor<2x4x2x4xf32>) -> tensor<2x8x4xf32>
+  %zb = mlx.primitive "Broadcast"(%z) [array<i64: 2, 4, 2, 4>] : (tensor<2x1x2x4xf32>) -> tensor<2x4x2x4xf32>
+  %ez = mlx.primitive "Equal"(%v, %zb) [false] : (tensor<2x4x2x4xf32>, tensor<2x4x2x4xf32>) -> tensor<2x4x2x4xi1>
+  %nz = mlx.primitive "Reduce"(%ez) [2 : i64, array<i64: 1>] : (tensor<2x4x2x4xi1>) -> tensor<2x1x2x4xi32>
+  %tiesz = mlx.primitive "AsType"(%nz) [f32] : (tensor<2x1x2x4xi32>) -> tensor<2x1x2x4xf32>
+  %qz = mlx.primitive "Divide"(%dz, %tiesz) [] : (tensor<2x1x2x4xf32>, tensor<2x1x2x4xf32>) -> tensor<2x1x2x4xf32>
+  %qzb = mlx.primitive "Broadcast"(%qz) [array<i64: 2, 4, 2, 4>] : (tensor<2x1x2x4xf32>) -> tensor<2x4x2x4xf32>
+  %maskz = mlx.primitive "AsType"(%ez) [f32] : (tensor<2x4x2x4xi1>) -> tensor<2x4x2x4xf32>
+  %sharesz = mlx.primitive "Multiply"(%qzb, %maskz) [] : (tensor<2x4x2x4xf32>, tensor<2x4x2x4xf32>) -> tensor<2x4x2x4xf32>
+  %tz = mlx.primitive "Transpose"(%sharesz) [array<i64: 0, 1, 2, 3>] : (tensor<2x4x2x4xf32>) -> tensor<2x4x2x4xf32>
+  %other = mlx.primitive "Reshape"(%tz) [array<i64: 2, 8, 4>] : (tensor<2x4x2x4xf32>) -> tensor<2x8x4xf32>
+  return %dx, %other : tensor<2x8x4xf32>, tensor<2x8x4xf32>
+}
+// CHECK-LABEL: func.func @forward
+// CHECK:         %dx = conv.pool_gradient %c, %y, %dy kernel <[2]> window <strides = [2], {{.*}}> layer "pool.grad" : tensor<2x8x4xf32>, tensor<2x4x1x4xf32>, tensor<2x4x1x4xf32> -> tensor<2x8x4xf32>
+// CHECK:         %other = mlx.primitive "Reshape"
+// CHECK:         func.return %dx, %other
+
+// -----
+
 // What stays: shares that go to other places, and what a backend refused.
 func.func @forward(%x: tensor<2x4x4x4xf32>, %w: tensor<4x1x1x4xf32>, %dy: tensor<2x2x2x1x1x4xf32>) -> (tensor<2x4x4x4xf32>, tensor<2x4x4x4xf32>) {
   %c = conv.general %x, %w window <strides = [1, 1], pad = [0, 0] : [0, 0], dilation = [1, 1], input_dilation = [1, 1], groups = 1> : (tensor<2x4x4x4xf32>, tensor<4x1x1x4xf32>) -> tensor<2x4x4x4xf32>
