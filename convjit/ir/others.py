@@ -8,7 +8,7 @@
 
 %m = conv.pool "max" of %x kernel <[3, 3]> window <strides = ...> : tensor<...> -> tensor<...>
 
-%g = conv.pool_gradient %x, %m, %dm kernel <[3, 3]> window <strides = ...> : tensor<...>, tensor<...>, tensor<...>
+%g = conv.pool_gradient %x, %m, %dm kernel <[3, 3]> window <strides = ...> : tensor<...>, ... -> tensor<...>
 
 %n = conv.norm %x as <[1, 64, 4, 8]> eps 1.0e-05 : f64 centered extras(%s : tensor<32xf32>) {
 ^bb0(%normalised: f32, %scale: f32):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xdsl.passes import ModulePass
 
 OPTIMIZE = (
-    "raise-weight-gradient,raise-linear,raise-conv,raise-pool-gradient,raise-pool,raise-norm,raise-softmax,"
+    "raise-weight-gradient,raise-linear,raise-conv,raise-pool,raise-pool-gradient,raise-norm,raise-softmax,"
     "sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,fuse-elementwise"
 )
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""

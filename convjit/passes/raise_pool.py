@@ -35,7 +35,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
-from convjit.ir.others import PoolGradientOp, PoolOp
+from convjit.ir.others import PoolOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import PoolKind
 from convjit.passes.clusters import is_sum_of_channels
@@ -174,7 +174,6 @@ def _replace(name: str, pool: FoundPool) -> None:
     new.location = root.location
     new.result.name_hint = narrow.name_hint
     Rewriter.insert_op(new, InsertPoint.before(root))
-    reduced.replace_uses_with_if(new.result, lambda use: isinstance(use.operation, PoolGradientOp))
     for value in squeezed:
         value.replace_all_uses_with(new.result)
     wide = PrimitiveOp("Reshape", [new.result], [reduced.type], (shape_of(reduced.type),))

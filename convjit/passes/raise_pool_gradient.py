@@ -33,7 +33,7 @@ from xdsl.rewriter import Rewriter
 
 from convjit.geometry import Geometry
 from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
-from convjit.ir.others import PoolGradientOp
+from convjit.ir.others import PoolGradientOp, PoolOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.raise_pool import read_by, windows_in
@@ -137,7 +137,9 @@ def _shared(shares: SSAValue) -> _Shared | None:
         return None
     expanded = made_by(wide, "ExpandDims")
     gradient = expanded.operands[0] if expanded and expanded.python_arguments == (axes,) else wide
-    return _Shared(windows, axes, pooled, gradient)
+    wider = made_by(pooled, "Reshape")  # by the axes of the windows, of what `raise-pool` made
+    narrow = wider.operands[0] if wider and isinstance(wider.operands[0].owner, PoolOp) else pooled
+    return _Shared(windows, axes, narrow, gradient)
 
 
 def _undoes(whole: PrimitiveOp, windows: SSAValue) -> bool:

@@ -30,7 +30,7 @@ def inputs(kernel: PoolGradient, generator: np.random.Generator) -> list[mx.arra
     return [mx.array(a.astype(np.float32)).astype(MLX_DTYPES[kernel.dtype]) for a in (x, y, dy)]
 
 
-def gradient(kernel: PoolGradient, x: Array, y: Array, dy: Array) -> Array:
+def _gradient(kernel: PoolGradient, x: Array, y: Array, dy: Array) -> Array:
     """What comes for each element of the input."""
     padded = _padded(kernel, x, -np.inf)
     ties = sum((taps == y).astype(np.float64) for taps in _taps(kernel, padded))
@@ -55,7 +55,7 @@ def checks(
     places = np.concatenate([np.ravel_multi_index((*pixel, channel), shape), suspects(results[0])])
     outputs = np.unravel_index(places, shape)
     x, y, dy = (a.astype(np.float64) for a in arrays)
-    exact = gradient(kernel, x, y, dy)[outputs]
+    exact = _gradient(kernel, x, y, dy)[outputs]
     windows = prod(ceil(n / s) for n, s in zip(kernel.geometry.kernel, kernel.geometry.window.strides, strict=True))
     slack = TOLERANCE[kernel.dtype] * (1 + windows) * exact
     return [(outputs, Bounds(exact, exact - slack, exact + slack))]

@@ -1,4 +1,4 @@
-// RUN: convjit-opt -p raise-pool-gradient,raise-pool --split-input-file %s | filecheck %s
+// RUN: convjit-opt -p raise-pool,raise-pool-gradient --split-input-file %s | filecheck %s
 
 // Windows that overlap: what their elements get is added up, in an array with the padding.
 func.func @forward(%x: tensor<2x8x8x4xf32>, %w: tensor<4x1x1x4xf32>, %dy: tensor<2x4x4x4xf32>) -> tensor<2x8x8x4xf32> {
