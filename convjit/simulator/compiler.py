@@ -17,11 +17,10 @@ from convjit.storage.cache import artefact, content_key
 
 _HERE = Path(__file__).resolve().parent
 _FLAGS = (
-    *("-std=c++17", "-O1", "-fPIC", "-w", "-ffp-contract=off", "-fno-math-errno", "-U_FORTIFY_SOURCE"),
+    *("-O1", "-fPIC", "-w", "-ffp-contract=off", "-fno-math-errno", "-U_FORTIFY_SOURCE"),
     *("-fno-exceptions", "-fno-rtti", "-fno-sanitize=undefined", "-isystem", str(_HERE / "include")),
 )
-_KERNEL_FLAGS = ("-nostdinc++", "-x", "c++", "-")
-_CHECKED_FLAGS = ("-DSIMULATOR_CHECKED=1", "-S", "-g1", "-fno-optimize-sibling-calls", "-fsanitize=thread")
+_CHECKED_FLAGS = ("-DSIMULATOR_CHECKED=1", "-g1", "-fno-optimize-sibling-calls", "-fsanitize=thread")
 _UNDEFINED_GCC = ("-fsanitize=bounds,shift-exponent,signed-integer-overflow,integer-divide-by-zero,alignment",)
 _UNDEFINED_CLANG = (
     "-fsanitize=undefined",
@@ -84,7 +83,7 @@ def program(source: str, kernel_text: str, *, checked: bool) -> Path:
     def make(path: Path) -> None:
         if checked:
             assembly = path.with_suffix(".s")
-            _compile(source, kernel_text, assembly, *_CHECKED_FLAGS, *_undefined())
+            _compile(source, kernel_text, assembly, "-S", *_CHECKED_FLAGS, *_undefined())
             assembly.write_text(with_sites(assembly.read_text()))
             _link(assembly, path)
         else:
@@ -113,17 +112,32 @@ def _identity() -> tuple[str, ...]:
     return (*compiler(), _version(), *flags, *(f.read_text() for f in files))
 
 
-def _compile(source: str, kernel_text: str, made: Path, *flags: str) -> None:
+def _compile(source: str, kernel_text: str, made: Path, output: str, *flags: str) -> None:
     # Descriptors of tensor operations are template arguments: Metal takes values of classes there, C++ since C++20.
-    standard = ("-std=c++20",) if "<MetalPerformancePrimitives/" in source else ()
-    command = [*compiler(), *_FLAGS, *standard, *flags, *_KERNEL_FLAGS, "-o", str(made)]
-    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    standard = "-std=c++20" if "<MetalPerformancePrimitives/" in source else "-std=c++17"
+    command = [*compiler(), *_FLAGS, standard, *flags, "-nostdinc++"]
+    reads = ["-x", "c++", "-", output, "-o", str(made)]
+    done = _said([*command, *_headers(command), *reads], source)
+    if done.returncode:  # the compiler rejects the kernel; or its headers, as one that was updated in this moment does
+        done = _said([*command, *reads], source)
     if done.returncode:
         raise CompileError(_explain(done.stderr, kernel_text))
 
 
+def _headers(command: list[str]) -> tuple[str, ...]:
+    """Flags that read the headers of Metal precompiled: to parse them takes longer than to compile most kernels."""
+    # Without the times of its parts, which clang would compare: what they say is a part of the key.
+    times = ("-Xclang", "-fno-pch-timestamp") if "clang" in _version() else ()
+
+    def make(path: Path) -> None:
+        _run([*command, *times, "-x", "c++-header", str(_HERE / "include" / "metal_stdlib"), "-o", str(path)])
+
+    made = artefact(content_key("simulator headers", *_identity(), *command), ".gch", make)
+    return ("-include", str(made.with_suffix("")))
+
+
 def _compile_runtime(path: Path) -> None:
-    _run([*compiler(), *_FLAGS, "-c", str(_HERE / "runtime" / "runtime.cpp"), "-o", str(path)])
+    _run([*compiler(), *_FLAGS, "-std=c++17", "-c", str(_HERE / "runtime" / "runtime.cpp"), "-o", str(path)])
 
 
 def _link(made: Path, path: Path) -> None:
@@ -132,9 +146,13 @@ def _link(made: Path, path: Path) -> None:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _said(command)
     if done.returncode:
         raise CompileError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")
+
+
+def _said(command: list[str], source: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, input=source, capture_output=True, text=True, check=False)
 
 
 def _explain(diagnostics: str, kernel_text: str) -> str:

@@ -13,10 +13,7 @@ from convjit.schedule.metal.chip import DEFAULT
 FUSED = EPILOGUES[1]
 
 # All of them in all types: make metal-proof.
-IN_HALVES = [
-    (p, dtype) for n, p in enumerate(problems()) for dtype in ("f16", "bf16") if (n + (dtype == "f16")) % 3 == 0
-]
-CASES = [*((problem, "f32") for problem in problems()), *IN_HALVES]
+CASES = [(problem, ("f32", "f16", "bf16")[n % 3]) for n, problem in enumerate(problems())]
 
 
 @pytest.mark.parametrize(("problem", "dtype"), CASES, ids=[f"{problem.name}-{dtype}" for problem, dtype in CASES])
