@@ -12,8 +12,9 @@ from convjit.emit.region import other_kernel_of
 from convjit.geometry import GeometryError, product_in_words
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import ConvolutionOp, FusedOp, StretchOp, name_of
+from convjit.ir.elementwise import ElementwiseOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
-from convjit.ir.others import ElementwiseOp, OtherOp
+from convjit.ir.others import OtherOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
 from convjit.passes.raise_conv import geometry_of, is_as_defined

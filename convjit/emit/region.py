@@ -11,7 +11,11 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import ConvolutionOp, FusedOp
-from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolGradientOp, PoolOp, SoftmaxOp
+from convjit.ir.elementwise import ElementwiseOp
+from convjit.ir.norm import NormOp
+from convjit.ir.others import OtherOp
+from convjit.ir.pool import PoolGradientOp, PoolOp
+from convjit.ir.softmax import SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import (
     Accuracy,

@@ -16,12 +16,13 @@ from convjit.ir.types import element_type, shape_of
 
 if TYPE_CHECKING:
     from convjit.ir.conv import FusedOp
-    from convjit.ir.others import NormOp
+    from convjit.ir.norm import NormOp
 
 
 def _traits_of_yield() -> tuple[OpTrait, ...]:
     from convjit.ir.conv import FusedOp, StretchOp
-    from convjit.ir.others import ElementwiseOp, NormOp
+    from convjit.ir.elementwise import ElementwiseOp
+    from convjit.ir.norm import NormOp
 
     return IsTerminator(), HasParent(FusedOp, ElementwiseOp, NormOp, StretchOp)
 

@@ -38,7 +38,11 @@ from xdsl.utils.exceptions import VerifyException
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.ir.attributes import NumbersAttr, PackedType, ScheduleAttr, WindowAttr
 from convjit.ir.bodies import YieldOp, check_body, check_epilogue
-from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolGradientOp, PoolOp, SoftmaxOp
+from convjit.ir.elementwise import ElementwiseOp
+from convjit.ir.norm import NormOp
+from convjit.ir.others import OtherOp
+from convjit.ir.pool import PoolGradientOp, PoolOp
+from convjit.ir.softmax import SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 
 

@@ -22,8 +22,11 @@ from convjit.ir import replay
 from convjit.ir.arguments import arguments_of
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import FusedOp, GeneralOp, PackOp, StretchOp, WeightGradientOp
+from convjit.ir.elementwise import ElementwiseOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
-from convjit.ir.others import ElementwiseOp, NormOp, PoolGradientOp, PoolOp, SoftmaxOp
+from convjit.ir.norm import NormOp
+from convjit.ir.pool import PoolGradientOp, PoolOp
+from convjit.ir.softmax import SoftmaxOp
 from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of, without_leading_ones
 
 Array = mx.array

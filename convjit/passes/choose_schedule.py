@@ -31,7 +31,11 @@ from convjit.emit.region import kernel_of, other_kernel_of
 from convjit.errors import PipelineError
 from convjit.ir.attributes import ScheduleAttr, WindowAttr
 from convjit.ir.conv import ConvolutionOp, FusedOp, GeneralOp, KernelOp, PackOp, name_of
-from convjit.ir.others import ElementwiseOp, NormOp, OtherOp, PoolGradientOp, PoolOp, SoftmaxOp
+from convjit.ir.elementwise import ElementwiseOp
+from convjit.ir.norm import NormOp
+from convjit.ir.others import OtherOp
+from convjit.ir.pool import PoolGradientOp, PoolOp
+from convjit.ir.softmax import SoftmaxOp
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
 from convjit.proof import trust

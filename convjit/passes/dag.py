@@ -9,7 +9,7 @@ from xdsl.ir import Operation, SSAValue
 
 from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp
-from convjit.ir.others import NormOp
+from convjit.ir.norm import NormOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
 from convjit.passes.masks import mask_of

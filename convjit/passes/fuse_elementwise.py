@@ -35,8 +35,8 @@ from xdsl.rewriter import Rewriter
 
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import KernelOp
+from convjit.ir.elementwise import ElementwiseOp
 from convjit.ir.mlx import PrimitiveOp
-from convjit.ir.others import ElementwiseOp
 from convjit.ir.types import element_type
 from convjit.passes.clusters import Clusters, is_sum_of_channels, shapes_of_candidates, source_of, sources
 from convjit.passes.elementwise import Scalars, scalar_of

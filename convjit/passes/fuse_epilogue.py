@@ -32,7 +32,7 @@ from xdsl.rewriter import Rewriter
 
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import FusedOp, GeneralOp, WeightGradientOp
-from convjit.ir.others import NormOp
+from convjit.ir.norm import NormOp
 from convjit.ir.types import element_type
 from convjit.passes.dag import Dag, Root, maximal_dag
 from convjit.passes.elementwise import Scalars, scalar_of

@@ -41,7 +41,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.bodies import YieldOp
 from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
-from convjit.ir.others import NormOp
+from convjit.ir.norm import NormOp
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.axes import inverse
 from convjit.passes.elementwise import FLOAT_TYPES

@@ -35,7 +35,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.geometry import Geometry, GeometryError, Window
 from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
-from convjit.ir.others import PoolOp
+from convjit.ir.pool import PoolOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import PoolKind
 from convjit.passes.clusters import is_sum_of_channels

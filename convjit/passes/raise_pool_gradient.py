@@ -33,7 +33,7 @@ from xdsl.rewriter import Rewriter
 
 from convjit.geometry import Geometry
 from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
-from convjit.ir.others import PoolGradientOp, PoolOp
+from convjit.ir.pool import PoolGradientOp, PoolOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.raise_pool import read_by, windows_in

@@ -20,7 +20,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from convjit.ir.mlx import PrimitiveOp, is_primitive
-from convjit.ir.others import SoftmaxOp
+from convjit.ir.softmax import SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.values import forward_of, has_convolutions

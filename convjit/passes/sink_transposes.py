@@ -32,7 +32,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
-from convjit.ir.others import NormOp
+from convjit.ir.norm import NormOp
 from convjit.ir.types import dtype_of, shape_of, tensor_type
 from convjit.passes.axes import ELEMENTWISE, Axes, composed, inverse, num_ordered, sunk
 from convjit.passes.transposes import Transposes, source_of_transpose

@@ -18,7 +18,8 @@ from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
 from convjit.schedule.cpu.tiling import tiling
-from convjit.schedule.cpu.winograd import TEMPLATE, Winograd, candidates, has_few_channels, schedule, sums_of
+from convjit.schedule.cpu.winograd import candidates, schedule
+from convjit.schedule.cpu.winograd_plan import TEMPLATE, Winograd, has_few_channels, sums_of
 from convjit.schedule.nest import nest
 
 MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32), Machine(4, 16)]

@@ -16,8 +16,8 @@ from xdsl.ir import BlockArgument
 from convjit import passes
 from convjit.ir import reference
 from convjit.ir.conv import StretchOp
+from convjit.ir.elementwise import ElementwiseOp
 from convjit.ir.mlx import PrimitiveOp
-from convjit.ir.others import ElementwiseOp
 from convjit.ir.types import element_type
 from convjit.tracing.trace import Argument
 

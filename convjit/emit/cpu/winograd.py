@@ -18,7 +18,7 @@ from convjit.geometry import Window
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.tiling import Tiling, tiling
-from convjit.schedule.cpu.winograd import Winograd, has_few_channels
+from convjit.schedule.cpu.winograd_plan import Winograd, has_few_channels
 from convjit.schedule.nest import TRIVIAL, nest
 from convjit.schedule.phases import phases_of_axes
 

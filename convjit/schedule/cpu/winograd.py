@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from math import ceil, prod
 from operator import itemgetter
@@ -15,16 +15,12 @@ from convjit.schedule.cpu.direct import has_pairs
 from convjit.schedule.cpu.machine import Machine
 from convjit.schedule.cpu.tiles import equal_size
 from convjit.schedule.cpu.tiling import Tiling, tiling
+from convjit.schedule.cpu.winograd_plan import LEAST_CHANNELS, LINE, Winograd, has_few_channels, sums_of
 from convjit.schedule.nest import Nest, nest
 from convjit.schedule.phases import Phase, phases_of_axes
 
-TEMPLATE = "cpu/winograd.c"
-
 _MOST_V_BYTES = 4 << 20
 """Of transformed inputs of a thread."""
-
-_LINE = 16
-"""Floats of a cache line."""
 
 _MOST_AMPLIFICATION = {"precise": 0.0, "fast": 10.0, "fastest": 32.0}
 """Of errors, by accuracy: F(4, 3) has 9 in two dimensions, F(6, 3) has 7 in one and 46 in two. "precise" has none of
@@ -41,9 +37,6 @@ _MOST_CHAIN = 112
 
 _FEW_TERMS = 64
 """With so few, four vectors of output channels are summed at once: whole pixels are written, all weights stay near."""
-
-_LEAST_CHANNELS = 8
-"""Of input and output: with fewer, transforms would take most of the time."""
 
 _MOST_POSITIONS = 24
 """Of an axis, so that a kernel's text remains small."""
@@ -64,104 +57,6 @@ _PAIRS = 1.8
 """How many times as quick a direct convolution is that multiplies pairs of bf16 (as measured on Zen 4)."""
 
 _CANDIDATES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Winograd:
-    """What a kernel of "cpu/winograd.c" does.
-
-    Attributes:
-        tilings: of height and width.
-        channels: of a sum: those of the input, of all residues.
-        terms: products of a sum: its channels times taps along the depth.
-        image_tiles: tiles of an image.
-        lanes: of a vector.
-        vectors: of output channels, summed at once.
-        group: tiles summed at once.
-        tiles: whose transformed inputs are at hand, whole groups.
-        chunk: terms in one chain of additions, whose transformed weights are at hand.
-        splits: units of work that share the output channels of a block of tiles, of all phases that are done apart.
-            Each transforms the inputs by itself: fetching what another core has just written took longer.
-        packed: whether weights are packed transformed along the "height", or along "both" axes.
-    """
-
-    tilings: tuple[Tiling, Tiling]
-    channels: int
-    terms: int
-    image_tiles: int
-    lanes: int
-    vectors: int
-    group: int
-    tiles: int
-    chunk: int
-    splits: int
-    packed: str
-
-    @classmethod
-    def of(cls, kernel: Kernel, schedule: Schedule) -> Winograd:
-        """The plan of a schedule."""
-        loops, few = nest(kernel), has_few_channels(kernel.geometry.in_channels)
-        tiles = (schedule.number("tile_h"), schedule.number("tile_w"))
-        high, wide = (tiling(loops.axes[i], loops.out_size[i], tiles[i - 1], few) for i in (1, 2))
-        assert high is not None and wide is not None
-        numbers = map(schedule.number, ("lanes", "vectors", "group", "tiles", "chunk", "splits"))
-        return cls((high, wide), *sums_of(kernel, (high, wide)), *numbers, packed=str(schedule["packed"]))
-
-    def schedule(self) -> Schedule:
-        """Its choices."""
-        high, wide = (t.outputs_of_phase for t in self.tilings)
-        choices = {"tile_h": high, "tile_w": wide, "lanes": self.lanes, "vectors": self.vectors, "group": self.group}
-        choices |= {"tiles": self.tiles, "chunk": self.chunk, "splits": self.splits}
-        return Schedule(TEMPLATE, tuple(sorted({**choices, "packed": self.packed}.items())))
-
-    @property
-    def positions(self) -> int:
-        """Multiplications of a tile for each term."""
-        high, wide = self.tilings
-        return high.algorithm.positions * wide.algorithm.positions
-
-    @property
-    def apart(self) -> int:
-        """Phases that are done one by one."""
-        return prod(t.apart for t in self.tilings)
-
-    def blocks(self, outputs: int) -> int:
-        """Blocks of output channels, of all these phases."""
-        return self.apart * ceil(outputs / self.block)
-
-    @property
-    def block(self) -> int:
-        """Output channels of a block."""
-        return self.lanes * self.vectors
-
-    def tile_blocks(self, batch: int) -> int:
-        """Blocks of tiles of all images."""
-        return ceil(max(1, batch) * self.image_tiles / self.tiles)
-
-    @property
-    def v_row(self) -> int:
-        """Floats of V from one tile to the next; with fewer channels than lanes, the last are followed by zeros."""
-        return _spaced(self.terms + max(self.lanes - self.channels, 0))
-
-    @property
-    def v_position(self) -> int:
-        """Floats of V of one position."""
-        return _spaced(self.tiles * self.v_row)
-
-    @property
-    def u_position(self) -> int:
-        """Floats of U of one position."""
-        return _spaced(self.chunk * self.block)
-
-    @property
-    def m_position(self) -> int:
-        """Floats of M of one position."""
-        return _spaced(self.tiles * self.block)
-
-    @property
-    def v_bytes(self) -> int:
-        """Of V of a block of tiles."""
-        return 4 * self.positions * self.v_position
 
 
 def schedule(kernel: Kernel, machine: Machine) -> Schedule | None:
@@ -186,7 +81,7 @@ def _best(kernel: Kernel, machine: Machine, count: int) -> list[Schedule]:
     loops = nest(kernel)
     geometry = kernel.geometry
     outputs = geometry.out_channels
-    if geometry.window.groups > 1 or len(loops.axes[0]) > 1 or outputs < _LEAST_CHANNELS:
+    if geometry.window.groups > 1 or len(loops.axes[0]) > 1 or outputs < LEAST_CHANNELS:
         return []
     if not _reads_every_element(geometry):
         return []
@@ -215,7 +110,7 @@ def _pays(tilings: tuple[Tiling, Tiling], kernel: Kernel) -> bool:
     """Does an algorithm multiply less than the definition, on enough channels, and err no more than it may?"""
     if prod(t.multiplications for t in tilings) >= prod(t.by_definition for t in tilings):
         return False
-    if kernel.geometry.in_channels * prod(t.residues for t in tilings) < _LEAST_CHANNELS:
+    if kernel.geometry.in_channels * prod(t.residues for t in tilings) < LEAST_CHANNELS:
         return False
     high, wide = (t.algorithm for t in tilings)
     return high.amplification * wide.amplification <= _MOST_AMPLIFICATION[kernel.accuracy]
@@ -225,18 +120,6 @@ def _reads_every_element(geometry: Geometry) -> bool:
     """Does each element of the kernel meet the input? With a stride and an input dilation, some may meet zeros only."""
     axes = zip(phases_of_axes(geometry.window, geometry.kernel), geometry.kernel, strict=True)
     return all({tap for phase in axis for tap in phase.taps} == set(range(extent)) for axis, extent in axes)
-
-
-def has_few_channels(channels: int) -> bool:
-    """Are these so few channels of an input that residues of a stride are summed like channels?"""
-    return channels < _LEAST_CHANNELS
-
-
-def sums_of(kernel: Kernel, tilings: tuple[Tiling, Tiling]) -> tuple[int, int, int]:
-    """Channels and terms of a sum, and tiles of an image."""
-    loops = nest(kernel)
-    channels = kernel.geometry.in_channels * prod(t.residues for t in tilings)
-    return channels, channels * len(loops.axes[0][0].taps), loops.out_size[0] * prod(t.count for t in tilings)
 
 
 def _tilings(loops: Nest, axis: int, few_channels: bool) -> list[Tiling]:
@@ -262,7 +145,7 @@ def _plans(kernel: Kernel, tilings: tuple[Tiling, Tiling], machine: Machine) -> 
         chunk = _MOST_CHAIN
         if packed == "height":
             row_bytes = 4 * tilings[1].algorithm.positions * machine.lanes * vectors
-            chunk = max(_LINE, machine.l1_bytes // 2 // row_bytes)
+            chunk = max(LINE, machine.l1_bytes // 2 // row_bytes)
         chunk = equal_size(terms, chunk)
         for groups in range(1, 6):
             for group in sorted({most, most - (most > 8), ceil(equal_size(tiles, groups * most) / groups)}):
@@ -346,8 +229,3 @@ def _products(loops: Nest, phase: Phase, axis: int) -> int:
         len(range(first % at.stride if first < 0 else first, min(extent, first + outputs * at.stride), at.stride))
         for first in firsts
     )
-
-
-def _spaced(floats: int) -> int:
-    """An odd number of cache lines: rows or positions so far apart do not compete for the same sets of a cache."""
-    return (ceil(floats / _LINE) | 1) * _LINE
