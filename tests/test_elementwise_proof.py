@@ -198,9 +198,9 @@ def test_what_is_infinite_or_nan_everywhere_passes_without_a_warning(is_sum: boo
     ],
 )
 def test_two_units_and_the_remainder_are_enough(kernel: Elementwise, shape: tuple[int, ...]):
-    small = proof.of_few_rows(kernel, UNITS)
+    small = proof.for_proof(kernel, UNITS)
     assert small.shape == shape and small.any_batch() == kernel.any_batch()
-    assert small == proof.of_few_rows(small, UNITS)
+    assert small == proof.for_proof(small, UNITS)
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -8,19 +8,18 @@ way, an error of the Metal compiler, a limit of the device, is part of the verdi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import ceil, gcd, prod
+from dataclasses import dataclass
 
 import mlx.core as mx
 
 from convjit.backends import Backend, Stretch
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
+from convjit.kernel import AnyKernel, Kernel
+from convjit.proof.small import for_proof
 from convjit.schedule import Schedule
 
-SEED = 0
+__all__ = ["SEED", "Run", "Verdict", "WrongOutput", "for_proof", "prove", "runner"]
 
-_BLOCK_OF_PIXELS = ("row_block", "column_block", "segments", "pixels", "chains")
-"""Choices whose product, of those that a schedule has, is the pixels that show how a weight gradient takes them."""
+SEED = 0
 
 Run = Callable[[Sequence[mx.array]], Sequence[mx.array]]
 """A kernel: input, weight (O, *kernel, C / groups) and extras, or what other kernels read -> its results."""
@@ -106,65 +105,3 @@ def runner(backend: Backend, kernel: AnyKernel, schedule: Schedule) -> Run:
         return backend.load(Stretch.of_kernel(kernel, schedule, poisoned=True))(read)
 
     return run
-
-
-def for_proof(kernel: AnyKernel, schedule: Schedule) -> AnyKernel:
-    """The same kernel for as few images or rows as show every way it treats them."""
-    if isinstance(kernel, Elementwise):
-        return of_few_rows(kernel, schedule)
-    if isinstance(kernel, (Pool, PoolGradient)):
-        return kernel.of_batch(min(kernel.geometry.batch, 2))
-    if isinstance(kernel, Norm):
-        return of_few_pixels(kernel, schedule)
-    if isinstance(kernel, Softmax):
-        return kernel.of_rows(min(kernel.rows, 2 * schedule.number("row_block") + 1))
-    return of_few_images(kernel, schedule)
-
-
-def of_few_images(kernel: Kernel, schedule: Schedule) -> Kernel:
-    """The same convolution for a full tile of images and one more; where they are summed, two blocks a part."""
-    choices = dict(schedule.choices)
-    tile = int(choices.get("images", 1))
-    if kernel.operation == "weight_gradient":
-        pixels = prod(int(choices.get(name, 1)) for name in _BLOCK_OF_PIXELS)
-        tile = ceil(2 * schedule.number("parts") * pixels / prod(kernel.geometry.out_size))
-    batch = min(kernel.geometry.batch, tile + 1)
-    extras = tuple(replace(e, shape=(min(e.shape[0], batch), *e.shape[1:])) for e in kernel.extras)
-    return replace(kernel, geometry=replace(kernel.geometry, batch=batch), extras=extras)
-
-
-def of_few_rows(kernel: Elementwise, schedule: Schedule) -> Elementwise:
-    """The same kernel, collapsed, for two units and a remainder as it has it: all ways in which it treats elements.
-
-    Where so many threads share the sums of units, for one unit more than there are of them.
-    """
-    same = kernel.collapsed()
-    if len(same.shape) == 1:
-        unit, inner = schedule.number("column_block"), 1
-    else:
-        unit, inner = schedule.number("row_block"), prod(same.shape[1:-1])
-    period = unit // gcd(unit, inner)
-    units = 1 + int(dict(schedule.choices).get("parts", 1))
-    extent = period * ceil(units * unit / (inner * period)) + same.shape[0] % period
-    extent = min(same.shape[0], max(2, extent))
-    shape = (extent, *same.shape[1:])
-    return replace(
-        same,
-        shape=shape,
-        operands=tuple(replace(o, shape=(min(o.shape[0], extent), *o.shape[1:])) for o in same.operands),
-        results=tuple(replace(r, shape=shape[-1:] if r.is_sum else shape) for r in same.results),
-    )
-
-
-def of_few_pixels(kernel: Norm, schedule: Schedule) -> Norm:
-    """The same kernel, collapsed, for two images of two units and a remainder each, as far as its extras allow."""
-    same = kernel.collapsed()
-    outermost, *inner, _ = same.shape
-    block, pixels = schedule.number("row_block"), same.pixels
-    if pixels > 1 and not inner:
-        few = min(pixels, 2 * block + pixels % block)
-        return same.of_extent(min(same.images, 2) * few, few)
-    rows = prod(inner)
-    if rows % pixels:
-        return same  # its outermost axis is part of an image
-    return same.of_extent(min(outermost, 2 * max(block, pixels) // rows + 2), pixels)

@@ -168,7 +168,7 @@ def test_a_proof_tells_right_from_wrong(make) -> None:
 def test_a_proof_is_of_few_images_and_of_two_steps_a_part() -> None:
     kernel = square(500, 16, 16, 16)
     for schedule in candidates(kernel, DEFAULT):
-        small = proof.of_few_images(kernel, schedule)
+        small = proof.for_proof(kernel, schedule)
         pixels = small.geometry.batch * 256
         assert small.geometry.batch < 500
         assert pixels >= 2 * schedule.number("parts") * schedule.number("pixels") * dict(schedule.choices).get(
