@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from elementwise_kernels import assert_right, numbers_for, random_kernel, total
+from elementwise_kernels import assert_right, total
 from harness import run_other
 from reference import round_to
 from test_cpu_kernels import MACHINES
@@ -21,8 +21,6 @@ from convjit.schedule.cpu.elementwise import schedule
 from convjit.schedule.cpu.machine import Machine
 
 Array = npt.NDArray[np.float64]
-
-SAMPLES = 32
 
 
 def random_shape(rng: np.random.Generator) -> tuple[int, ...]:
@@ -39,13 +37,6 @@ def random_schedule(rng: np.random.Generator, kernel: Elementwise, machine: Mach
     return replace(chosen, choices=tuple(choices.items()))
 
 
-def work() -> list[tuple[Elementwise, Schedule]]:
-    """Machines in turn."""
-    rng = np.random.default_rng(5)
-    kernels = [random_kernel(rng, random_shape(rng)) for _ in range(SAMPLES)]
-    return [(k, random_schedule(rng, k, MACHINES[n // 2 % len(MACHINES)])) for n, k in enumerate(kernels)]
-
-
 def check(backend: CpuBackend, kernel: Elementwise, chosen: Schedule, operands: Sequence[Array]) -> None:
     assert_right(kernel, operands, run_other(backend, kernel, chosen, operands))
 
@@ -56,14 +47,7 @@ TOTALS = [total((n, 3, channels)) for n, channels in ((1, 16), (400, 16), (1000,
 @pytest.fixture(scope="module", autouse=True)
 def compiled(backend: CpuBackend) -> None:
     """All kernels at once, in parallel."""
-    backend.compile([*work(), *((k, schedule(k, MACHINES[0])) for k in TOTALS)], lambda done, total: None)
-
-
-@pytest.mark.parametrize("number", range(SAMPLES))
-@pytest.mark.usefixtures("guarded_memory")
-def test_random_kernel(backend: CpuBackend, number: int):
-    kernel, chosen = work()[number]
-    check(backend, kernel, chosen, numbers_for(kernel, number))
+    backend.compile([(k, schedule(k, MACHINES[0])) for k in TOTALS], lambda done, total: None)
 
 
 @pytest.mark.usefixtures("guarded_memory")

@@ -14,14 +14,12 @@ from harness import Array, run_other
 from reference import round_to
 from test_cpu_kernels import MACHINES
 
-from convjit.backends.cpu import CpuBackend
+from convjit.backends.cpu import CpuBackend, stretch
 from convjit.emit.cpu import source
 from convjit.kernel import Epilogue, Extra, Instruction, Norm
 from convjit.schedule import Schedule
 from convjit.schedule.cpu import norm
 from convjit.schedule.cpu.machine import Machine
-
-SAMPLES = 64
 
 ROUNDING = {"f32": 2.0**-20, "f16": 2.0**-10, "bf16": 2.0**-7}
 """Of a result, relative to it and to 1: twice that of half types, since both sides round."""
@@ -117,32 +115,6 @@ def check(backend: CpuBackend, kernel: Norm, schedule: Schedule, arrays: Sequenc
         assert (np.abs(got - want) <= bound).all(), f"{kernel.in_words()}: off by {np.abs(got - want).max()}"
 
 
-def work() -> list[tuple[Norm, Schedule]]:
-    """Machines in turn."""
-    rng = np.random.default_rng(12)
-    kernels = [random_kernel(rng) for _ in range(SAMPLES)]
-    return [(k, random_schedule(rng, k, MACHINES[n % len(MACHINES)])) for n, k in enumerate(kernels)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(backend: CpuBackend) -> None:
-    """All kernels at once, in parallel."""
-    backend.compile(work(), lambda done, total: None)
-
-
-@pytest.fixture(autouse=True)
-def all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small kernels use all threads, too."""
-    monkeypatch.setattr(norm, "useful_threads", lambda kernel: 64)
-
-
-@pytest.mark.parametrize("number", range(SAMPLES))
-@pytest.mark.usefixtures("guarded_memory")
-def test_random_kernel(backend: CpuBackend, number: int):
-    kernel, schedule = work()[number]
-    check(backend, kernel, schedule, numbers_for(kernel, number))
-
-
 LARGE = {
     "by row": norm_of((40, 2000)),
     "groups": norm_of((2, 37, 41, 64), 37 * 41, 8),
@@ -197,7 +169,7 @@ def test_threads_change_no_bit(backend: CpuBackend, name: str, monkeypatch: pyte
     kernel, arrays = LARGE[name], numbers_for(LARGE[name], 5)
     schedule = norm.schedule(kernel, MACHINES[0])
     (by_all,) = run_other(backend, kernel, schedule, arrays)
-    monkeypatch.setattr(norm, "useful_threads", lambda kernel: 1)
+    monkeypatch.setattr(stretch, "useful_threads", lambda kernel: 1)
     (by_one,) = run_other(backend, kernel, schedule, arrays)
     assert np.array_equal(by_all, by_one)
 

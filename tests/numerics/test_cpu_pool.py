@@ -18,8 +18,6 @@ from convjit.schedule import Schedule
 from convjit.schedule.cpu import pool
 from convjit.schedule.cpu.machine import Machine
 
-SAMPLES = 48
-
 ROUNDING = {"f32": 2.0**-21, "f16": 2.0**-11, "bf16": 2.0**-8}
 """Of a sum, relative to the sum of magnitudes."""
 
@@ -89,32 +87,6 @@ def check(backend: CpuBackend, kernel: Pool, schedule: Schedule, x: Array) -> No
     else:
         bound = ROUNDING[kernel.dtype] * np.abs(windows).sum(-1)
         assert (np.abs(actual - windows.sum(-1)) <= bound).all(), kernel.in_words()
-
-
-def work() -> list[tuple[Pool, Schedule]]:
-    """Machines in turn."""
-    rng = np.random.default_rng(11)
-    kernels = [random_kernel(rng) for _ in range(SAMPLES)]
-    return [(k, random_schedule(rng, k, MACHINES[n % len(MACHINES)])) for n, k in enumerate(kernels)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(backend: CpuBackend) -> None:
-    """All kernels at once, in parallel."""
-    backend.compile(work(), lambda done, total: None)
-
-
-@pytest.fixture(autouse=True)
-def all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small kernels use all threads, too."""
-    monkeypatch.setattr(pool, "useful_threads", lambda kernel: 64)
-
-
-@pytest.mark.parametrize("number", range(SAMPLES))
-@pytest.mark.usefixtures("guarded_memory")
-def test_random_kernel(backend: CpuBackend, number: int):
-    kernel, schedule = work()[number]
-    check(backend, kernel, schedule, numbers_for(kernel, number))
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])

@@ -19,8 +19,6 @@ from convjit.schedule import Schedule
 from convjit.schedule.cpu import pool_gradient
 from convjit.schedule.cpu.machine import Machine
 
-SAMPLES = 36
-
 ROUNDING = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}
 """Of every addition, relative to the sum."""
 
@@ -92,32 +90,6 @@ def check(backend: CpuBackend, kernel: PoolGradient, schedule: Schedule, operand
     assert (np.abs(actual - exact) <= bound).all(), kernel.in_words()
 
 
-def work() -> list[tuple[PoolGradient, Schedule]]:
-    """Machines in turn."""
-    rng = np.random.default_rng(12)
-    kernels = [random_kernel(rng) for _ in range(SAMPLES)]
-    return [(k, random_schedule(rng, k, MACHINES[n % len(MACHINES)])) for n, k in enumerate(kernels)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(backend: CpuBackend) -> None:
-    """All kernels at once, in parallel."""
-    backend.compile(work(), lambda done, total: None)
-
-
-@pytest.fixture(autouse=True)
-def all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small kernels use all threads, too."""
-    monkeypatch.setattr(pool_gradient, "useful_threads", lambda kernel: 64)
-
-
-@pytest.mark.parametrize("number", range(SAMPLES))
-@pytest.mark.usefixtures("guarded_memory")
-def test_random_kernel(backend: CpuBackend, number: int):
-    kernel, schedule = work()[number]
-    check(backend, kernel, schedule, numbers_for(kernel, number))
-
-
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
 @pytest.mark.usefixtures("guarded_memory")
 def test_windows_with_nan_and_infinities(backend: CpuBackend, dtype: str):
@@ -128,7 +100,8 @@ def test_windows_with_nan_and_infinities(backend: CpuBackend, dtype: str):
     x = rng.choice([np.nan, np.inf, -np.inf, 1.0, 2.0], kernel.geometry.in_shape, p=[0.02, 0.1, 0.68, 0.1, 0.1])
     x[0, :4] = -np.inf
     y, dy = windows(kernel, x).max(-1), np.ones(kernel.geometry.out_shape)
-    (actual,), (exact, _) = run_other(backend, kernel, work()[0][1], (x, y, dy)), definition(kernel, x, y, dy)
+    (actual,) = run_other(backend, kernel, pool_gradient.schedule(kernel, MACHINES[0]), (x, y, dy))
+    exact, _ = definition(kernel, x, y, dy)
     np.testing.assert_allclose(actual, exact, rtol=8 * ROUNDING[dtype])
     assert np.isnan(exact).any() and np.isfinite(exact).any() and actual[0, 0, 0, 0] < actual[0, 1, 1, 0]
 

@@ -22,8 +22,6 @@ from convjit.schedule import Schedule
 from convjit.schedule.cpu import softmax
 from convjit.schedule.cpu.machine import Machine
 
-SAMPLES = 32
-
 ROUNDING = {"f32": 2.0**-20, "f16": 2.0**-11, "bf16": 2.0**-8}
 """Of a result, relative to it."""
 
@@ -56,32 +54,6 @@ def check(backend: CpuBackend, kernel: Softmax, schedule: Schedule, x: Array) ->
     exponent = 2.0**-23 * (x.max(-1, keepdims=True) - x)  # the rounding of x - max
     off = np.abs(got - want) - (ROUNDING[kernel.dtype] + ROUNDING["f32"] + exponent) * want
     assert (off <= SUBNORMAL[kernel.dtype]).all(), f"{kernel.in_words()}: off by {off.max()}"
-
-
-def work() -> list[tuple[Softmax, Schedule]]:
-    """Machines in turn."""
-    rng = np.random.default_rng(5)
-    kernels = [random_kernel(rng) for _ in range(SAMPLES)]
-    return [(k, random_schedule(rng, k, MACHINES[n % len(MACHINES)])) for n, k in enumerate(kernels)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(backend: CpuBackend) -> None:
-    """All kernels at once, in parallel."""
-    backend.compile(work(), lambda done, total: None)
-
-
-@pytest.fixture(autouse=True)
-def all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small kernels use all threads, too."""
-    monkeypatch.setattr(softmax, "useful_threads", lambda kernel: 64)
-
-
-@pytest.mark.parametrize("number", range(SAMPLES))
-@pytest.mark.usefixtures("guarded_memory")
-def test_random_kernel(backend: CpuBackend, number: int):
-    kernel, schedule = work()[number]
-    check(backend, kernel, schedule, numbers_for(kernel, number))
 
 
 @pytest.mark.parametrize("columns", [3, 16, 40])
