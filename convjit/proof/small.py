@@ -1,4 +1,8 @@
-"""What a kernel proves itself on: itself for less work."""
+"""What a kernel proves itself on: itself for less work.
+
+Apart from `check`, which knows the rest about each kind of kernel: verdicts are looked up by these shapes, in processes
+that need no NumPy.
+"""
 
 from __future__ import annotations
 

@@ -117,8 +117,9 @@ def _compile(source: str, kernel_text: str, made: Path, output: str, *flags: str
     standard = "-std=c++20" if "<MetalPerformancePrimitives/" in source else "-std=c++17"
     command = [*compiler(), *_FLAGS, standard, *flags, "-nostdinc++"]
     reads = ["-x", "c++", "-", output, "-o", str(made)]
-    done = _said([*command, *_headers(command), *reads], source)
-    if done.returncode:  # the compiler rejects the kernel; or its headers, as one that was updated in this moment does
+    headers = _headers(command)
+    done = _said([*command, *headers, *reads], source)
+    if done.returncode and headers:  # is it the kernel, or what was precompiled by a compiler that was updated since?
         done = _said([*command, *reads], source)
     if done.returncode:
         raise CompileError(_explain(done.stderr, kernel_text))

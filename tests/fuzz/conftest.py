@@ -21,7 +21,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory):
     compiled with FUZZ_OPTIMIZE, such as -Og, which is three times as quick; by default as always."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVJIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr("convjit.schedule.cpu.FLOPS_PER_THREAD", 1)
+        patch.setattr(stretch, "useful_threads", lambda kernel: 64)
         patch.setattr(CpuBackend, "needs_proof", False)
         if level := os.environ.get("FUZZ_OPTIMIZE"):
             patch.setattr(toolchain, "FLAGS", (level, *toolchain.FLAGS[1:]))

@@ -7,9 +7,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 from checks import assert_close, fast_of, image, small_conv
+from owners import captures
 
 import convjit
-from convjit.compiled import compiled_of
 
 CONV = small_conv()
 
@@ -36,10 +36,6 @@ class State:
     total: mx.array
     history: list = field(default_factory=list)
     inner: Any = None
-
-
-def captures(fast):
-    return compiled_of(fast)._captures
 
 
 def test_a_new_one_in_every_call_is_captured_once():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -376,34 +374,3 @@ def test_too_many_threads() -> None:
 def test_other_primitives_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="also runs Exp"):
         simulator.run(lambda a: [mx.exp(a)], X)
-
-
-@pytest.mark.parametrize("precompiles", [True, False])
-def test_headers_are_precompiled_where_that_is_possible(
-    precompiles: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from convjit.simulator import compiler
-
-    commands: list[list[str]] = []
-    said = compiler._said
-
-    def noted(command: list[str], source: str = "") -> subprocess.CompletedProcess[str]:
-        commands.append(command)
-        return said([*command, "-no-such-flag"] if "c++-header" in command and not precompiles else command, source)
-
-    monkeypatch.setenv("CONVJIT_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(compiler, "_said", noted)
-    for factor in (2, 3):
-        np.testing.assert_array_equal(run(f"y[g] = {factor}.0f * a[g];", X), factor * np.array(X))
-    assert sum("c++-header" in command for command in commands) == (1 if precompiles else 2)
-    assert sum("-include" in command for command in commands) == (2 if precompiles else 0)
-
-
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    from convjit.simulator import compiler
-
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CONVJIT_CXX", raising=False)
-    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
-    with pytest.raises(simulator.CompileError, match="pip install ziglang"):
-        compiler.compiler.__wrapped__()
