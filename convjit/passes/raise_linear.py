@@ -31,7 +31,7 @@ Products of several matrices, as those of attention, become one convolution in w
     %y = conv.general %x, %w window <strides = [], ...> layer "matmul"
     %s = mlx.primitive "Reshape"(%y) [array<i64: 2, 8, 99, 99>]
 
-What stays: products of many small matrices, of few rows with a matrix that changes in every call, scaled ones, other
+What stays: products of many tiny matrices, of few rows with a matrix that changes in every call, scaled ones, other
 dtypes than f32, f16 and bf16, and those that a backend refused.
 """
 
@@ -62,8 +62,8 @@ _VIEWS = ("Reshape", "Flatten", "Unflatten")
 _MOST_AXES = 5
 """Of the input of a convolution."""
 
-_LEAST_FLOPS = 200_000
-"""Of each of several products: packing a matrix takes a few microseconds."""
+_LEAST_FLOPS = 1_000
+"""Of each of several products: to pack a matrix takes longer than fewer."""
 
 _LEAST_ROWS = 4
 """Of what is multiplied by a matrix that is packed in every call: for fewer, MLX's own product takes no longer."""

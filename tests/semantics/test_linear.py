@@ -206,6 +206,8 @@ def test_a_kernel_that_is_refused_stays_what_mlx_traced(monkeypatch):
         ((1, 1, 200, 40), (1, 1, 33, 40)),
         ((1, 2, 4, 500), (1, 2, 300, 500)),
         ((3, 400, 300), (3, 1, 300)),
+        ((16, 8, 8), (16, 8, 8)),
+        ((2, 5, 20), (2, 6, 20)),
     ],
     ids=str,
 )
@@ -242,7 +244,7 @@ def test_few_rows_and_a_matrix_that_changes_stay():
     assert num_kernels(fast) == 1
 
 
-def test_many_small_products_stay():
+def test_many_tiny_products_stay():
     a, b = image(50, 3, 3), image(50, 3, 3, seed=2)
     fast = convjit.compile(lambda x, a, b: (CONV(x), a @ b), fallback="error")
     CONV = nn.Conv2d(3, 4, 3)
