@@ -27,6 +27,7 @@ from convjit.passes.raise_linear import named_products
 from convjit.passes.raise_norm import named_norms
 from convjit.passes.raise_pool import named_pools
 from convjit.passes.raise_pool_gradient import named_pool_gradients
+from convjit.passes.raise_rearrange import NAME as REARRANGE
 from convjit.passes.raise_softmax import named_softmaxes
 from convjit.passes.raise_weight_gradient import named_weight_gradients
 from convjit.reporting import dump
@@ -141,7 +142,10 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
 
 
 def _without(pipeline: str, failed: Iterable[str]) -> str:
-    """The pipeline whose `fuse-elementwise` leaves out the kernels of these names."""
+    """The pipeline whose `fuse-elementwise` leaves out the kernels of these names, without `raise-rearrange` if one of
+    its was among them: they share a text."""
+    if any(name.startswith(REARRANGE) for name in failed):
+        pipeline = pipeline.replace(",raise-rearrange", "")
     numbers = [name.removeprefix(PREFIX) for name in failed if name.startswith(PREFIX)]
     if not numbers:
         return pipeline

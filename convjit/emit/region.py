@@ -15,6 +15,7 @@ from convjit.ir.elementwise import ElementwiseOp
 from convjit.ir.norm import NormOp
 from convjit.ir.others import OtherOp
 from convjit.ir.pool import PoolGradientOp, PoolOp
+from convjit.ir.rearrange import RearrangeOp
 from convjit.ir.softmax import SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import (
@@ -29,6 +30,7 @@ from convjit.kernel import (
     Pool,
     PoolGradient,
     PoolKind,
+    Rearrange,
     Result,
     Softmax,
     identity_epilogue,
@@ -51,6 +53,9 @@ def other_kernel_of(op: OtherOp) -> OtherKernel:
         return PoolGradient(op.geometry, _dtype(op.input))
     if isinstance(op, SoftmaxOp):
         return Softmax(shape_of(op.input.type), _dtype(op.input))
+    if isinstance(op, RearrangeOp):
+        read = tuple(shape_of(v.type) for v in op.inputs)
+        return Rearrange(shape_of(op.result.type), _dtype(op.result), read, op.parts.data)
     if isinstance(op, NormOp):
         return _norm(op)
     extents = op.extents

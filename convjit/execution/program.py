@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from convjit.ir.attributes import PackedType
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import FusedOp, KernelOp, PackOp, StretchOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
+from convjit.ir.rearrange import ViewOp
 from convjit.ir.types import dtype_of, shape_of
 from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
@@ -209,7 +211,7 @@ def _run(
         pack = packer(op.window.data, op.schedule.data)
         return lambda inputs: [pack(inputs[0])]
     if isinstance(op, StretchOp):
-        return backend.load(_stretch(op, kernels, prepared))
+        return _with_views(op, backend.load(_stretch(op, kernels, prepared)))
     raise ValueError(f"{op.name} cannot run: the pipeline left it unscheduled")
 
 
@@ -226,19 +228,33 @@ def _replayed(op: PrimitiveOp) -> Run:
     return run
 
 
+def _with_views(op: StretchOp, run: Run) -> Run:
+    """`run`, and the axes of views among its results, which share the memory of what they view."""
+    results = op.body.block.last_op
+    assert isinstance(results, YieldOp)
+    if not any(isinstance(v.owner, ViewOp) for v in results.arguments):
+        return run
+    shapes = [shape_of(v.type) for v in op.outputs]
+    return lambda inputs: [mx.reshape(a, shape) for a, shape in zip(run(inputs), shapes, strict=True)]
+
+
 def _stretch(op: StretchOp, kernels: dict[KernelOp, AnyKernel], prepared: set[SSAValue]) -> Stretch:
     block = op.body.block
     numbers: dict[SSAValue, int] = {value: n for n, value in enumerate(block.args)}
+    fresh = itertools.count(len(numbers))
     calls: list[Call] = []
     outputs: tuple[int, ...] = ()
     for inner in block.ops:
         if isinstance(inner, YieldOp):
             outputs = tuple(numbers[v] for v in inner.arguments)
             continue
+        if isinstance(inner, ViewOp):
+            numbers[inner.result] = numbers[inner.input]
+            continue
         assert isinstance(inner, KernelOp)
         assert not isinstance(inner, FusedOp) or isinstance(inner.weight.type, PackedType)
         for result in inner.results:
-            numbers[result] = len(numbers)
+            numbers[result] = next(fresh)
         calls.append(
             Call(
                 kernels[inner],

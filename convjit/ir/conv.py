@@ -42,6 +42,7 @@ from convjit.ir.elementwise import ElementwiseOp
 from convjit.ir.norm import NormOp
 from convjit.ir.others import OtherOp
 from convjit.ir.pool import PoolGradientOp, PoolOp
+from convjit.ir.rearrange import PartsAttr, RearrangeOp, ViewOp
 from convjit.ir.softmax import SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 
@@ -297,9 +298,11 @@ CONV = Dialect(
         PoolGradientOp,
         NormOp,
         SoftmaxOp,
+        RearrangeOp,
+        ViewOp,
         PackOp,
         StretchOp,
         YieldOp,
     ],
-    [WindowAttr, NumbersAttr, ScheduleAttr, PackedType],
+    [WindowAttr, NumbersAttr, PartsAttr, ScheduleAttr, PackedType],
 )

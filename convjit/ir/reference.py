@@ -26,6 +26,7 @@ from convjit.ir.elementwise import ElementwiseOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.norm import NormOp
 from convjit.ir.pool import PoolGradientOp, PoolOp
+from convjit.ir.rearrange import RearrangeOp, ViewOp
 from convjit.ir.softmax import SoftmaxOp
 from convjit.ir.types import DTYPE_OF_TYPE, dtype_of, shape_of, without_leading_ones
 
@@ -145,6 +146,10 @@ def _evaluate(op: Operation, operands: list[Array]) -> list[Array]:
             return [_pool_gradient(operands[0], operands[2], op)]
         case SoftmaxOp():
             return [mx.softmax(operands[0].astype(mx.float32), axis=-1).astype(operands[0].dtype)]
+        case RearrangeOp():
+            return [_rearranged(operands, op)]
+        case ViewOp():
+            return [operands[0].reshape(shape_of(op.result.type))]
         case NormOp():
             normalised = _norm(operands[0], op)
             return [mx.broadcast_to(r, normalised.shape) for r in _block(op.body.block, [normalised, *operands[1:]])]
@@ -180,6 +185,18 @@ def _pool_gradient(x: Array, dy: Array, op: PoolGradientOp) -> Array:
     dy = dy.astype(mx.float32).reshape(geometry.out_shape)
     _, (dx,) = mx.vjp(lambda x: [_pooled(x, geometry, True)], [x.astype(mx.float32)], [dy])
     return dx.astype(x.dtype)
+
+
+def _rearranged(operands: list[Array], op: RearrangeOp) -> Array:
+    result = mx.zeros(prod(shape_of(op.result.type)), dtype_of(op.result.type))
+    for x, part in zip(operands, op.parts.data, strict=True):
+        places = [mx.array(part.source), mx.array(part.target)]
+        for axis, extent in enumerate(part.shape):
+            count = mx.arange(extent).reshape([extent if a == axis else 1 for a in range(len(part.shape))])
+            steps = (part.source_strides[axis], part.target_strides[axis])
+            places = [at + step * count for at, step in zip(places, steps, strict=True)]
+        result[places[1].flatten()] = x.flatten()[places[0].flatten()]
+    return result.reshape(shape_of(op.result.type))
 
 
 def _norm(x: Array, op: NormOp) -> Array:

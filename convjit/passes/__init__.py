@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 OPTIMIZE = (
     "raise-weight-gradient,raise-linear,raise-conv,raise-pool,raise-pool-gradient,raise-norm,raise-softmax,"
-    "sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,fuse-elementwise"
+    "sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,fuse-elementwise,raise-rearrange"
 )
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
 
-CPU_ALONE = ("raise-linear", "raise-pool-gradient", "raise-pool", "raise-norm", "raise-softmax")
+CPU_ALONE = ("raise-linear", "raise-pool-gradient", "raise-pool", "raise-norm", "raise-softmax", "raise-rearrange")
 """Those of them that are left out of any pipeline for another backend: there MLX's own ops are fast."""
 
 LOWER = "choose-schedule{backend=BACKEND},hoist-prepare,form-stretches"
@@ -45,6 +45,7 @@ _CLASSES = {
     "fold-scale": "FoldScalePass",
     "fuse-epilogue": "FuseEpiloguePass",
     "fuse-elementwise": "FuseElementwisePass",
+    "raise-rearrange": "RaiseRearrangePass",
     "choose-schedule": "ChooseSchedulePass",
     "hoist-prepare": "HoistPreparePass",
     "form-stretches": "FormStretchesPass",

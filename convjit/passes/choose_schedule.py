@@ -35,6 +35,7 @@ from convjit.ir.elementwise import ElementwiseOp
 from convjit.ir.norm import NormOp
 from convjit.ir.others import OtherOp
 from convjit.ir.pool import PoolGradientOp, PoolOp
+from convjit.ir.rearrange import RearrangeOp
 from convjit.ir.softmax import SoftmaxOp
 from convjit.kernel import Accuracy
 from convjit.passes.values import forward_of
@@ -149,5 +150,5 @@ class ChooseSchedulePass(ModulePass):
                     packs[key] = pack.result
                 conv.operands[1] = packs[key]
             # one that is left out gives the elementwise ops behind it other numbers
-            for kind in (PoolOp, PoolGradientOp, NormOp, SoftmaxOp, ElementwiseOp):
+            for kind in (PoolOp, PoolGradientOp, NormOp, SoftmaxOp, ElementwiseOp, RearrangeOp):
                 _schedule_others([o for o in block.ops if isinstance(o, kind)], registry.get(self.backend))

@@ -13,8 +13,8 @@
     %b = mlx.primitive "Reduce"(%a) ...
 
 Every op runs as early as its operands allow, kernels in the first stretch they can join: no order has fewer stretches.
-A stretch ends where a kernel needs what a plain op makes of the stretch's own results. `@prepare` has stretches, too,
-where a convolution reads parameters only.
+Views go where they are read first. A stretch ends where a kernel needs what a plain op makes of the stretch's own
+results. `@prepare` has stretches, too, where a convolution reads parameters only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from xdsl.passes import ModulePass
 
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import KernelOp, StretchOp
-from convjit.passes.values import phases_of
+from convjit.ir.rearrange import ViewOp
+from convjit.passes.values import phases_of, users
 
 
 def _partition(block: Block) -> list[Operation | list[Operation]]:
@@ -38,14 +39,22 @@ def _partition(block: Block) -> list[Operation | list[Operation]]:
     kernels: dict[int, list[Operation]] = {}
     terminator = block.last_op
     read = {op: op.operands for op in block.ops if op is not terminator}
-    for op, phase in phases_of(read, lambda op: isinstance(op, KernelOp)).items():
-        (kernels if isinstance(op, KernelOp) else plain).setdefault(phase, []).append(op)
+    phases = phases_of(read, _joins)
+    for op in read:
+        if isinstance(op, ViewOp):
+            phases[op] = min(phases[user] - (not _joins(user)) for user in users(op.result))
+    for op, phase in phases.items():
+        (kernels if _joins(op) else plain).setdefault(phase, []).append(op)
     order: list[Operation | list[Operation]] = []
     for number in sorted({*plain, *kernels}):
         order += plain.get(number, [])
         order += [kernels[number]] if number in kernels else []
     assert terminator is not None
     return [*order, terminator]
+
+
+def _joins(op: Operation) -> bool:
+    return isinstance(op, (KernelOp, ViewOp))
 
 
 def _stretch(kernels: list[Operation]) -> StretchOp:

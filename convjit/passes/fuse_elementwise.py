@@ -36,11 +36,12 @@ from xdsl.rewriter import Rewriter
 from convjit.ir.bodies import YieldOp
 from convjit.ir.conv import KernelOp
 from convjit.ir.elementwise import ElementwiseOp
-from convjit.ir.mlx import PrimitiveOp
+from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type
 from convjit.passes.clusters import Clusters, is_sum_of_channels, shapes_of_candidates, source_of, sources
 from convjit.passes.elementwise import Scalars, scalar_of
 from convjit.passes.masks import read_maxima, separate_masks
+from convjit.passes.moves import MOVES
 from convjit.passes.recompute import Recomputation
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of, prepared_values, static_values, users
 
@@ -49,8 +50,10 @@ PREFIX = "elementwise."
 
 
 def _beside_kernels(block: Block, clusters: list[list[Operation]]) -> list[list[Operation]]:
-    """The clusters that read what a kernel writes, or write what one reads; so do those beside them."""
-    waiting, kept = clusters, list[list[Operation]]()
+    """The clusters that read what a kernel writes, or write what one reads; so do those beside them. Ops that only move
+    elements may lie between."""
+    moves: list[list[Operation]] = [[op] for op in block.ops if is_primitive(op, *MOVES)]
+    waiting, kept = [*clusters, *moves], list[list[Operation]]()
     inside: set[Operation] = set()
     candidates = {op for cluster in clusters for op in cluster}
     readers: dict[SSAValue, set[Operation]] = {}
@@ -66,7 +69,7 @@ def _beside_kernels(block: Block, clusters: list[list[Operation]]) -> list[list[
         kept += near
         inside.update(op for cluster in near for op in cluster)
         waiting = [cluster for cluster in waiting if cluster not in near]
-    return kept
+    return [cluster for cluster in kept if cluster not in moves]
 
 
 def _fused(ops: list[Operation], shape: tuple[int, ...], sums: set[Operation], name: str) -> ElementwiseOp:

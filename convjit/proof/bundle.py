@@ -32,8 +32,10 @@ from convjit.kernel import (
     Instruction,
     Kernel,
     Norm,
+    Part,
     Pool,
     PoolGradient,
+    Rearrange,
     Result,
     Softmax,
 )
@@ -219,6 +221,10 @@ def _three(numbers: Sequence[int]) -> tuple[int, int, int]:
 
 def kernel_of(record: dict[str, Any]) -> AnyKernel:
     """The kernel of which `dataclasses.asdict` made this, by way of JSON."""
+    if "parts" in record:
+        parts = tuple(Part(**_with_tuples(part)) for part in record["parts"])
+        shapes = tuple(map(tuple, record["operand_shapes"]))
+        return Rearrange(tuple(record["shape"]), record["dtype"], shapes, parts)
     if "eps" in record:
         return _norm(record)
     if record.keys() == {"shape", "dtype"}:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 import numpy as np
 
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Rearrange, Softmax
 from convjit.proof import (
     Run,
     Verdict,
@@ -19,6 +19,7 @@ from convjit.proof import (
     oracle,
     pool,
     pool_gradient,
+    rearrange,
     softmax,
 )
 from convjit.proof.oracle import Bounds, Outputs, Stored
@@ -50,6 +51,7 @@ _KINDS: dict[type[AnyKernel], _Kind] = {
     Norm: norm,
     Pool: pool,
     PoolGradient: pool_gradient,
+    Rearrange: rearrange,
     Softmax: softmax,
 }
 

@@ -11,7 +11,18 @@ from dataclasses import replace
 from math import ceil, gcd, prod
 from typing import Any
 
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
+from convjit.kernel import (
+    DTYPES,
+    AnyKernel,
+    Elementwise,
+    Kernel,
+    Norm,
+    Part,
+    Pool,
+    PoolGradient,
+    Rearrange,
+    Softmax,
+)
 from convjit.schedule import Schedule
 
 _BLOCK_OF_PIXELS = ("row_block", "column_block", "segments", "pixels", "chains")
@@ -80,11 +91,24 @@ def _of_two_blocks(kernel: Softmax, schedule: Schedule) -> Softmax:
     return kernel.of_rows(min(kernel.rows, 2 * schedule.number("row_block") + 1))
 
 
+def _of_every_way(kernel: Rearrange, schedule: Schedule) -> Rearrange:
+    """One for all, as they share a text: rows that are copied, in more than one unit, gathered, scattered, repeated."""
+    rows, odd = schedule.number("unit") // (16 * DTYPES[kernel.dtype]) + 3, 300
+    parts = (
+        Part((rows, 16), 5, (24, 1), 0, (24, 1)),
+        Part((rows, 5), 0, (1, rows), 16, (24, 1)),
+        Part((rows, 3), 0, (0, 1), 21, (24, 1)),
+        Part((odd,), 1, (2,), 24 * rows, (1,)),
+    )
+    return Rearrange((24 * rows + odd,), kernel.dtype, ((rows, 24), (5, rows), (3,), (odd, 2)), parts)
+
+
 _OF_KIND: dict[type[AnyKernel], Callable[[Any, Schedule], AnyKernel]] = {
     Elementwise: _of_few_rows,
     Kernel: _of_few_images,
     Norm: _of_few_pixels,
     Pool: _of_two_images,
     PoolGradient: _of_two_images,
+    Rearrange: _of_every_way,
     Softmax: _of_two_blocks,
 }

@@ -418,3 +418,59 @@ func.func @forward(%x: tensor<5x4xf32>) {
   return
 }
 // CHECK: a softmax of tensor<5x4xf32> cannot be tensor<5x4xf16>
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>, %h: tensor<5x4xf16>) {
+  %y = conv.rearrange(%x) parts <[5] from 0 [4, 1] to 0 [4, 1]> : (tensor<5x4xf32>) -> tensor<5x4xf32>
+  return
+}
+// CHECK: expected a stride for each extent of
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>, %h: tensor<5x4xf16>) {
+  %y = conv.rearrange(%x, %x) parts <[5, 4] from 0 [4, 1] to 0 [4, 1]> : (tensor<5x4xf32>, tensor<5x4xf32>) -> tensor<5x4xf32>
+  return
+}
+// CHECK: expected a part for each of 2 inputs, got 1
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>, %h: tensor<5x4xf16>) {
+  %y = conv.rearrange(%x) parts <[5, 3] from 0 [4, 1] to 0 [4, 1]> : (tensor<5x4xf32>) -> tensor<5x4xf32>
+  return
+}
+// CHECK: the parts are not the 20 elements of the result
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>, %h: tensor<5x4xf16>) {
+  %y = conv.rearrange(%h) parts <[5, 4] from 0 [4, 1] to 0 [4, 1]> : (tensor<5x4xf16>) -> tensor<5x4xf32>
+  return
+}
+// CHECK: a part of tensor<5x4xf16> cannot be one of tensor<5x4xf32>
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>, %h: tensor<5x4xf16>) {
+  %y = conv.rearrange(%x) parts <[5, 4] from 0 [-4, 1] to 0 [4, 1]> : (tensor<5x4xf32>) -> tensor<5x4xf32>
+  return
+}
+// CHECK: places and strides are not negative
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>, %h: tensor<5x4xf16>) {
+  %y = conv.rearrange(%x) parts <[5, 4] from 1 [4, 1] to 0 [4, 1]> : (tensor<5x4xf32>) -> tensor<5x4xf32>
+  return
+}
+// CHECK: a part ends behind its array
+
+// -----
+
+func.func @forward(%x: tensor<5x4xf32>, %h: tensor<5x4xf16>) {
+  %y = conv.view %x : tensor<5x4xf32> -> tensor<5x5xf32>
+  return
+}
+// CHECK: tensor<5x5xf32> does not have the elements of tensor<5x4xf32>

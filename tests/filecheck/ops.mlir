@@ -34,6 +34,8 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
     conv.yield %b1 : f16
   } : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf16>
   %soft = conv.softmax %e layer "softmax" schedule <"cpu/softmax.c", lanes = 16> : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf32>
+  %re = conv.rearrange(%e) parts <[36, 8] from 8 [16, 1] to 0 [8, 1]> layer "rearrange" schedule <"cpu/rearrange.c", unit = 32768> : (tensor<1x6x6x16xf32>) -> tensor<1x6x6x8xf32>
+  %v = conv.view %re : tensor<1x6x6x8xf32> -> tensor<36x8xf32>
   %l = conv.norm %e as <[36, 1, 1, 16]> eps 0.000000e+00 : f64 {
   ^bb0(%normalised: f32):
     conv.yield %normalised : f32
@@ -71,6 +73,8 @@ func.func @forward(%x: tensor<1x8x8x3xf32>, %w: tensor<16x3x3x3xf32>, %b: tensor
 // CHECK-NEXT: ^{{.*}}(%normalised: f32, {{%[^ ]+}}: f16):
 // CHECK:      } : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf16>
 // CHECK-NEXT: %soft = conv.softmax %e layer "softmax" schedule <"cpu/softmax.c", lanes = 16> : tensor<1x6x6x16xf32> -> tensor<1x6x6x16xf32>
+// CHECK-NEXT: %re = conv.rearrange(%e) parts <[36, 8] from 8 [16, 1] to 0 [8, 1]> layer "rearrange" schedule <"cpu/rearrange.c", unit = 32768> : (tensor<1x6x6x16xf32>) -> tensor<1x6x6x8xf32>
+// CHECK-NEXT: %v = conv.view %re : tensor<1x6x6x8xf32> -> tensor<36x8xf32>
 // CHECK-NEXT: %l = conv.norm %e as <[36, 1, 1, 16]> eps 0.000000e+00 : f64 {
 
 // GENERIC: "mlx.constant"() <{value = -0.000000e+00 : f64}> : () -> tensor<f32>

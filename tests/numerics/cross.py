@@ -22,6 +22,7 @@ from convjit.backends.cpu.runtime import Runtime, text
 from convjit.backends.cpu.stretch import _batch_steps as batch_steps
 from convjit.backends.cpu.stretch import _extents as extents
 from convjit.backends.cpu.toolchain import FLAGS, Toolchain
+from convjit.emit import cpu as emit
 from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
 from convjit.storage import cache
@@ -85,10 +86,13 @@ class CrossBackend(CpuBackend):
         results = [
             np.empty(shape, STORED[d]) for shape, d in zip(kernel.result_shapes, kernel.result_dtypes, strict=True)
         ]
+        steps = batch_steps(call)
+        if numbers := emit.numbers(kernel, call.schedule):
+            inputs, steps = [np.array(numbers), *inputs], [0, *steps]
         arrays = [*inputs, *results]
         described = [
             (array.nbytes, step, number >= len(inputs))
-            for number, (array, step) in enumerate(zip(arrays, batch_steps(call), strict=True))
+            for number, (array, step) in enumerate(zip(arrays, steps, strict=True))
         ]
         numbers = [*extents(kernel), THREADS, len(arrays), *chain.from_iterable(described)]
         with tempfile.TemporaryDirectory(prefix="convjit-") as folder:

@@ -11,12 +11,13 @@ import test_cpu_kernels
 import test_cpu_norm
 import test_cpu_pool
 import test_cpu_pool_gradient
+import test_cpu_rearrange
 import test_cpu_softmax
 import test_cpu_weight_gradient
 from sample import random_numbers
 
 from convjit.backends.cpu import CpuBackend
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Rearrange, Softmax
 from convjit.schedule import Schedule
 from convjit.schedule.cpu.machine import Machine
 
@@ -52,6 +53,10 @@ def random_softmax(rng: np.random.Generator, machine: Machine) -> tuple[Softmax,
     return kernel, test_cpu_softmax.random_schedule(rng, kernel, machine)
 
 
+def random_rearrange(rng: np.random.Generator, machine: Machine) -> tuple[Rearrange, Schedule]:
+    return test_cpu_rearrange.random_kernel(rng), test_cpu_rearrange.random_schedule(rng)
+
+
 RANDOM: dict[str, Callable[[np.random.Generator, Machine], tuple[AnyKernel, Schedule]]] = {
     "weight_gradient": random_weight_gradient,
     "elementwise": random_elementwise,
@@ -59,6 +64,7 @@ RANDOM: dict[str, Callable[[np.random.Generator, Machine], tuple[AnyKernel, Sche
     "pool_gradient": random_pool_gradient,
     "norm": random_norm,
     "softmax": random_softmax,
+    "rearrange": random_rearrange,
 }
 """Name of a template -> what draws one of its kernels and a schedule."""
 
@@ -76,6 +82,8 @@ def check(backend: CpuBackend, kernel: AnyKernel, schedule: Schedule, seed: int)
         test_cpu_norm.check(backend, kernel, schedule, test_cpu_norm.numbers_for(kernel, seed))
     elif isinstance(kernel, Softmax):
         test_cpu_softmax.check(backend, kernel, schedule, test_cpu_softmax.numbers_for(kernel, seed))
+    elif isinstance(kernel, Rearrange):
+        test_cpu_rearrange.check(backend, kernel, schedule, test_cpu_rearrange.numbers_for(kernel, seed))
     elif kernel.operation == "weight_gradient":
         test_cpu_weight_gradient.check(backend, kernel, schedule, *test_cpu_weight_gradient.numbers_of(kernel, seed))
     else:

@@ -11,7 +11,15 @@ from convjit.backends.cpu import CpuBackend
 from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
 
-SAMPLES = {"weight_gradient": 40, "elementwise": 32, "pool": 48, "pool_gradient": 36, "norm": 64, "softmax": 32}
+SAMPLES = {
+    "weight_gradient": 40,
+    "elementwise": 32,
+    "pool": 48,
+    "pool_gradient": 36,
+    "norm": 64,
+    "softmax": 32,
+    "rearrange": 48,
+}
 CASES = [(template, number) for template, count in SAMPLES.items() for number in range(count)]
 
 

@@ -14,8 +14,10 @@ from convjit.kernel import (
     Instruction,
     Kernel,
     Norm,
+    Part,
     Pool,
     PoolGradient,
+    Rearrange,
     Result,
     Softmax,
     identity_epilogue,
@@ -80,6 +82,12 @@ def test_text_of_a_norm(golden) -> None:
 def test_text_of_a_softmax(golden) -> None:
     kernel = Softmax((8, 99, 99), "f32")
     golden("cpu/softmax.c", source(kernel, choose(kernel, Machine(16, 32))).text)
+
+
+def test_text_of_a_rearrangement(golden) -> None:
+    part = Part((64, 8), 0, (8, 1), 0, (24, 1))
+    kernel = Rearrange((64, 8), "f32", ((64, 8),), (part,))
+    golden("cpu/rearrange.c", source(kernel, choose(kernel, Machine(16, 32))).text)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

@@ -23,7 +23,7 @@ from convjit.emit.cpu.language import C
 from convjit.emit.cpu.source import Source
 from convjit.emit.epilogue import unsupported
 from convjit.geometry import Window
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Rearrange, Softmax
 from convjit.schedule import Schedule
 from convjit.schedule import cpu as schedules
 from convjit.schedule.cpu.machine import Machine
@@ -67,7 +67,7 @@ class CpuBackend:
         return f"{self._machine} in {self._cpu}"
 
     def schedule(self, kernel: AnyKernel) -> Schedule | str:
-        if isinstance(kernel, (Elementwise, Norm, Softmax)):
+        if isinstance(kernel, (Elementwise, Norm, Rearrange, Softmax)):
             return schedules.choose(kernel, self._machine)
         if isinstance(kernel, Kernel) and (op := unsupported(kernel.epilogue, C)):
             return f"its epilogue has {op}, which the CPU kernels cannot do"

@@ -121,7 +121,7 @@ __attribute__((constructor)) static void keep_freed_memory(void)
 /* --------------------------------------------------------------- stretches */
 
 typedef struct {
-    int base; /* 0: the arena's results; 1, 2, ...: the arrays given to cj_run */
+    int base; /* 0: the arena's results; 1, 2, ...: the arrays given to cj_run; -1: offset is an address */
     long offset;
     long batch_step;
 } cj_place;
@@ -224,13 +224,19 @@ static void run_kernel(const cj_kernel *kernel, const cj_call *call, const memor
     }
 }
 
+static char *address_of(const cj_place *place, char *const *arrays, const memory *memory)
+{
+    if (place->base < 0)
+        return (char *)place->offset;
+    return (place->base ? arrays[place->base - 1] : memory->results) + place->offset;
+}
+
 static void run_step(const cj_step *step, char *const *arrays, const memory *memory, int threads)
 {
     cj_array placed[step->num_places];
     for (int n = 0; n < step->num_places; n++) {
         const cj_place *place = &step->places[n];
-        char *base = place->base ? arrays[place->base - 1] : memory->results;
-        placed[n] = (cj_array){base + place->offset, place->batch_step};
+        placed[n] = (cj_array){address_of(place, arrays, memory), place->batch_step};
     }
     cj_call call = call_of(step);
     call.arrays = placed;

@@ -13,6 +13,10 @@ from convjit.emit.render import TEMPLATES
 _INCLUDED = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
 
+ABSOLUTE = -1
+"""The base of a place whose offset is an address."""
+
+
 class Place(ctypes.Structure):
     """Where an array of a kernel's call lies: see `cj_place`."""
 

@@ -14,9 +14,9 @@ from convjit.backends import Call, Expected, QuickCall, Stretch
 from convjit.backends.cpu.memory import borrow
 from convjit.backends.cpu.quick import Run
 from convjit.backends.cpu.recycled import Recycler
-from convjit.backends.cpu.runtime import Place, Runtime, Step
-from convjit.emit.cpu import packing
-from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Softmax
+from convjit.backends.cpu.runtime import ABSOLUTE, Place, Runtime, Step
+from convjit.emit import cpu as emit
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Rearrange, Softmax
 from convjit.schedule.cpu import useful_threads
 from convjit.schedule.nest import nest
 
@@ -79,9 +79,12 @@ class StretchRunner:
         self._threads = 1
         for step, call in zip(self._steps, stretch.calls, strict=True):
             values = [*call.inputs, *call.results]
-            table = (Place * len(values))(
-                *((bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call), strict=True))
-            )
+            places = [(bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call), strict=True)]
+            if numbers := emit.numbers(call.kernel, call.schedule):
+                held = (ctypes.c_long * len(numbers))(*numbers)
+                self._tables.append(held)
+                places = [(ABSOLUTE, ctypes.addressof(held), 0), *places]
+            table = (Place * len(places))(*places)
             self._tables.append(table)
             step.kernel, step.places, step.num_places = code(call), table, len(table)
             step.threads = min(runtime.threads, useful_threads(call.kernel))
@@ -194,6 +197,8 @@ def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
         return kernel.images, kernel.pixels, kernel.collapsed().shape[0]
     if isinstance(kernel, Softmax):
         return 1, kernel.rows, kernel.rows
+    if isinstance(kernel, Rearrange):
+        return 1, 1, 1
     loops = nest(kernel)
     return kernel.geometry.batch, loops.in_size[loops.outermost], loops.out_size[loops.outermost]
 
@@ -201,7 +206,7 @@ def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
 def _batch_steps(call: Call) -> list[int]:
     """Bytes from one image to the next, in each array of a call; 0 where kernels find images by themselves."""
     kernel = call.kernel
-    if isinstance(kernel, (Elementwise, Norm, Softmax)):
+    if isinstance(kernel, (Elementwise, Norm, Rearrange, Softmax)):
         return [0] * (len(kernel.operand_shapes) + len(kernel.result_dtypes))
     geometry = kernel.geometry
     of_input, of_output = (prod(shape[1:]) for shape in (geometry.in_shape, geometry.out_shape))
@@ -241,5 +246,5 @@ def _read_bytes(call: Call) -> list[int]:
 def _weight_bytes(call: Call, kernel: Kernel) -> int:
     """Of one packed weight, or of what else is the second operand."""
     _, second = kernel.operand_shapes
-    packed = packing(kernel.geometry.window, second, call.schedule)
+    packed = emit.packing(kernel.geometry.window, second, call.schedule)
     return packed.floats * 4 if packed else prod(second) * DTYPES[kernel.dtype]

@@ -13,6 +13,7 @@ from convjit.emit.cpu import (
     norm,
     pool,
     pool_gradient,
+    rearrange,
     softmax,
     weight_gradient,
     winograd,
@@ -27,6 +28,7 @@ from convjit.schedule import Schedule
 class _Template(NamedTuple):
     source: Callable[[Any, Schedule], Source]
     packing: Callable[[Window, tuple[int, ...], Schedule], Packing] | None = None
+    numbers: Callable[[Any, Schedule], list[int]] | None = None
 
 
 _TEMPLATES = {
@@ -37,6 +39,7 @@ _TEMPLATES = {
     "cpu/norm.c": _Template(norm.source),
     "cpu/pool.c": _Template(pool.source),
     "cpu/pool_gradient.c": _Template(pool_gradient.source),
+    "cpu/rearrange.c": _Template(rearrange.source, numbers=rearrange.numbers),
     "cpu/softmax.c": _Template(softmax.source),
     "cpu/weight_gradient.c": _Template(weight_gradient.source),
     "cpu/winograd.c": _Template(winograd.source, winograd.packing),
@@ -56,3 +59,9 @@ def packing(window: Window, weight: tuple[int, ...], schedule: Schedule) -> Pack
         window, weight = plain_window(1), (outputs, 1, channels)
     template = _TEMPLATES[schedule.template]
     return template.packing and template.packing(window, weight, schedule)
+
+
+def numbers(kernel: AnyKernel, schedule: Schedule) -> list[int] | None:
+    """What the text reads ahead of all arrays, if one text does different things; None for most."""
+    template = _TEMPLATES[schedule.template]
+    return template.numbers and template.numbers(kernel, schedule)

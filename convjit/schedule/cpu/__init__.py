@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Protocol
 
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, OtherKernel, Pool, PoolGradient, Softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, OtherKernel, Pool, PoolGradient, Rearrange, Softmax
 from convjit.schedule import Schedule
 from convjit.schedule.cpu import (
     depthwise,
@@ -15,6 +15,7 @@ from convjit.schedule.cpu import (
     norm,
     pool,
     pool_gradient,
+    rearrange,
     softmax,
     weight_gradient,
     winograd,
@@ -38,6 +39,7 @@ _OTHERS: dict[type[OtherKernel], _Other] = {
     Norm: norm,
     Pool: pool,
     PoolGradient: pool_gradient,
+    Rearrange: rearrange,
     Softmax: softmax,
 }
 

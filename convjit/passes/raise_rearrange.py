@@ -1,0 +1,156 @@
+"""`raise-rearrange`: concatenations, slices and transposes between kernels become `conv.rearrange`.
+
+    %a = conv.fused %x, %w ...                                                  (1, 8, 8, 32)
+    %h, %g = mlx.primitive "Split"(%a) [array<i64: 16>, -1]                     (1, 8, 8, 16) each
+    %c = mlx.primitive "Concatenate"(%h, %b) [-1]                               (1, 8, 8, 24)
+    %t = mlx.primitive "Reshape"(%c) [array<i64: 64, 24>]
+    %y = conv.fused %t, %v ...
+->
+    %a = conv.fused %x, %w ...
+    %c = conv.rearrange(%a, %b) parts <[64, 16] from 0 [32, 1] to 0 [24, 1], [64, 8] from 0 [8, 1] to 16 [24, 1]>
+    %t = conv.view %c
+    %y = conv.fused %t, %v ...
+
+What a kernel reads is followed back through ops that only move elements: all of them together are one kernel, or none
+where other axes are all that changes. So the kernels around them are one stretch. Concatenations are kernels of their
+own, which other kernels may share. What stays: ops whose results only MLX's ops or the user read, other dtypes than
+f32, f16 and bf16, and what depends on parameters alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+
+from convjit.ir.conv import FusedOp, KernelOp
+from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.rearrange import RearrangeOp, ViewOp
+from convjit.ir.types import element_type, shape_of
+from convjit.kernel import Part
+from convjit.kernel.rearrange import MOST_AXES
+from convjit.passes.elementwise import FLOAT_TYPES
+from convjit.passes.moves import STRIDED, Strided, dense
+from convjit.passes.values import erase_dead_ops, forward_of, static_values
+
+NAME = "rearrange"
+
+
+class _Function:
+    """Where the elements of a function's values come from."""
+
+    def __init__(self, function: FuncOp):
+        self._static = static_values(function)
+        self._found: dict[SSAValue, Strided] = {}
+        self._count = 0
+
+    def is_of_kernels(self, concatenation: PrimitiveOp) -> bool:
+        """Does it hold what kernels write?"""
+        return element_type(concatenation.results[0]) in FLOAT_TYPES and any(
+            isinstance(self._origin(v).base.owner, KernelOp) for v in concatenation.operands
+        )
+
+    def let_read(self, value: SSAValue) -> None:
+        """Let kernels read what `value` comes from."""
+        at = self._origin(value)
+        if at.base is value:
+            return
+        if not at.is_whole:
+            self._rearranged(value, [at.part(0, dense(at.shape))], [at.base])
+            return
+        view = ViewOp(at.base, value.type)
+        _insert(view, value)
+        view.result.name_hint = value.name_hint
+        value.replace_uses_with_if(view.result, lambda use: isinstance(use.operation, KernelOp))
+
+    def _origin(self, value: SSAValue) -> Strided:
+        if value not in self._found:
+            self._found[value] = self._followed(value)
+        return self._found[value]
+
+    def _followed(self, value: SSAValue) -> Strided:
+        op, shape = value.owner, shape_of(value.type)
+        if not isinstance(op, PrimitiveOp) or value in self._static or 0 in shape:
+            return Strided.whole(value)
+        name, arguments = op.primitive.data, op.python_arguments
+        if name == "Concatenate":
+            return self._concatenated(op, arguments[0] % len(shape))
+        if name not in STRIDED:
+            return Strided.whole(value)
+        at = self._origin(op.operands[0])
+        if name == "Transpose":
+            (axes,) = arguments
+            return Strided(at.base, at.offset, shape, tuple(at.strides[axis] for axis in axes))
+        if name == "Broadcast":
+            return at.broadcast(shape)
+        if name == "Slice":
+            starts, _, steps = arguments
+            return at.box(starts, steps, shape) if min(*starts, *steps) >= 0 else Strided.whole(value)
+        if name == "Split":
+            indices, axis = arguments
+            starts = [0] * len(shape)
+            starts[axis % len(shape)] = (0, *indices)[op.results.index(value)]
+            return at.box(starts, (1,) * len(shape), shape)
+        return at.reshaped(shape) or self._rearranged(value, [at.part(0, dense(at.shape))], [at.base])
+
+    def _concatenated(self, op: PrimitiveOp, axis: int) -> Strided:
+        (value,) = op.results
+        strides, start = dense(shape_of(value.type)), 0
+        parts: list[Part] = []
+        origins = [self._origin(v) for v in op.operands if 0 not in shape_of(v.type)]
+        for at in origins:
+            parts.append(at.part(start * strides[axis], strides))
+            start += at.shape[axis]
+        return self._rearranged(value, parts, [at.base for at in origins])
+
+    def _rearranged(self, value: SSAValue, parts: Sequence[Part], bases: Sequence[SSAValue]) -> Strided:
+        """`value`, made by a kernel if it can be."""
+        parts = [part.collapsed() for part in parts]
+        if max(len(part.shape) for part in parts) > MOST_AXES:
+            return Strided.whole(value)
+        self._count += 1
+        layer = NAME if self._count == 1 else f"{NAME}#{self._count}"
+        new = RearrangeOp(bases, parts, value.type, StringAttr(layer))
+        _insert(new, value)
+        new.result.name_hint = value.name_hint
+        value.replace_all_uses_with(new.result)
+        return Strided.whole(new.result)
+
+
+def _arrays_of(kernel: KernelOp) -> Sequence[SSAValue]:
+    """What it reads, but for a weight, which is packed."""
+    return [kernel.input, *kernel.extras] if isinstance(kernel, FusedOp) else kernel.operands
+
+
+def _insert(op: Operation, value: SSAValue) -> None:
+    assert isinstance(value.owner, Operation)
+    op.location = value.owner.location
+    Rewriter.insert_op(op, InsertPoint.before(value.owner))
+
+
+@dataclass(frozen=True)
+class RaiseRearrangePass(ModulePass):
+    """See the module's docstring."""
+
+    name = "raise-rearrange"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for function in forward_of(op):
+            block = function.body.block
+            if not any(isinstance(o, KernelOp) for o in block.ops):
+                continue
+            values = _Function(function)
+            for kernel in [o for o in block.ops if isinstance(o, KernelOp)]:
+                for value in dict.fromkeys(_arrays_of(kernel)):
+                    if element_type(value) in FLOAT_TYPES:
+                        values.let_read(value)
+            for concatenation in [o for o in block.ops if is_primitive(o, "Concatenate")]:
+                if values.is_of_kernels(concatenation):
+                    values.let_read(concatenation.results[0])
+            erase_dead_ops(block)
