@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,11 +149,15 @@ def _without(pipeline: str, failed: Iterable[str]) -> str:
     numbers = [name.removeprefix(PREFIX) for name in failed if name.startswith(PREFIX)]
     if not numbers:
         return pipeline
-    return re.sub(
-        r"\bfuse-elementwise\b(?:\{without=([\d,]+)\})?",
-        lambda m: f"fuse-elementwise{{without={','.join([*filter(None, m.groups()), *numbers])}}}",
-        pipeline,
-    )
+    return re.sub(r"\bfuse-elementwise\b(\{[^}]*\})?", lambda found: _leaving_out(found[1] or "", numbers), pipeline)
+
+
+def _leaving_out(options: str, numbers: Sequence[str]) -> str:
+    """`fuse-elementwise` with these options, such as "{without=7}", and without these clusters, too."""
+    before = re.findall(r"without=([\d,]+)", options)
+    others = re.sub(r"without=[\d,]+", "", options).strip("{} ")
+    without = f"without={','.join([*before, *numbers])}"
+    return f"fuse-elementwise{{{' '.join(filter(None, [others, without]))}}}"
 
 
 def _traced(captured: Capture, refused: dict[str, str], failed: dict[str, str]) -> tuple[ModuleOp, list[mx.array]]:

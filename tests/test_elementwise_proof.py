@@ -263,7 +263,7 @@ def test_a_wrong_kernel_goes_back_to_mlx(arrays, broken, tmp_path, capsys):
     assert not any("Tanh" in row.ops for row in right)
     assert 'mlx.primitive "Tanh"' in convjit.inspect.ir(fast) and failed[0].name in str(explanation)
     assert (
-        f"fuse-elementwise{{without={','.join(row.name.rpartition('.')[2] for row in failed)}}}"
+        f"fuse-elementwise{{across-moves=true without={','.join(row.name.rpartition('.')[2] for row in failed)}}}"
         in fast._last.lowered.pipeline
     )
     folder = str(told[0].message).rpartition("repro ")[2]

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from convjit.geometry import Window
 from convjit.guards.watch import Watch
-from convjit.kernel import AnyKernel, Kernel
+from convjit.kernel import AnyKernel, Kernel, Pack
 from convjit.schedule import Schedule
 
 MLX_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
@@ -21,7 +21,7 @@ MLX_DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 class Call:
     """One kernel inside a stretch, between values numbered: the stretch's inputs first, then the calls' results."""
 
-    kernel: AnyKernel
+    kernel: AnyKernel | Pack
     schedule: Schedule
     inputs: tuple[int, ...]
     """Values read: the convolution's input, its packed weight, then the extras; or what elementwise ops read."""

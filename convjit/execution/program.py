@@ -24,7 +24,7 @@ from convjit.ir.conv import FusedOp, KernelOp, PackOp, StretchOp
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.rearrange import ViewOp
 from convjit.ir.types import dtype_of, shape_of
-from convjit.kernel import AnyKernel
+from convjit.kernel import AnyKernel, Pack
 from convjit.schedule import Schedule
 
 Run = Callable[[list[mx.array]], Sequence[mx.array]]
@@ -232,10 +232,10 @@ def _with_views(op: StretchOp, run: Run) -> Run:
     """`run`, and the axes of views among its results, which share the memory of what they view."""
     results = op.body.block.last_op
     assert isinstance(results, YieldOp)
-    if not any(isinstance(v.owner, ViewOp) for v in results.arguments):
+    views = {n: shape_of(v.type) for n, v in enumerate(results.arguments) if isinstance(v.owner, ViewOp)}
+    if not views:
         return run
-    shapes = [shape_of(v.type) for v in op.outputs]
-    return lambda inputs: [mx.reshape(a, shape) for a, shape in zip(run(inputs), shapes, strict=True)]
+    return lambda inputs: [mx.reshape(a, views[n]) if n in views else a for n, a in enumerate(run(inputs))]
 
 
 def _stretch(op: StretchOp, kernels: dict[KernelOp, AnyKernel], prepared: set[SSAValue]) -> Stretch:
@@ -251,10 +251,14 @@ def _stretch(op: StretchOp, kernels: dict[KernelOp, AnyKernel], prepared: set[SS
         if isinstance(inner, ViewOp):
             numbers[inner.result] = numbers[inner.input]
             continue
-        assert isinstance(inner, KernelOp)
-        assert not isinstance(inner, FusedOp) or isinstance(inner.weight.type, PackedType)
         for result in inner.results:
             numbers[result] = next(fresh)
+        if isinstance(inner, PackOp):
+            pack = Pack(inner.window.data, shape_of(inner.weight.type))
+            calls.append(Call(pack, inner.schedule.data, (numbers[inner.weight],), (numbers[inner.result],)))
+            continue
+        assert isinstance(inner, KernelOp)
+        assert not isinstance(inner, FusedOp) or isinstance(inner.weight.type, PackedType)
         calls.append(
             Call(
                 kernels[inner],

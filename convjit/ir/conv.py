@@ -243,7 +243,10 @@ def name_of(op: KernelOp) -> str:
 
 @irdl_op_definition
 class PackOp(IRDLOperation):
-    """A weight in the order in which a kernel with this window and schedule reads it."""
+    """A weight in the order in which a kernel with this window and schedule reads it.
+
+    One that kernels make is packed between them, in a stretch, where the backend can do that.
+    """
 
     name = "conv.pack"
 
@@ -275,7 +278,7 @@ class StretchOp(IRDLOperation):
 
     inputs = var_operand_def(TensorType | PackedType)
     body = region_def("single_block")
-    outputs = var_result_def(TensorType)
+    outputs = var_result_def(TensorType | PackedType)
 
     traits = traits_def(Pure(), IsolatedFromAbove())
     assembly_format = "`(` $inputs `)` $body attr-dict `:` functional-type($inputs, $outputs)"

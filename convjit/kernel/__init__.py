@@ -11,6 +11,7 @@ from convjit.kernel.convolution import Accuracy, Kernel, Operation
 from convjit.kernel.elementwise import Elementwise, Result
 from convjit.kernel.epilogue import DTYPES, Epilogue, Extra, Instruction, identity_epilogue
 from convjit.kernel.norm import Norm
+from convjit.kernel.pack import Pack
 from convjit.kernel.pool import Pool, PoolGradient, PoolKind
 from convjit.kernel.rearrange import Part, Rearrange
 from convjit.kernel.softmax import Softmax
@@ -33,6 +34,7 @@ __all__ = [
     "Norm",
     "Operation",
     "OtherKernel",
+    "Pack",
     "Part",
     "Pool",
     "PoolGradient",

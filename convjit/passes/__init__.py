@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 OPTIMIZE = (
     "raise-weight-gradient,raise-linear,raise-conv,raise-pool,raise-pool-gradient,raise-norm,raise-softmax,"
-    "sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,fuse-elementwise,raise-rearrange"
+    "sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,"
+    "fuse-elementwise{across-moves=true},raise-rearrange"
 )
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
 
@@ -84,6 +85,7 @@ def pipeline_for(backend: str, optimize: str | None = None, accuracy: Accuracy =
     passes = OPTIMIZE if optimize is None else optimize
     if backend != "cpu":
         passes = ",".join(part for part in passes.split(",") if part not in CPU_ALONE)
+        passes = passes.replace("{across-moves=true}", "")  # moves are kernels on a CPU alone
     choices = backend if accuracy == "fast" else f"{backend} accuracy={accuracy}"
     return ",".join(part for part in (passes, LOWER.replace("BACKEND", choices)) if part)
 

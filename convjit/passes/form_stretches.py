@@ -13,8 +13,9 @@
     %b = mlx.primitive "Reduce"(%a) ...
 
 Every op runs as early as its operands allow, kernels in the first stretch they can join: no order has fewer stretches.
-Views go where they are read first. A stretch ends where a kernel needs what a plain op makes of the stretch's own
-results. `@prepare` has stretches, too, where a convolution reads parameters only.
+Views go where they are read first; weights that kernels make are packed between them, where the backend can do that. A
+stretch ends where a kernel needs what a plain op makes of the stretch's own results. `@prepare` has stretches, too,
+where a convolution reads parameters only.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 
 from convjit.ir.bodies import YieldOp
-from convjit.ir.conv import KernelOp, StretchOp
+from convjit.ir.conv import KernelOp, PackOp, StretchOp
 from convjit.ir.rearrange import ViewOp
+from convjit.ir.types import element_type
 from convjit.passes.values import phases_of, users
 
 
@@ -54,6 +56,9 @@ def _partition(block: Block) -> list[Operation | list[Operation]]:
 
 
 def _joins(op: Operation) -> bool:
+    if isinstance(op, PackOp):
+        is_made_here = isinstance(op.weight.owner, (KernelOp, ViewOp))
+        return is_made_here and op.schedule.data.template.startswith("cpu/") and element_type(op.weight) == f32
     return isinstance(op, (KernelOp, ViewOp))
 
 

@@ -49,11 +49,11 @@ PREFIX = "elementwise."
 """What the name of a kernel begins with, ahead of the number of its last op."""
 
 
-def _beside_kernels(block: Block, clusters: list[list[Operation]]) -> list[list[Operation]]:
-    """The clusters that read what a kernel writes, or write what one reads; so do those beside them. Ops that only move
-    elements may lie between."""
-    moves: list[list[Operation]] = [[op] for op in block.ops if is_primitive(op, *MOVES)]
-    waiting, kept = [*clusters, *moves], list[list[Operation]]()
+def _beside_kernels(block: Block, clusters: list[list[Operation]], moves: tuple[str, ...]) -> list[list[Operation]]:
+    """The clusters that read what a kernel writes, or write what one reads; so do those beside them. Primitives
+    of these names may lie between."""
+    between: list[list[Operation]] = [[op] for op in block.ops if is_primitive(op, *moves)]
+    waiting, kept = [*clusters, *between], list[list[Operation]]()
     inside: set[Operation] = set()
     candidates = {op for cluster in clusters for op in cluster}
     readers: dict[SSAValue, set[Operation]] = {}
@@ -69,7 +69,7 @@ def _beside_kernels(block: Block, clusters: list[list[Operation]]) -> list[list[
         kept += near
         inside.update(op for cluster in near for op in cluster)
         waiting = [cluster for cluster in waiting if cluster not in near]
-    return [cluster for cluster in kept if cluster not in moves]
+    return [cluster for cluster in kept if cluster not in between]
 
 
 def _fused(ops: list[Operation], shape: tuple[int, ...], sums: set[Operation], name: str) -> ElementwiseOp:
@@ -153,11 +153,14 @@ class FuseElementwisePass(ModulePass):
 
     Attributes:
         without: numbers of ops whose clusters are left out.
+        across_moves: are clusters beside a kernel if ops that only move elements lie between? `raise-rearrange` makes
+            them kernels.
     """
 
     name = "fuse-elementwise"
 
     without: tuple[int, ...] = ()
+    across_moves: bool = False
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in forward_of(op):
@@ -169,5 +172,5 @@ class FuseElementwisePass(ModulePass):
             shapes = shapes_of_candidates(block, prepared_values(function, static_values(function)))
             left_out = {o for number, o in enumerate(block.ops) if number in self.without}
             clusters = [cluster for cluster in Clusters(block, shapes).found() if left_out.isdisjoint(cluster)]
-            if clusters := _beside_kernels(block, clusters):
+            if clusters := _beside_kernels(block, clusters, MOVES if self.across_moves else ()):
                 _replace(block, clusters, shapes)

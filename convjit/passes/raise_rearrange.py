@@ -29,7 +29,7 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
-from convjit.ir.conv import FusedOp, KernelOp
+from convjit.ir.conv import KernelOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.rearrange import RearrangeOp, ViewOp
 from convjit.ir.types import element_type, shape_of
@@ -123,11 +123,6 @@ class _Function:
         return Strided.whole(new.result)
 
 
-def _arrays_of(kernel: KernelOp) -> Sequence[SSAValue]:
-    """What it reads, but for a weight, which is packed."""
-    return [kernel.input, *kernel.extras] if isinstance(kernel, FusedOp) else kernel.operands
-
-
 def _insert(op: Operation, value: SSAValue) -> None:
     assert isinstance(value.owner, Operation)
     op.location = value.owner.location
@@ -147,7 +142,7 @@ class RaiseRearrangePass(ModulePass):
                 continue
             values = _Function(function)
             for kernel in [o for o in block.ops if isinstance(o, KernelOp)]:
-                for value in dict.fromkeys(_arrays_of(kernel)):
+                for value in dict.fromkeys(kernel.operands):
                     if element_type(value) in FLOAT_TYPES:
                         values.let_read(value)
             for concatenation in [o for o in block.ops if is_primitive(o, "Concatenate")]:

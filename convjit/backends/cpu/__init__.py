@@ -23,7 +23,7 @@ from convjit.emit.cpu.language import C
 from convjit.emit.cpu.source import Source
 from convjit.emit.epilogue import unsupported
 from convjit.geometry import Window
-from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Rearrange, Softmax
+from convjit.kernel import AnyKernel, Elementwise, Kernel, Norm, Pack, Rearrange, Softmax
 from convjit.schedule import Schedule
 from convjit.schedule import cpu as schedules
 from convjit.schedule.cpu.machine import Machine
@@ -115,7 +115,7 @@ class CpuBackend:
         return StretchRunner(stretch, self._runtime, self._code_of)
 
     def _code_of(self, call: Call) -> int:
-        return self._load(call.kernel, call.schedule)
+        return self._runtime.packing_kernel if isinstance(call.kernel, Pack) else self._load(call.kernel, call.schedule)
 
     def _load(self, kernel: AnyKernel, schedule: Schedule) -> int:
         """The address of the loaded `cj_kernel`, compiled unless it already was. Two threads may do the same work."""

@@ -73,10 +73,8 @@ static void pack_tap(const cj_packing *p, const float *from, const cj_term *term
 }
 
 /* Items are the taps of all blocks, in the order of the packed weight. */
-static void pack_items(const void *argument, int thread, long first, long end)
+static void pack_items(const cj_packing *p, long first, long end)
 {
-    const cj_packing *p = argument;
-    (void)thread;
     long item = 0;
     float *to = p->packed;
     const cj_term *terms = p->terms;
@@ -98,13 +96,49 @@ static void pack_items(const void *argument, int thread, long first, long end)
     }
 }
 
-void cj_pack(const cj_packing *p, int threads)
+static long items_of(const cj_packing *p)
 {
     const long blocks = (p->group_outputs + p->block_width - 1) / p->block_width;
     long items = 0;
     for (int phase = 0; phase < p->phases; phase++)
         items += p->groups * blocks * p->phase_taps[phase];
+    return items;
+}
+
+/* As a step of a stretch: arrays are the cj_packing, whose own addresses are not looked at, the weight, and what it is
+ * packed into. Weights of several images lie one behind the other. */
+static long items_of_call(const cj_call *call)
+{
+    return call->batch * items_of((const cj_packing *)call->arrays[0].data);
+}
+
+static void pack_items_of_call(const cj_call *call, char *scratch, long first, long end)
+{
+    cj_packing one = *(const cj_packing *)call->arrays[0].data;
+    const long items = items_of(&one);
+    (void)scratch;
+    for (long image = first / items; image * items < end; image++) {
+        const long from = first - image * items, to = end - image * items;
+        one.weight = (const float *)(call->arrays[1].data + image * call->arrays[1].batch_step);
+        one.packed = (float *)(call->arrays[2].data + image * call->arrays[2].batch_step);
+        pack_items(&one, from > 0 ? from : 0, to < items ? to : items);
+    }
+}
+
+const cj_kernel cj_packing_kernel = {
+    .num_stages = 1,
+    .stages = { { items_of_call, pack_items_of_call } },
+};
+
+static void pack_share(const void *argument, int thread, long first, long end)
+{
+    (void)thread;
+    pack_items(argument, first, end);
+}
+
+void cj_pack(const cj_packing *p, int threads)
+{
     const int granted = enter_pool(threads);
-    run_units(pack_items, p, items, granted);
+    run_units(pack_share, p, items_of(p), granted);
     leave_pool(granted);
 }

@@ -23,8 +23,8 @@ def pack(window: Window, schedule: Schedule, weight: mx.array, runtime: Runtime)
 
     Transforms are rounded once. What a kernel reads as it is stays as it is.
     """
-    tables = _tables(window, schedule, weight.shape)
-    return weight if tables is None else _packed(tables, weight, aligned_array((tables.all_floats,), "f32"), runtime)
+    found = tables(window, schedule, weight.shape)
+    return weight if found is None else _packed(found, weight, aligned_array((found.all_floats,), "f32"), runtime)
 
 
 class Packer:
@@ -35,27 +35,27 @@ class Packer:
         self._recycler: Recycler | None = None
 
     def __call__(self, weight: mx.array) -> mx.array:
-        tables = _tables(self._window, self._schedule, weight.shape)
-        if tables is None:
+        found = tables(self._window, self._schedule, weight.shape)
+        if found is None:
             return weight
         if self._recycler is None:
-            self._recycler = Recycler((tables.all_floats,), "f32", self._runtime.quick)
-        return _packed(tables, weight, self._recycler(), self._runtime)
+            self._recycler = Recycler((found.all_floats,), "f32", self._runtime.quick)
+        return _packed(found, weight, self._recycler(), self._runtime)
 
 
-def _packed(tables: _Tables, weight: mx.array, into: Allocation, runtime: Runtime) -> mx.array:
+def _packed(found: Tables, weight: mx.array, into: Allocation, runtime: Runtime) -> mx.array:
     source, held = borrow(weight.astype(mx.float32))
-    arguments = PackingOrder.from_buffer_copy(tables.arguments)
+    arguments = PackingOrder.from_buffer_copy(found.arguments)
     address, finished = into
-    for number in range(tables.weights):
-        arguments.weight = source + 4 * number * (weight.size // tables.weights)
-        arguments.packed = address + 4 * number * tables.floats
+    for number in range(found.weights):
+        arguments.weight = source + 4 * number * (weight.size // found.weights)
+        arguments.packed = address + 4 * number * found.floats
         runtime.pack(ctypes.byref(arguments), runtime.threads)
     del held
     return finished()
 
 
-class _Tables(NamedTuple):
+class Tables(NamedTuple):
     """What packing needs to know besides the weight; a train step packs its weights in every call.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Tables(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _tables(window: Window, schedule: Schedule, shape: tuple[int, ...]) -> _Tables | None:
+def tables(window: Window, schedule: Schedule, shape: tuple[int, ...]) -> Tables | None:
     order = packing(window, shape, schedule)
     if order is None:
         return None
@@ -95,7 +95,7 @@ def _tables(window: Window, schedule: Schedule, shape: tuple[int, ...]) -> _Tabl
         last_width=order.last_width,
         pairs=order.pairs,
     )
-    return _Tables(order.floats, weights, arguments)
+    return Tables(order.floats, weights, arguments)
 
 
 def _terms(tap: int, kernel: tuple[int, ...], transforms: tuple[tuple[int, Matrix], ...]) -> list[tuple[int, float]]:

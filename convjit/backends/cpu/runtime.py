@@ -68,6 +68,7 @@ class Runtime:
 
     Attributes:
         threads: how many threads kernels run on.
+        packing_kernel: the address of what packs weights in a stretch.
     """
 
     def __init__(self, toolchain: Toolchain, threads: int):
@@ -82,6 +83,7 @@ class Runtime:
         self.memory = library.cj_memory
         self.memory.argtypes = [ctypes.POINTER(Step), ctypes.c_int, ctypes.c_long, ctypes.c_int]
         self.memory.restype = ctypes.c_long
+        self.packing_kernel = ctypes.addressof(ctypes.c_char.in_dll(library, "cj_packing_kernel"))
         self.pack = library.cj_pack
         self.pack.argtypes = [ctypes.POINTER(PackingOrder), ctypes.c_int]
         self.pack.restype = None

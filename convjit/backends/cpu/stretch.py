@@ -11,16 +11,20 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from convjit.backends import Call, Expected, QuickCall, Stretch
+from convjit.backends.cpu import packing
 from convjit.backends.cpu.memory import borrow
 from convjit.backends.cpu.quick import Run
 from convjit.backends.cpu.recycled import Recycler
-from convjit.backends.cpu.runtime import ABSOLUTE, Place, Runtime, Step
+from convjit.backends.cpu.runtime import ABSOLUTE, PackingOrder, Place, Runtime, Step
 from convjit.emit import cpu as emit
-from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Norm, Pool, PoolGradient, Rearrange, Softmax
+from convjit.kernel import DTYPES, Elementwise, Kernel, Norm, Pack, Pool, PoolGradient, Rearrange, Softmax
 from convjit.schedule.cpu import useful_threads
 from convjit.schedule.nest import nest
 
 _ALIGNMENT = 64
+
+PACKED_BY_THREAD = 1 << 16
+"""Bytes of a weight: a thread that packs less is not worth waking."""
 
 KernelCode = Callable[[Call], int]
 """The address of a call's `cj_kernel`."""
@@ -65,12 +69,12 @@ class StretchRunner:
         self._made = list(dict.fromkeys(v for v in stretch.outputs if v >= stretch.num_inputs))
         results = {v: (call, n) for call in stretch.calls for n, v in enumerate(call.results)}
         self._allocators = [
-            Recycler(call.result_shapes[n], call.kernel.result_dtypes[n], runtime.quick)
+            Recycler(_result_shapes(call)[n], call.kernel.result_dtypes[n], runtime.quick)
             for call, n in (results[value] for value in self._made)
         ]
         self._poisoned = stretch.poisoned
         self._made_bytes = [
-            prod(call.result_shapes[n]) * DTYPES[call.kernel.result_dtypes[n]]
+            prod(_result_shapes(call)[n]) * DTYPES[call.kernel.result_dtypes[n]]
             for call, n in (results[value] for value in self._made)
         ]
         bases, offsets, self._result_bytes = _lay_out(stretch, self._made)
@@ -80,17 +84,16 @@ class StretchRunner:
         for step, call in zip(self._steps, stretch.calls, strict=True):
             values = [*call.inputs, *call.results]
             places = [(bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call), strict=True)]
-            if numbers := emit.numbers(call.kernel, call.schedule):
-                held = (ctypes.c_long * len(numbers))(*numbers)
-                self._tables.append(held)
-                places = [(ABSOLUTE, ctypes.addressof(held), 0), *places]
+            if numbers := _numbers(call):
+                self._tables.append(numbers)
+                places = [(ABSOLUTE, ctypes.addressof(numbers), 0), *places]
             table = (Place * len(places))(*places)
             self._tables.append(table)
             step.kernel, step.places, step.num_places = code(call), table, len(table)
-            step.threads = min(runtime.threads, useful_threads(call.kernel))
+            step.threads = min(runtime.threads, _useful_threads(call))
             if step.threads > 1:
                 self._threads = runtime.threads
-            step.batch, step.in_extent, step.out_extent = _extents(call.kernel)
+            step.batch, step.in_extent, step.out_extent = _extents(call)
         self._kept: _Kept | None = None
 
     def __call__(self, inputs: Sequence[mx.array]) -> list[mx.array]:
@@ -173,8 +176,7 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
     for number, call in enumerate(stretch.calls):
         for value in (v for v in call.inputs if v in lifetimes):
             lifetimes[value] = (lifetimes[value][0], number)
-        kernel = call.kernel
-        for value, shape, dtype in zip(call.results, kernel.result_shapes, kernel.result_dtypes, strict=True):
+        for value, shape, dtype in zip(call.results, _result_shapes(call), call.kernel.result_dtypes, strict=True):
             if value not in bases:
                 lifetimes[value] = (number, number)
                 sizes[value] = prod(shape) * DTYPES[dtype]
@@ -185,8 +187,37 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
     return {v: bases.get(v, 0) for v in values}, {v: in_arena.get(v, 0) for v in values}, arena_bytes
 
 
-def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
-    """Of a call: the batch, the outermost extent of the input and that of the output."""
+def _numbers(call: Call) -> ctypes.Array[ctypes.c_long] | PackingOrder | None:
+    """What a kernel reads ahead of its arrays; None for most."""
+    if isinstance(call.kernel, Pack):
+        return _tables(call, call.kernel).arguments
+    numbers = emit.numbers(call.kernel, call.schedule)
+    return (ctypes.c_long * len(numbers))(*numbers) if numbers else None
+
+
+def _tables(call: Call, pack: Pack) -> packing.Tables:
+    tables = packing.tables(pack.window, call.schedule, pack.shape)
+    assert tables is not None, "a kernel that reads its weight as it is has none packed"
+    return tables
+
+
+def _result_shapes(call: Call) -> tuple[tuple[int, ...], ...]:
+    if isinstance(call.kernel, Pack):
+        return ((_tables(call, call.kernel).all_floats,),)
+    return call.result_shapes
+
+
+def _useful_threads(call: Call) -> int:
+    if isinstance(call.kernel, Pack):
+        return max(1, call.kernel.bytes // PACKED_BY_THREAD)
+    return useful_threads(call.kernel)
+
+
+def _extents(call: Call) -> tuple[int, int, int]:
+    """The batch, the outermost extent of the input and that of the output."""
+    kernel = call.kernel
+    if isinstance(kernel, Pack):
+        return kernel.weights, 1, 1
     if isinstance(kernel, Elementwise):
         extent = kernel.collapsed().shape[0]
         return 1, extent, extent
@@ -206,6 +237,8 @@ def _extents(kernel: AnyKernel) -> tuple[int, int, int]:
 def _batch_steps(call: Call) -> list[int]:
     """Bytes from one image to the next, in each array of a call; 0 where kernels find images by themselves."""
     kernel = call.kernel
+    if isinstance(kernel, Pack):
+        return [kernel.bytes // kernel.weights, 4 * _tables(call, kernel).floats]
     if isinstance(kernel, (Elementwise, Norm, Rearrange, Softmax)):
         return [0] * (len(kernel.operand_shapes) + len(kernel.result_dtypes))
     geometry = kernel.geometry

@@ -10,14 +10,14 @@ from typing import Any
 import mlx.core as mx
 
 from convjit import simulator
-from convjit.backends import MLX_DTYPES, BackendError, Runner, Stretch
+from convjit.backends import MLX_DTYPES, BackendError, Call, Runner, Stretch
 from convjit.backends.metal import packing
 from convjit.emit import metal as emit
 from convjit.emit.epilogue import unsupported
 from convjit.emit.metal.dispatch import Dispatch, MetalText, results_among
 from convjit.emit.metal.language import METAL
 from convjit.geometry import Window
-from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel
+from convjit.kernel import DTYPES, AnyKernel, Elementwise, Kernel, Pack
 from convjit.schedule import Schedule
 from convjit.schedule.metal import candidates, choose, elementwise, smaller
 from convjit.schedule.metal.chip import Chip, this_chip
@@ -110,7 +110,10 @@ class MetalBackend:
 
     def load(self, stretch: Stretch) -> Runner:
         """Issue the kernels of `stretch`; nothing is evaluated."""
-        steps = [(c, launcher(self.dispatches(c.kernel, c.schedule), stretch.poisoned)) for c in stretch.calls]
+        steps: list[tuple[Call, Callable[[Sequence[mx.array]], list[mx.array]]]] = []
+        for call in stretch.calls:
+            assert not isinstance(call.kernel, Pack), "only the CPU backend packs between kernels"
+            steps.append((call, launcher(self.dispatches(call.kernel, call.schedule), stretch.poisoned)))
 
         def run(inputs: Sequence[mx.array]) -> list[mx.array]:
             values = dict(enumerate(inputs))
