@@ -90,6 +90,33 @@ class Attention(nn.Module):
         return x + self.attention(pixels, pixels, pixels).reshape(x.shape)
 
 
+class Gated(nn.Module):
+    """One half of the channels opens the other; both are shuffled, as in ShuffleNet."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2 * channels, 1)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = self.conv(x)
+        shuffled = mx.flatten(mx.swapaxes(mx.unflatten(y, -1, (2, -1)), -1, -2), -2)
+        value, gate = mx.split(shuffled, 2, axis=-1)
+        return value * mx.sigmoid(gate)
+
+
+class Dense(nn.Module):
+    """DenseNet's: each convolution reads what all before it made; a frame is cut off at the end."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.convs = [nn.Conv2d(channels + 4 * n, 4, 3, padding=1) for n in range(2)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for conv in self.convs:
+            x = mx.concatenate([x, nn.relu(conv(x))], axis=-1)
+        return x[:, : max(1, x.shape[1] - 1), ::2]
+
+
 class Tied(nn.Module):
     """One weight in three convolutions, halved in one and transposed in another."""
 
@@ -161,7 +188,7 @@ def _conv_norm(rng: np.random.Generator, channels: int, out: int, kernel: int, *
 def _block(rng: np.random.Generator, channels: int) -> tuple[nn.Module, int]:
     """A block, and the channels of its output."""
     out, kernel = int(rng.choice([3, 4, 8, 17])), int(rng.choice([1, 3, 5]))
-    match rng.integers(18):
+    match rng.integers(20):
         case 0:
             return _conv_norm(rng, channels, channels, 3, groups=channels, stride=int(rng.integers(1, 3))), channels
         case 1:
@@ -195,6 +222,10 @@ def _block(rng: np.random.Generator, channels: int) -> tuple[nn.Module, int]:
             return Attention(channels), channels
         case 14:
             return nn.Linear(channels, out, bias=bool(rng.random() < 0.6)), out
+        case 15:
+            return Gated(channels), channels
+        case 16:
+            return Dense(channels), channels + 8
         case _:
             return _conv_norm(rng, channels, out, kernel, dilation=int(rng.integers(1, 3))), out
 

@@ -94,7 +94,7 @@ class CrossBackend(CpuBackend):
             (array.nbytes, step, number >= len(inputs))
             for number, (array, step) in enumerate(zip(arrays, steps, strict=True))
         ]
-        numbers = [*extents(kernel), THREADS, len(arrays), *chain.from_iterable(described)]
+        numbers = [*extents(call), THREADS, len(arrays), *chain.from_iterable(described)]
         with tempfile.TemporaryDirectory(prefix="convjit-") as folder:
             given, made = Path(folder, "call"), Path(folder, "results")
             given.write_bytes(struct.pack(f"{len(numbers)}q", *numbers) + b"".join(a.tobytes() for a in inputs))

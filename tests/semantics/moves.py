@@ -1,0 +1,67 @@
+"""Random chains of ops that only move elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import mlx.core as mx
+import numpy as np
+
+Move = Callable[[mx.array], mx.array]
+
+MOST_ELEMENTS = 20_000
+
+
+def _factors(rng: np.random.Generator, size: int) -> list[int]:
+    """Extents of an array of so many elements."""
+    found: list[int] = []
+    while size > 1 and len(found) < 5:
+        factor = int(rng.choice([n for n in range(1, size + 1) if size % n == 0]))
+        found.append(factor)
+        size //= factor
+    return [*found, size]
+
+
+def random_move(rng: np.random.Generator, shape: tuple[int, ...]) -> Move:
+    """One that an array of this shape can take."""
+    axis = int(rng.integers(len(shape)))
+    extent = shape[axis]
+    match rng.integers(10):
+        case 0 | 1:
+            new = _factors(rng, prod(shape))
+            return lambda x: x.reshape(new)
+        case 2 | 3:
+            order = rng.permutation(len(shape)).tolist()
+            return lambda x: x.transpose(order)
+        case 4:
+            start, step = int(rng.integers(extent)), int(rng.choice([1, 1, 2, 3]))
+            index = (*(slice(None),) * axis, slice(start, None, step))
+            return lambda x: x[index]
+        case 5:
+            at = int(rng.integers(extent))
+            return lambda x: mx.concatenate(mx.split(x, [0, at], axis)[::-1], axis)
+        case 6 if 2 * prod(shape) <= MOST_ELEMENTS:
+            return lambda x: mx.concatenate([x, mx.zeros(shape, x.dtype), -x], axis)
+        case 7 if 2 * prod(shape) <= MOST_ELEMENTS and len(shape) < 6:
+            return lambda x: mx.broadcast_to(mx.expand_dims(x, axis), (*shape[:axis], 2, *shape[axis:]))
+        case 8:
+            return lambda x: mx.roll(x, 1, axis)
+        case _:
+            return lambda x: mx.flatten(x, axis)
+
+
+def random_moves(rng: np.random.Generator, shape: tuple[int, ...]) -> Move:
+    """Up to six, one after the other."""
+    moves: list[Move] = []
+    example = mx.zeros(shape)
+    for _ in range(int(rng.integers(1, 7))):
+        moves.append(random_move(rng, example.shape))
+        example = moves[-1](example)
+
+    def moved(x: mx.array) -> mx.array:
+        for move in moves:
+            x = move(x)
+        return x
+
+    return moved
