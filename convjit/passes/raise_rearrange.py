@@ -11,10 +11,11 @@
     %t = conv.view %c
     %y = conv.fused %t, %v ...
 
-What a kernel reads is followed back through ops that only move elements: all of them together are one kernel, or none
-where other axes are all that changes. So the kernels around them are one stretch. Concatenations are kernels of their
-own, which other kernels may share. What stays: ops whose results only MLX's ops or the user read, other dtypes than
-f32, f16 and bf16, and what depends on parameters alone.
+What a kernel reads is followed back through ops that only move elements (`convjit.passes.moves`): all of them together
+are one kernel, or none where other axes are all that changes. So the kernels around them are one stretch. A
+concatenation is a kernel of its own, whoever reads it, if a kernel writes a part of it. What stays: other moves whose
+results only MLX's ops or the user read, slices that run backwards, other dtypes than f32, f16 and bf16, what depends on
+parameters alone, and everything if a rearrangement failed its proof, as all share a text.
 """
 
 from __future__ import annotations
