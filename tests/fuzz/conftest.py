@@ -12,7 +12,7 @@ import pytest
 from harness import Guarded, to_storage
 
 from convjit.backends import MLX_DTYPES
-from convjit.backends.cpu import CpuBackend, memory, packing, stretch, toolchain
+from convjit.backends.cpu import CpuBackend, footprint, memory, packing, stretch, toolchain
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,7 +21,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory):
     compiled with FUZZ_OPTIMIZE, such as -Og, which is three times as quick; by default as always."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVJIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(stretch, "useful_threads", lambda kernel: 64)
+        patch.setattr(footprint, "useful_threads", lambda kernel: 64)
         patch.setattr(CpuBackend, "needs_proof", False)
         if level := os.environ.get("FUZZ_OPTIMIZE"):
             patch.setattr(toolchain, "FLAGS", (level, *toolchain.FLAGS[1:]))

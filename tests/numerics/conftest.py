@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from harness import Guarded, to_storage
 
-from convjit.backends.cpu import CpuBackend, packing, stretch
+from convjit.backends.cpu import CpuBackend, footprint, packing, stretch
 
 
 @pytest.fixture(scope="session")
@@ -41,4 +41,4 @@ def guarded_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module, "Recycler", lambda shape, dtype, _: partial(new_array, shape, dtype))
     monkeypatch.setattr(packing, "borrow", lambda array: borrow(np.array(array)))
     monkeypatch.setattr(packing, "aligned_array", new_array)
-    monkeypatch.setattr(stretch, "useful_threads", lambda kernel: 64)  # small kernels use all threads, too
+    monkeypatch.setattr(footprint, "useful_threads", lambda kernel: 64)  # small kernels use all threads, too

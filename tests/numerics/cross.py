@@ -18,11 +18,9 @@ from harness import STORED
 
 from convjit.backends import Call, Runner, Stretch
 from convjit.backends.cpu import CpuBackend
+from convjit.backends.cpu.footprint import footprint
 from convjit.backends.cpu.runtime import Runtime, text
-from convjit.backends.cpu.stretch import _batch_steps as batch_steps
-from convjit.backends.cpu.stretch import _extents as extents
 from convjit.backends.cpu.toolchain import FLAGS, Toolchain
-from convjit.emit import cpu as emit
 from convjit.kernel import AnyKernel
 from convjit.schedule import Schedule
 from convjit.storage import cache
@@ -86,15 +84,16 @@ class CrossBackend(CpuBackend):
         results = [
             np.empty(shape, STORED[d]) for shape, d in zip(kernel.result_shapes, kernel.result_dtypes, strict=True)
         ]
-        steps = batch_steps(call)
-        if numbers := emit.numbers(kernel, call.schedule):
-            inputs, steps = [np.array(numbers), *inputs], [0, *steps]
+        taken = footprint(call)
+        steps = list(taken.batch_steps)
+        if taken.numbers is not None:
+            inputs, steps = [np.frombuffer(taken.numbers, np.int64), *inputs], [0, *steps]
         arrays = [*inputs, *results]
         described = [
             (array.nbytes, step, number >= len(inputs))
             for number, (array, step) in enumerate(zip(arrays, steps, strict=True))
         ]
-        numbers = [*extents(call), THREADS, len(arrays), *chain.from_iterable(described)]
+        numbers = [*taken.extents, THREADS, len(arrays), *chain.from_iterable(described)]
         with tempfile.TemporaryDirectory(prefix="convjit-") as folder:
             given, made = Path(folder, "call"), Path(folder, "results")
             given.write_bytes(struct.pack(f"{len(numbers)}q", *numbers) + b"".join(a.tobytes() for a in inputs))

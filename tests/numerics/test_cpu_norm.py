@@ -14,7 +14,7 @@ from harness import Array, run_other
 from reference import round_to
 from test_cpu_kernels import MACHINES
 
-from convjit.backends.cpu import CpuBackend, stretch
+from convjit.backends.cpu import CpuBackend, footprint
 from convjit.emit.cpu import source
 from convjit.kernel import Epilogue, Extra, Instruction, Norm
 from convjit.schedule import Schedule
@@ -169,7 +169,7 @@ def test_threads_change_no_bit(backend: CpuBackend, name: str, monkeypatch: pyte
     kernel, arrays = LARGE[name], numbers_for(LARGE[name], 5)
     schedule = norm.schedule(kernel, MACHINES[0])
     (by_all,) = run_other(backend, kernel, schedule, arrays)
-    monkeypatch.setattr(stretch, "useful_threads", lambda kernel: 1)
+    monkeypatch.setattr(footprint, "useful_threads", lambda kernel: 1)
     (by_one,) = run_other(backend, kernel, schedule, arrays)
     assert np.array_equal(by_all, by_one)
 

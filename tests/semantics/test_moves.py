@@ -143,7 +143,7 @@ def test_networks_are_one_stretch(name: str):
     assert forward(fast).count("conv.stretch(") == 1 and forward(fast).count("conv.rearrange(") > 0
 
 
-@pytest.mark.parametrize(("name", "dtype"), zip(NETWORKS, [mx.float16, mx.bfloat16] * 3, strict=False), ids=str)
+@pytest.mark.parametrize(("name", "dtype"), list(zip(NETWORKS, [mx.float16, mx.bfloat16] * 3, strict=False)), ids=str)
 def test_networks_in_half_types(name: str, dtype: mx.Dtype):
     make, shape = NETWORKS[name]
     net, x = make(), image(*shape)

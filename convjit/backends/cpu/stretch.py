@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from operator import is_
 from typing import NamedTuple
@@ -11,20 +11,14 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from convjit.backends import Call, Expected, QuickCall, Stretch
-from convjit.backends.cpu import packing
+from convjit.backends.cpu.footprint import Footprint, footprint
 from convjit.backends.cpu.memory import borrow
 from convjit.backends.cpu.quick import Run
 from convjit.backends.cpu.recycled import Recycler
-from convjit.backends.cpu.runtime import ABSOLUTE, PackingOrder, Place, Runtime, Step
-from convjit.emit import cpu as emit
-from convjit.kernel import DTYPES, Elementwise, Kernel, Norm, Pack, Pool, PoolGradient, Rearrange, Softmax
-from convjit.schedule.cpu import useful_threads
-from convjit.schedule.nest import nest
+from convjit.backends.cpu.runtime import ABSOLUTE, Place, Runtime, Step
+from convjit.kernel import DTYPES
 
 _ALIGNMENT = 64
-
-PACKED_BY_THREAD = 1 << 16
-"""Bytes of a weight: a thread that packs less is not worth waking."""
 
 KernelCode = Callable[[Call], int]
 """The address of a call's `cj_kernel`."""
@@ -63,37 +57,32 @@ class StretchRunner:
         self._runtime = runtime
         self._outputs = stretch.outputs
         self._num_inputs = stretch.num_inputs
-        self._input_bytes = _input_bytes(stretch)
+        footprints = list(map(footprint, stretch.calls))
+        self._input_bytes = _input_bytes(stretch, footprints)
         self._prepared = sorted(stretch.prepared)
         self._changing = [n for n in range(stretch.num_inputs) if n not in stretch.prepared]
         self._made = list(dict.fromkeys(v for v in stretch.outputs if v >= stretch.num_inputs))
-        results = {v: (call, n) for call in stretch.calls for n, v in enumerate(call.results)}
-        self._allocators = [
-            Recycler(_result_shapes(call)[n], call.kernel.result_dtypes[n], runtime.quick)
-            for call, n in (results[value] for value in self._made)
-        ]
+        results = _results(stretch, footprints)
+        self._allocators = [Recycler(*results[value], runtime.quick) for value in self._made]
         self._poisoned = stretch.poisoned
-        self._made_bytes = [
-            prod(_result_shapes(call)[n]) * DTYPES[call.kernel.result_dtypes[n]]
-            for call, n in (results[value] for value in self._made)
-        ]
-        bases, offsets, self._result_bytes = _lay_out(stretch, self._made)
+        self._made_bytes = [_bytes(*results[value]) for value in self._made]
+        bases, offsets, self._result_bytes = _lay_out(stretch, self._made, results)
         self._steps = (Step * len(stretch.calls))()
         self._tables: list[object] = []  # keeps alive what the steps point to
         self._threads = 1
-        for step, call in zip(self._steps, stretch.calls, strict=True):
+        for step, call, taken in zip(self._steps, stretch.calls, footprints, strict=True):
             values = [*call.inputs, *call.results]
-            places = [(bases[v], offsets[v], batch) for v, batch in zip(values, _batch_steps(call), strict=True)]
-            if numbers := _numbers(call):
-                self._tables.append(numbers)
-                places = [(ABSOLUTE, ctypes.addressof(numbers), 0), *places]
+            places = [(bases[v], offsets[v], batch) for v, batch in zip(values, taken.batch_steps, strict=True)]
+            if taken.numbers is not None:
+                self._tables.append(taken.numbers)
+                places = [(ABSOLUTE, ctypes.addressof(taken.numbers), 0), *places]
             table = (Place * len(places))(*places)
             self._tables.append(table)
             step.kernel, step.places, step.num_places = code(call), table, len(table)
-            step.threads = min(runtime.threads, _useful_threads(call))
+            step.threads = min(runtime.threads, taken.threads)
             if step.threads > 1:
                 self._threads = runtime.threads
-            step.batch, step.in_extent, step.out_extent = _extents(call)
+            step.batch, step.in_extent, step.out_extent = taken.extents
         self._kept: _Kept | None = None
 
     def __call__(self, inputs: Sequence[mx.array]) -> list[mx.array]:
@@ -167,7 +156,26 @@ class _Kept(NamedTuple):
     held: list[object]
 
 
-def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dict[int, int], int]:
+_Array = tuple[tuple[int, ...], str]
+"""Shape and dtype."""
+
+
+def _results(stretch: Stretch, footprints: Sequence[Footprint]) -> dict[int, _Array]:
+    """What each call writes."""
+    return {
+        value: (shape, dtype)
+        for call, taken in zip(stretch.calls, footprints, strict=True)
+        for value, shape, dtype in zip(call.results, taken.result_shapes, call.kernel.result_dtypes, strict=True)
+    }
+
+
+def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return prod(shape) * DTYPES[dtype]
+
+
+def _lay_out(
+    stretch: Stretch, made: Sequence[int], results: Mapping[int, _Array]
+) -> tuple[dict[int, int], dict[int, int], int]:
     """The base and the offset of every value, as `Place` has them, and the bytes of the arena."""
     bases = {value: 1 + value for value in range(stretch.num_inputs)}
     bases.update({value: 1 + stretch.num_inputs + n for n, value in enumerate(made)})
@@ -176,10 +184,9 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
     for number, call in enumerate(stretch.calls):
         for value in (v for v in call.inputs if v in lifetimes):
             lifetimes[value] = (lifetimes[value][0], number)
-        for value, shape, dtype in zip(call.results, _result_shapes(call), call.kernel.result_dtypes, strict=True):
-            if value not in bases:
-                lifetimes[value] = (number, number)
-                sizes[value] = prod(shape) * DTYPES[dtype]
+        for value in (v for v in call.results if v not in bases):
+            lifetimes[value] = (number, number)
+            sizes[value] = _bytes(*results[value])
     inner = list(lifetimes)
     offsets, arena_bytes = arena_offsets([lifetimes[v] for v in inner], [sizes[v] for v in inner])
     in_arena = dict(zip(inner, offsets, strict=True))
@@ -187,97 +194,11 @@ def _lay_out(stretch: Stretch, made: Sequence[int]) -> tuple[dict[int, int], dic
     return {v: bases.get(v, 0) for v in values}, {v: in_arena.get(v, 0) for v in values}, arena_bytes
 
 
-def _numbers(call: Call) -> ctypes.Array[ctypes.c_long] | PackingOrder | None:
-    """What a kernel reads ahead of its arrays; None for most."""
-    if isinstance(call.kernel, Pack):
-        return _tables(call, call.kernel).arguments
-    numbers = emit.numbers(call.kernel, call.schedule)
-    return (ctypes.c_long * len(numbers))(*numbers) if numbers else None
-
-
-def _tables(call: Call, pack: Pack) -> packing.Tables:
-    tables = packing.tables(pack.window, call.schedule, pack.shape)
-    assert tables is not None, "a kernel that reads its weight as it is has none packed"
-    return tables
-
-
-def _result_shapes(call: Call) -> tuple[tuple[int, ...], ...]:
-    if isinstance(call.kernel, Pack):
-        return ((_tables(call, call.kernel).all_floats,),)
-    return call.result_shapes
-
-
-def _useful_threads(call: Call) -> int:
-    if isinstance(call.kernel, Pack):
-        return max(1, call.kernel.bytes // PACKED_BY_THREAD)
-    return useful_threads(call.kernel)
-
-
-def _extents(call: Call) -> tuple[int, int, int]:
-    """The batch, the outermost extent of the input and that of the output."""
-    kernel = call.kernel
-    if isinstance(kernel, Pack):
-        return kernel.weights, 1, 1
-    if isinstance(kernel, Elementwise):
-        extent = kernel.collapsed().shape[0]
-        return 1, extent, extent
-    if isinstance(kernel, (Pool, PoolGradient)):
-        geometry = kernel.geometry
-        return geometry.batch, geometry.in_size[0], geometry.out_size[0]
-    if isinstance(kernel, Norm):
-        return kernel.images, kernel.pixels, kernel.collapsed().shape[0]
-    if isinstance(kernel, Softmax):
-        return 1, kernel.rows, kernel.rows
-    if isinstance(kernel, Rearrange):
-        return 1, 1, 1
-    loops = nest(kernel)
-    return kernel.geometry.batch, loops.in_size[loops.outermost], loops.out_size[loops.outermost]
-
-
-def _batch_steps(call: Call) -> list[int]:
-    """Bytes from one image to the next, in each array of a call; 0 where kernels find images by themselves."""
-    kernel = call.kernel
-    if isinstance(kernel, Pack):
-        return [kernel.bytes // kernel.weights, 4 * _tables(call, kernel).floats]
-    if isinstance(kernel, (Elementwise, Norm, Rearrange, Softmax)):
-        return [0] * (len(kernel.operand_shapes) + len(kernel.result_dtypes))
-    geometry = kernel.geometry
-    of_input, of_output = (prod(shape[1:]) for shape in (geometry.in_shape, geometry.out_shape))
-    if isinstance(kernel, (Pool, PoolGradient)):
-        shapes = (*kernel.operand_shapes, *kernel.result_shapes)
-        return [prod(shape) // geometry.batch * DTYPES[kernel.dtype] for shape in shapes]
-    if kernel.operation == "weight_gradient":
-        return [of_input * DTYPES[kernel.dtype], of_output * DTYPES[kernel.dtype], 0]
-    steps = [of_input * DTYPES[kernel.dtype], _weight_bytes(call, kernel) if call.has_own_weights else 0]
-    steps += [prod(e.shape[1:]) * DTYPES[e.dtype] if e.shape[0] > 1 else 0 for e in kernel.extras]
-    return steps + [of_output * DTYPES[dtype] for dtype in kernel.result_dtypes]
-
-
-def _input_bytes(stretch: Stretch) -> list[int | None]:
+def _input_bytes(stretch: Stretch, footprints: Sequence[Footprint]) -> list[int | None]:
     """How long each input must be; None for one that no kernel reads. A shorter one would be read beyond its end."""
     sizes: list[int | None] = [None] * stretch.num_inputs
-    for call in stretch.calls:
-        for value, size in zip(call.inputs, _read_bytes(call), strict=True):
+    for call, taken in zip(stretch.calls, footprints, strict=True):
+        for value, size in zip(call.inputs, taken.read_bytes, strict=True):
             if value < stretch.num_inputs:
                 sizes[value] = size
     return sizes
-
-
-def _read_bytes(call: Call) -> list[int]:
-    kernel = call.kernel
-    if not isinstance(kernel, Kernel):
-        read = zip(kernel.operand_shapes, kernel.operand_dtypes, strict=True)
-        return [prod(shape) * DTYPES[dtype] for shape, dtype in read]
-    first, _ = kernel.operand_shapes
-    return [
-        prod(first) * DTYPES[kernel.dtype],
-        _weight_bytes(call, kernel) * (kernel.geometry.batch if call.has_own_weights else 1),
-        *(prod(e.shape) * DTYPES[e.dtype] for e in kernel.extras),
-    ]
-
-
-def _weight_bytes(call: Call, kernel: Kernel) -> int:
-    """Of one packed weight, or of what else is the second operand."""
-    _, second = kernel.operand_shapes
-    packed = emit.packing(kernel.geometry.window, second, call.schedule)
-    return packed.floats * 4 if packed else prod(second) * DTYPES[kernel.dtype]
