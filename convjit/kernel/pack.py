@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 from convjit.geometry import Window
 
@@ -23,27 +22,10 @@ class Pack:
     shape: tuple[int, ...]
 
     @property
-    def operand_shapes(self) -> tuple[tuple[int, ...], ...]:
-        return (self.shape,)
-
-    @property
-    def operand_dtypes(self) -> tuple[str, ...]:
-        return ("f32",)
-
-    @property
     def result_dtypes(self) -> tuple[str, ...]:
         return ("f32",)
-
-    @property
-    def weights(self) -> int:
-        """How many lie one behind the other."""
-        return self.shape[0] if self.window.rank == 0 and len(self.shape) == 3 else 1
 
     @property
     def result_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Not known: how many numbers fill up vectors is the schedule's matter."""
         return ()
-
-    @property
-    def bytes(self) -> int:
-        return 4 * prod(self.shape)

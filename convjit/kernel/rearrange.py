@@ -44,12 +44,17 @@ class Part:
     @property
     def source_end(self) -> int:
         """Behind the last element that is read."""
-        return self.source + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.source_strides, strict=True))
+        return self.source + _span(self.shape, self.source_strides)
 
     @property
     def target_end(self) -> int:
         """Behind the last element that is written."""
-        return self.target + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.target_strides, strict=True))
+        return self.target + _span(self.shape, self.target_strides)
+
+
+def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Elements from the first of a box to its last."""
+    return 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from convjit.backends import Call
-from convjit.backends.cpu.packing import Tables, tables
+from convjit.backends.cpu.packing import tables
 from convjit.backends.cpu.runtime import PackingOrder
 from convjit.emit import cpu as emit
 from convjit.kernel import DTYPES, Elementwise, Kernel, Norm, OtherKernel, Pack, Pool, PoolGradient, Rearrange, Softmax
@@ -131,18 +131,14 @@ def _of_convolution(call: Call, kernel: Kernel) -> Footprint:
 
 
 def _of_pack(call: Call, kernel: Pack) -> Footprint:
-    found = _tables(call, kernel)
-    return Footprint(
-        (kernel.weights, 1, 1),
-        (kernel.bytes // kernel.weights, 4 * found.floats),
-        (kernel.bytes,),
-        ((found.all_floats,),),
-        max(1, kernel.bytes // PACKED_BY_THREAD),
-        found.arguments,
-    )
-
-
-def _tables(call: Call, kernel: Pack) -> Tables:
     found = tables(kernel.window, call.schedule, kernel.shape)
     assert found is not None, "a kernel that reads its weight as it is has none packed"
-    return found
+    size = 4 * prod(kernel.shape)
+    return Footprint(
+        (found.weights, 1, 1),
+        (size // found.weights, 4 * found.floats),
+        (size,),
+        ((found.all_floats,),),
+        max(1, size // PACKED_BY_THREAD),
+        found.arguments,
+    )

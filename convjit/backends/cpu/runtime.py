@@ -12,7 +12,6 @@ from convjit.emit.render import TEMPLATES
 
 _INCLUDED = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
-
 ABSOLUTE = -1
 """The base of a place whose offset is an address."""
 

@@ -38,11 +38,8 @@ def numbers(kernel: Rearrange, schedule: Schedule) -> list[int]:
 
 def _by_rows(part: Part) -> Part:
     """The same part with the axis last that makes the best rows, the others as they are in the result."""
-    axes = sorted(_axes(part.collapsed()), key=lambda axis: -axis[2])
+    part = part.collapsed()
+    axes = sorted(zip(part.shape, part.source_strides, part.target_strides, strict=True), key=lambda axis: -axis[2])
     row = max(range(len(axes)), key=lambda n: (axes[n][1:] == (1, 1) and axes[n][0] >= _LONG_RUN, axes[n][0]))
     shape, sources, targets = zip(*axes[:row], *axes[row + 1 :], axes[row], strict=True)
     return Part(shape, part.source, sources, part.target, targets)
-
-
-def _axes(part: Part) -> list[tuple[int, int, int]]:
-    return list(zip(part.shape, part.source_strides, part.target_strides, strict=True))
