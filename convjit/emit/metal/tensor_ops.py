@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_of, row_major
+from convjit.emit.metal.indexing import epilogue_variables, index_of, row_major, shifted
 from convjit.emit.metal.language import TYPES
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -80,14 +80,14 @@ def _variables(kernel: Kernel, tile: TensorTile) -> dict[str, Any]:
 def _middle(first: str, axis: AxisPhase) -> str:
     """Where the middle of the kernel lies for the first output: behind it, if there are two."""
     middle = axis.offset + axis.span // 2
-    return _plus(f"{first} * {axis.stride}" if axis.stride > 1 else first, middle)
+    return shifted(f"{first} * {axis.stride}" if axis.stride > 1 else first, middle)
 
 
 def _in_depth(axis: AxisPhase, out_depth: int) -> str:
     parts = [f"out_d * {axis.stride}" if axis.stride > 1 else "out_d"] if out_depth > 1 else []
     if len(axis.taps) > 1:
         parts.append(f"k_d * {axis.step}" if axis.step > 1 else "k_d")
-    return _plus(" + ".join(parts) or "0", axis.offset)
+    return shifted(" + ".join(parts) or "0", axis.offset)
 
 
 def _depth_outside(axis: AxisPhase, depth: int, out_depth: int) -> str:
@@ -95,7 +95,3 @@ def _depth_outside(axis: AxisPhase, depth: int, out_depth: int) -> str:
     if axis.last_read(out_depth) >= depth:
         tests.append(f"in_d >= {depth}")
     return " || ".join(tests)
-
-
-def _plus(text: str, offset: int) -> str:
-    return f"{text} {'+' if offset > 0 else '-'} {abs(offset)}" if offset else text

@@ -26,7 +26,7 @@ from typing import Any
 
 from convjit.bilinear import TAPS
 from convjit.emit.metal.dispatch import Dispatch, extras_of, padded, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_of, row_major
+from convjit.emit.metal.indexing import epilogue_variables, index_of, row_major, shifted
 from convjit.emit.metal.language import METAL, TYPES
 from convjit.emit.straight_line import Arithmetic, product
 from convjit.kernel import Kernel
@@ -184,7 +184,7 @@ def _transforms(plan: Winograd, *, inputs: bool) -> list[dict[str, Any]]:
             {
                 "name": names[n],
                 "spelled": _WORDS[i],
-                "first": _plus(f"{_places(plan)[i] or '0'} * {algorithm.tile}", offset),
+                "first": shifted(f"{_places(plan)[i] or '0'} * {algorithm.tile}", offset),
                 "tile": algorithm.tile,
                 "positions": algorithm.positions,
                 "other": "".join(f"i_{names[m]}" for m in others),
@@ -220,12 +220,8 @@ def _untransformed_inputs(plan: Winograd) -> list[tuple[int, str]]:
             inner, outer = prod(taps[i + 1 :]) * plan.padded_channels, prod(taps[:i])
             tap = f"k / {inner}" + (f" % {taps[i]}" if outer > 1 else "")
             parts.append(f"{tap} * {axis.step}" if axis.step > 1 else tap)
-        positions.append((i, _plus(" + ".join(parts) or "0", axis.offset)))
+        positions.append((i, shifted(" + ".join(parts) or "0", axis.offset)))
     return positions
-
-
-def _plus(text: str, offset: int) -> str:
-    return f"{text} {'+' if offset > 0 else '-'} {abs(offset)}" if offset else text
 
 
 def _inside(plan: Winograd, i: int) -> list[str]:
