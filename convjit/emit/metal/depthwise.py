@@ -13,7 +13,8 @@ from math import prod
 from typing import Any
 
 from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, padded, results_of, write_text
-from convjit.emit.metal.indexing import digit, epilogue_variables, index_of, row_major, shifted
+from convjit.emit.metal.indexing import digit, row_major, shifted
+from convjit.emit.metal.variables import epilogue_variables, geometry_variables
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.depthwise import Axis, Patch, axes_of, in_parts, inputs_of, patch_counts, pending
@@ -40,8 +41,7 @@ def _variables(kernel: Kernel, patch: Patch, axes: tuple[Axis, Axis, Axis]) -> d
     inputs = inputs_of(kernel, patch.channels)
     described = [_axis(axes, i, counts, size) for i, size in enumerate((1, patch.rows, patch.columns))]
     return {
-        "title": g.in_words(),
-        "index": index_of(g),
+        **geometry_variables(kernel),
         "affine": _affine,
         "indented": _indented,
         "pending": lambda taps: pending(taps, axes[1].stride),
@@ -58,10 +58,6 @@ def _variables(kernel: Kernel, patch: Patch, axes: tuple[Axis, Axis, Axis]) -> d
         "inputs": inputs,
         "input_of_c": "0" if inputs == 1 else f"c / {multiplier}" if multiplier > 1 else "c",
         "in_channel": f"first_channel / {multiplier}" if multiplier > 1 else "first_channel",
-        "in_channels": g.in_channels,
-        "out_channels": g.out_channels,
-        "image_elements": prod(g.in_size) * g.in_channels,
-        "pixels": prod(g.out_size),
         # The first column of a row may be outside, even of an input of one column.
         "input_position": row_major([*_where_several(["in_d", "in_h"], loops.in_size[:2]), "in_w"], loops.in_size),
         "tap": _offset([axis["tap"] for axis in described], [axis.packed for axis in axes]),

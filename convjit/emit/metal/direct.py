@@ -6,7 +6,8 @@ from math import gcd, prod
 from typing import Any
 
 from convjit.emit.metal.dispatch import Dispatch, by_threads, padded
-from convjit.emit.metal.indexing import epilogue_variables, index_of, pixel_positions, row_major, shifted
+from convjit.emit.metal.indexing import pixel_positions, row_major, shifted
+from convjit.emit.metal.variables import epilogue_variables, geometry_variables
 from convjit.geometry import Geometry
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -26,7 +27,6 @@ def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
     g = kernel.geometry
     groups = g.window.groups
     group_channels = g.in_channels // groups
-    pixels = prod(g.out_size)
     channels = schedule.number("channels")
     names = _axis_names(g.rank)
     axes = [axis_variables(g, i) for i in range(g.rank)]
@@ -34,13 +34,9 @@ def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
     first_channel = f" + first_channel / {g.out_channels // groups} * {group_channels}" if groups > 1 else ""
     tap = row_major([f"k_{a['name']}" if a["kernel"] > 1 else None for a in axes], g.kernel)
     return {
-        "title": g.in_words(),
-        "index": index_of(g),
+        **geometry_variables(kernel),
         "axes": axes,
         "out_positions": pixel_positions(g.out_size, names),
-        "pixels": pixels,
-        "image_elements": prod(g.in_size) * g.in_channels,
-        "out_channels": g.out_channels,
         "group_channels": group_channels,
         "channels": channels,
         "zeros": ", ".join(["0.0f"] * channels),

@@ -19,8 +19,8 @@ from convjit.emit.metal.gemm import (
     matrix_variables,
     row_digits,
 )
-from convjit.emit.metal.indexing import epilogue_variables, index_of, shifted
-from convjit.emit.metal.language import TYPES
+from convjit.emit.metal.indexing import index_of, shifted
+from convjit.emit.metal.variables import epilogue_variables, geometry_variables
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.tile import FRAGMENT, Tiling, taps_of
@@ -49,14 +49,11 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
     index = index_of(g)
     steps = [_times(f"k_{a['name']}", a["step"]) if a in walked else None for a in axes]
     return {
-        "title": g.in_words(),
+        **geometry_variables(kernel),
         "box_title": box_title(tile),
-        "type": TYPES[kernel.dtype],
-        "index": index,
         "axes": real,
         "walked": walked,
         "tested": tested,
-        "image_elements": prod(g.in_size) * g.in_channels,
         "clamped_row": clamped_row(tile),
         "row_lines": _row_lines(tiling, axes, index),
         "row_offset": " + ".join(part for part in (input_offset(tiling, axes), group_offset(tiling)) if part) or "0",

@@ -14,8 +14,8 @@ from typing import Any
 
 from convjit.emit.metal import sum_parts
 from convjit.emit.metal.dispatch import Dispatch, MetalText, arguments_of, only, results_of, write_text
-from convjit.emit.metal.indexing import digit, epilogue_variables, index_of, row_major, shifted, table
-from convjit.emit.metal.language import TYPES
+from convjit.emit.metal.indexing import digit, index_of, row_major, shifted, table
+from convjit.emit.metal.variables import epilogue_variables, geometry_variables
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
 from convjit.schedule.metal.tile import Axis, Tile, Tiling, taps_of
@@ -49,7 +49,6 @@ def _text(tiling: Tiling, kernel: Kernel, template: str) -> MetalText:
 
 def _variables(tiling: Tiling, kernel: Kernel) -> dict[str, Any]:
     tile, loops = tiling.tile, tiling.loops
-    g = kernel.geometry
     phases = len(loops.phases)
     axes = [axis_variables(tiling, i) for i in range(3)]
     walked = [axis for axis in axes if not axis["trivial"]]
@@ -61,10 +60,8 @@ def _variables(tiling: Tiling, kernel: Kernel) -> dict[str, Any]:
     if not ragged and tiling.group_channels % tile.channels:
         tests.append(f"c + part < {tiling.group_channels}")
     return {
-        "title": g.in_words(),
+        **geometry_variables(kernel),
         "box_title": box_title(tile),
-        "type": TYPES[kernel.dtype],
-        "index": index_of(g),
         "axes": walked,
         "outer": [a for a in walked if a["taps"] != 1 and not a["halo"]],
         "inner": [a for a in walked if a["taps"] != 1 and a["halo"]],
@@ -83,7 +80,6 @@ def _variables(tiling: Tiling, kernel: Kernel) -> dict[str, Any]:
         "last_channel": tiling.group_channels,
         "inside": " && ".join(tests) or "true",
         "input_offset": " + ".join(part for part in (input_offset(tiling, axes), group_offset(tiling)) if part) or "0",
-        "image_elements": prod(g.in_size) * g.in_channels,
         "phase_lines": [line for a in walked for line in a["phase_lines"]],
         "can_be_empty": " || ".join(a["empty"] for a in walked if a["empty"]),
         "clamped_row": clamped_row(tile),
@@ -269,8 +265,6 @@ def matrix_variables(tiling: Tiling, axes: list[dict[str, Any]]) -> dict[str, An
         "out_lines": lines,
         "row_outside": " || ".join(outside),
         "pixel": row_major(positions, loops.out_size) or "0",
-        "pixels": prod(g.out_size),
-        "out_channels": g.out_channels,
         "first_channel": f"{first}{mine(tile.tiles_n * 8)}fragment_column",
         "matrix_of_lane": f"{mine(tile.tiles_n * 64)}lane * 2",
         "end_channel": end,

@@ -7,7 +7,8 @@ from typing import Any
 
 from convjit.emit.metal.direct import axis_variables
 from convjit.emit.metal.dispatch import Dispatch, by_threads
-from convjit.emit.metal.indexing import epilogue_variables, index_of, pixel_positions, row_major, shifted
+from convjit.emit.metal.indexing import pixel_positions, row_major, shifted
+from convjit.emit.metal.variables import epilogue_variables, geometry_variables
 from convjit.geometry import Geometry
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -30,8 +31,7 @@ def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
     group = f" + first_channel / {g.out_channels // w.groups} * {group_channels}" if w.groups > 1 else ""
     tap = row_major([f"k_{a['name']}" if a["kernel"] > 1 else None for a in axes], g.kernel)
     return {
-        "title": g.in_words(),
-        "index": index_of(g),
+        **geometry_variables(kernel),
         "outer": outer,
         "kernel_width": g.kernel[-1],
         "strips": prod(strips),
@@ -49,11 +49,7 @@ def _variables(kernel: Kernel, schedule: Schedule) -> dict[str, Any]:
         "out_width": g.out_size[-1],
         "channels": channels,
         "columns": columns,
-        "in_channels": g.in_channels,
-        "out_channels": g.out_channels,
         "group_channels": group_channels,
-        "image_elements": prod(g.in_size) * g.in_channels,
-        "pixels": prod(g.out_size),
         "row_offset": row_major([*(f"in_{a['name']}" for a in outer), "in_w"], g.in_size, g.in_channels) + group,
         "weight_offset": f"({tap} * {group_channels} + c) * {g.out_channels}" if tap else f"c * {g.out_channels}",
         "pixel": row_major(

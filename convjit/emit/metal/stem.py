@@ -8,13 +8,12 @@ term of a sum is.
 from __future__ import annotations
 
 from itertools import product
-from math import prod
 from typing import Any
 
 from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, results_of, write_text
 from convjit.emit.metal.gemm import axis_variables, box_title, clamped_row, input_offset, matrix_variables, row_offset
-from convjit.emit.metal.indexing import epilogue_variables, index_of, table
-from convjit.emit.metal.language import TYPES
+from convjit.emit.metal.indexing import table
+from convjit.emit.metal.variables import epilogue_variables, geometry_variables
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.tile import Tiling, taps_of
@@ -41,18 +40,14 @@ def _variables(tiling: Tiling) -> dict[str, Any]:
         tests.append("image < all_images")
     channel = f"e % {g.in_channels}" if g.in_channels > 1 else ""
     return {
-        "title": g.in_words(),
+        **geometry_variables(kernel),
         "box_title": box_title(tile),
-        "type": TYPES[kernel.dtype],
-        "index": index_of(g),
         "axes": [axis for axis in axes if not axis["trivial"]],
         "images": tile.images,
         "threads": tile.threads,
         "positions": tiling.positions,
-        "in_channels": g.in_channels,
         "inside": " && ".join(tests) or "true",
         "input_offset": " + ".join(part for part in (input_offset(tiling, axes), channel) if part) or "0",
-        "image_elements": prod(g.in_size) * g.in_channels,
         "clamped_row": clamped_row(tile),
         "row_offset": row_offset(tiling),
         "terms": terms,

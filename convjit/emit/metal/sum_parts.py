@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from convjit.emit.metal.dispatch import Dispatch, extras_of, padded, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_type, pixel_positions
+from convjit.emit.metal.indexing import index_type, pixel_positions
+from convjit.emit.metal.variables import epilogue_variables
 from convjit.kernel import Kernel
 
 LANES, ROWS = 32, 4

@@ -9,12 +9,11 @@ The weight is packed as for the direct template: taps, input channels, output ch
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 from convjit.emit.metal.dispatch import Dispatch, arguments_of, only, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_of, row_major, shifted
-from convjit.emit.metal.language import TYPES
+from convjit.emit.metal.indexing import row_major, shifted
+from convjit.emit.metal.variables import epilogue_variables, geometry_variables
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
 from convjit.schedule.metal.tensor_ops import TensorTile
@@ -43,10 +42,8 @@ def _variables(kernel: Kernel, tile: TensorTile) -> dict[str, Any]:
     row_blocks = tile.blocks(kernel)[2]
     names = [f"out_{n}" if size > 1 else None for n, size in zip("dhw", loops.out_size, strict=True)]
     return {
+        **geometry_variables(kernel),
         "tables": _HEADERS,
-        "title": g.in_words(),
-        "type": TYPES[kernel.dtype],
-        "index": index_of(g),
         "block_n": tile.block_n,
         "columns": tile.columns,
         "rows": tile.rows,
@@ -58,7 +55,6 @@ def _variables(kernel: Kernel, tile: TensorTile) -> dict[str, Any]:
         "width": width,
         "height": height,
         "plane_elements": height * width * g.in_channels,
-        "image_elements": prod(g.in_size) * g.in_channels,
         "kernel_width": len(wide.taps),
         "kernel_height": len(high.taps),
         "depth_taps": len(deep.taps),
@@ -68,11 +64,9 @@ def _variables(kernel: Kernel, tile: TensorTile) -> dict[str, Any]:
         "middle_h": _middle("first_h", high),
         "in_d": _in_depth(deep, out_depth) if depth > 1 or out_depth > 1 or len(deep.taps) > 1 else "",
         "depth_outside": _depth_outside(deep, depth, out_depth),
-        "out_channels": g.out_channels,
         "out_width": out_width,
         "out_height": out_height,
         "pixel": row_major(names, loops.out_size) or "0",
-        "pixels": prod(g.out_size),
         **epilogue_variables(kernel, loops.out_size, loops.extras),
     }
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from convjit.emit.metal import sum_parts
 from convjit.emit.metal.dispatch import Dispatch, Size, arguments_of, only, padded, results_of, write_text
-from convjit.emit.metal.indexing import digit, index_of, row_major, shifted
+from convjit.emit.metal.indexing import digit, row_major, shifted
 from convjit.emit.metal.language import TYPES
+from convjit.emit.metal.variables import geometry_variables
 from convjit.kernel import Kernel, identity_epilogue
 from convjit.schedule import Schedule
 from convjit.schedule.metal.tile import FRAGMENT
@@ -142,20 +143,15 @@ def _pixel_variables(kernel: Kernel, parts: int, step: int, apart: int) -> dict[
         step: see there.
         apart: how far a thread moves at a time, in pixels.
     """
-    g, extents = kernel.geometry, nest(kernel).out_size
+    extents = nest(kernel).out_size
     names = {i: f"out_{'dhw'[i]}" for i in range(3) if extents[i] > 1}
     inner = {i: prod(extents[i + 1 :]) for i in names}
     moves = {i: apart // inner[i] % extents[i] for i in names}
-    image_elements = prod(g.in_shape[1:])
-    by_image = apart // prod(extents) * image_elements
+    by_image = apart // prod(extents) * prod(kernel.geometry.in_shape[1:])
     # An axis that is passed over as a whole carries nothing over.
     innermost = max((i for i, by in moves.items() if by), default=-1)
     return {
-        "title": g.in_words(),
-        "type": TYPES[kernel.dtype],
-        "index": index_of(g),
-        "out_channels": g.out_channels,
-        "image_elements": image_elements,
+        **geometry_variables(kernel),
         "pixels_of_image": prod(extents),
         "parts": parts,
         "step": step,

@@ -26,8 +26,9 @@ from typing import Any
 
 from convjit.bilinear import TAPS
 from convjit.emit.metal.dispatch import Dispatch, extras_of, padded, results_of, write_text
-from convjit.emit.metal.indexing import epilogue_variables, index_of, row_major, shifted
-from convjit.emit.metal.language import METAL, TYPES
+from convjit.emit.metal.indexing import row_major, shifted
+from convjit.emit.metal.language import METAL
+from convjit.emit.metal.variables import epilogue_variables, geometry_variables
 from convjit.emit.straight_line import Arithmetic, product
 from convjit.kernel import Kernel
 from convjit.schedule import Schedule
@@ -119,8 +120,6 @@ def _output(kernel: Kernel, plan: Winograd, products: int) -> Dispatch:
         "untransformed": [("dhw"[i], place) for i, place in enumerate(_places(plan)) if place and plan.tiles[i] == 1],
         "outside": " || ".join(f"{names[i]} >= {plan.out_size[i]}" for i in outside),
         "pixel": row_major([names.get(i) for i in range(3)], plan.out_size) or "0",
-        "pixels": prod(g.out_size),
-        "out_channels": g.out_channels,
         "unscale": _factor(kernel, plan, inverse=False),
         **epilogue_variables(
             kernel.any_batch(), plan.out_size, [(1,) * (3 - g.rank) + e.shape[1:-1] for e in kernel.extras]
@@ -137,10 +136,8 @@ def _shared_variables(kernel: Kernel, plan: Winograd) -> dict[str, Any]:
     g, pairs, numbers = plan.geometry, _pairs(plan), _transformed_axes(plan)
     position = row_major([f"i_{'dhw'[i]}" for i in numbers], [plan.algorithms[i].positions for i in numbers])
     return {
+        **geometry_variables(kernel),
         "name": f"F({'x'.join(str(plan.tiles[i]) for i in numbers)}, {'x'.join(str(TAPS) for _ in numbers)})",
-        "title": g.in_words(),
-        "type": TYPES[kernel.dtype],
-        "index": index_of(g),
         "pairs": pairs,
         "value": "float2" if pairs else "float",
         "position": position,
@@ -152,7 +149,6 @@ def _shared_variables(kernel: Kernel, plan: Winograd) -> dict[str, Any]:
         "channels": g.in_channels,
         "padded_channels": plan.padded_channels,
         "padded_filters": plan.padded_filters,
-        "image_elements": prod(g.in_size) * g.in_channels,
     }
 
 
