@@ -87,6 +87,7 @@ def _norm(op: NormOp) -> Norm:
         shape,
         pixels,
         groups,
+        op.interleaved is not None,
         op.eps.value.data,
         op.centered is not None,
         _dtype(op.input),

@@ -39,7 +39,8 @@ class NormOp(IRDLOperation):
 
     `view` is the input's shape as (images, pixels, groups, channels of a group): the pixels of an image and the
     channels of a group have statistics together. Without `centered` the mean counts as 0, which is for one pixel and
-    one group only. The region is that of `conv.fused`; its first argument is what is normalised. `layer` is the name
+    one group only. The channels of an `interleaved` group lie as many apart as there are groups; else they are
+    neighbours. The region is that of `conv.fused`; its first argument is what is normalised. `layer` is the name
     that `raise-norm` gave it.
     """
 
@@ -50,6 +51,7 @@ class NormOp(IRDLOperation):
     view = prop_def(NumbersAttr)
     eps = prop_def(FloatAttr)
     centered = opt_prop_def(UnitAttr)
+    interleaved = opt_prop_def(UnitAttr)
     layer = opt_prop_def(StringAttr)
     schedule = opt_prop_def(ScheduleAttr)
     body = region_def("single_block")
@@ -57,8 +59,9 @@ class NormOp(IRDLOperation):
 
     traits = traits_def(Pure(), IsolatedFromAbove())
     assembly_format = (
-        "$input `as` $view `eps` $eps (`centered` $centered^)? (`layer` $layer^)? (`schedule` $schedule^)? "
-        "(`extras` `(` $extras^ `:` type($extras) `)`)? $body attr-dict `:` type($input) `->` type($outputs)"
+        "$input `as` $view (`interleaved` $interleaved^)? `eps` $eps (`centered` $centered^)? (`layer` $layer^)? "
+        "(`schedule` $schedule^)? (`extras` `(` $extras^ `:` type($extras) `)`)? $body attr-dict "
+        "`:` type($input) `->` type($outputs)"
     )
 
     def __init__(
@@ -71,6 +74,7 @@ class NormOp(IRDLOperation):
         result_types: Sequence[Attribute],
         *,
         centered: bool,
+        interleaved: bool = False,
         layer: StringAttr | None = None,
     ):
         super().__init__(
@@ -79,6 +83,7 @@ class NormOp(IRDLOperation):
                 "view": NumbersAttr(tuple(view)),
                 "eps": FloatAttr(eps, Float64Type()),
                 "centered": UnitAttr() if centered else None,
+                "interleaved": UnitAttr() if interleaved else None,
                 "layer": layer,
             },
             regions=[body],
@@ -88,9 +93,17 @@ class NormOp(IRDLOperation):
     @classmethod
     def like(cls, other: NormOp, extras: Sequence[SSAValue], body: Region, result_types: Sequence[Attribute]) -> NormOp:
         """The same norm with another epilogue."""
-        centered = other.centered is not None
-        view, eps = other.view.data, other.eps.value.data
-        return cls(other.input, extras, view, eps, body, result_types, centered=centered, layer=other.layer)
+        return cls(
+            other.input,
+            extras,
+            other.view.data,
+            other.eps.value.data,
+            body,
+            result_types,
+            centered=other.centered is not None,
+            interleaved=other.interleaved is not None,
+            layer=other.layer,
+        )
 
     @property
     def is_bare(self) -> bool:

@@ -77,6 +77,12 @@ class PoolOp(IRDLOperation):
     def geometry(self) -> Geometry:
         return _geometry(self)
 
+    @property
+    def is_of_whole_images(self) -> bool:
+        """Is there one window, that of all pixels and no padding?"""
+        window = self.window.data
+        return self.kernel.data == shape_of(self.input.type)[1:-1] and not any((*window.pad_lo, *window.pad_hi))
+
     def verify_(self) -> None:
         if self.kind.data not in get_args(PoolKind):
             raise VerifyException(f"a pool is one of {get_args(PoolKind)}, not {self.kind.data!r}")

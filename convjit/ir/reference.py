@@ -200,10 +200,12 @@ def _rearranged(operands: list[Array], op: RearrangeOp) -> Array:
 
 
 def _norm(x: Array, op: NormOp) -> Array:
-    parts = x.astype(mx.float32).reshape(op.view.data)
+    images, pixels, groups, channels = op.view.data
+    shape, axes = (op.view.data, (1, 3)) if not op.interleaved else ((images, pixels, channels, groups), (1, 2))
+    parts = x.astype(mx.float32).reshape(shape)
     if op.centered:
-        parts = parts - parts.mean((1, 3), keepdims=True)
-    variance = mx.square(parts).mean((1, 3), keepdims=True)
+        parts = parts - parts.mean(axes, keepdims=True)
+    variance = mx.square(parts).mean(axes, keepdims=True)
     return (parts * mx.rsqrt(variance + op.eps.value.data)).reshape(x.shape)
 
 

@@ -17,6 +17,7 @@ class Norm:
         shape: of the input and of the results; the last axis is that of the channels.
         pixels: how many neighbours, counted through all other axes, have statistics together: all of an image, or 1.
         groups: of channels, with statistics of their own.
+        interleaved: whether the channels of a group lie `groups` apart; else they are neighbours.
         eps: what is added to the variance.
         centered: whether the mean is subtracted; else it counts as 0 (RMSNorm), only where pixels and groups are 1.
         dtype: of the input; what is normalised is f32.
@@ -28,6 +29,7 @@ class Norm:
     shape: tuple[int, ...]
     pixels: int
     groups: int
+    interleaved: bool
     eps: float
     centered: bool
     dtype: str
@@ -60,7 +62,8 @@ class Norm:
     def in_words(self) -> str:
         """What it normalises: `1x64x64x512 in 32 groups over 4096 pixels, f32`."""
         words = ["x".join(map(str, self.shape))]
-        words += [f"in {self.groups} groups"] if self.groups > 1 else []
+        kind = "interleaved groups" if self.interleaved else "groups"
+        words += [f"in {self.groups} {kind}"] if self.groups > 1 else []
         words += [f"over {self.pixels} pixels"] if self.pixels > 1 else []
         return f"{' '.join(words)}, {self.dtype}"
 

@@ -10,8 +10,9 @@
 ->
     %y = conv.norm %v as <[8, 1, 1, 256]> eps 1.0e-05 : f64 centered {...}
 
-`mx.fast.layer_norm` is traced like this, `mx.fast.rms_norm` without the mean. Around a GroupNorm the pixels of each
-group are brought together, and back:
+`mx.fast.layer_norm` is traced like this, `mx.fast.rms_norm` without the mean. What users write by hand may divide by
+the root, take any power of 2 for a square, and reduce other axes. Around a GroupNorm the pixels of each group are
+brought together, and back:
 
     %a = mlx.primitive "Reshape"(%x) [array<i64: 2, -1, 4, 4>]                  (2, 8, 8, 16) -> (2, 64, 4, 4)
     %b = mlx.primitive "Transpose"(%a) [array<i64: 0, 2, 1, 3>]
@@ -20,9 +21,10 @@ group are brought together, and back:
 ->
     %z = conv.norm %x as <[2, 64, 4, 4]> eps 1.0e-05 : f64 centered {...}
 
-An InstanceNorm has its channels transposed to the front instead. Half types are read as they are; MLX casts them to
-float32. What stays: norms of which something else is read, as gradients do; other axes; functions without a
-convolution; and what a backend refused, whose last op has an attribute `refused`.
+An InstanceNorm has its channels transposed to the front instead. A GroupNorm as MLX has it by default, unlike PyTorch,
+is `interleaved`: every 4th channel is in a group. Half types are read as they are; MLX casts them to float32. What
+stays: norms of which something else is read, as gradients do; axes that are not those of pixels and channels; functions
+without a convolution; and what a backend refused, whose last op has an attribute `refused`.
 """
 
 from __future__ import annotations
@@ -34,24 +36,23 @@ from typing import NamedTuple
 
 import mlx.core as mx
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr, f32
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.dialects.builtin import ModuleOp, StringAttr, bf16, f16, f32
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.bodies import YieldOp
 from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
 from convjit.ir.norm import NormOp
+from convjit.ir.pool import PoolOp
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.axes import inverse
 from convjit.passes.elementwise import FLOAT_TYPES
+from convjit.passes.grouping import Grouping, grouping
 from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions, made_by, users
 
-_ROUNDING = 2.0**-23
+_ROUNDING: dict[Attribute, float] = {f32: 2.0**-23, f16: 2.0**-11, bf16: 2.0**-8}
 """Of 1 / n, relative to it."""
-
-View = tuple[int, int, int, int]
-"""Images, pixels, groups, channels of a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,13 @@ class FoundNorm:
 
     Attributes:
         root: the last of them.
-        input: what is normalised.
-        steps: what brings the input into the order in which it is normalised.
-        view: the input's shape.
+        of: what is normalised, and what shares statistics in it.
         eps: what is added to the variance.
         centered: whether the mean is subtracted.
     """
 
     root: PrimitiveOp
-    input: SSAValue
-    steps: tuple[PrimitiveOp, ...]
-    view: View
+    of: Grouping
     eps: float
     centered: bool
 
@@ -86,123 +83,127 @@ def named_norms(module: ModuleOp) -> Iterator[tuple[str, FoundNorm]]:
 
 
 class _Mean(NamedTuple):
-    """A mean along the last axis: of what, and the ops that take it."""
+    """A mean that keeps its axes: of what, of which axes, and the ops that take it."""
 
     of: SSAValue
-    ops: tuple[PrimitiveOp, PrimitiveOp]
+    axes: tuple[int, ...]
+    ops: tuple[Operation, ...]
 
 
 def _mean(value: SSAValue) -> _Mean | None:
-    """What makes `value`, if that is a mean which keeps its axis."""
-    product = made_by(value, "Multiply")
-    total = product and made_by(product.operands[0], "Reduce")
-    if product is None or total is None:
+    """What makes `value`, if that is a mean."""
+    op, rounding = value.owner, _ROUNDING.get(element_type(value))
+    if not is_primitive(op, "Multiply", "Divide") or rounding is None:
         return None
-    *rows, count = shape_of(total.operands[0].type)
-    factor = constant_of(product.operands[1])
-    along_last = total.python_arguments == (SUM, (len(rows),)) and shape_of(value.type) == (*rows, 1)
-    is_mean = along_last and factor is not None and isclose(factor * count, 1, rel_tol=_ROUNDING)
-    return _Mean(total.operands[0], (product, total)) if is_mean else None
+    total, number = op.operands[0].owner, constant_of(op.operands[1])
+    if isinstance(total, PoolOp) and total.is_of_whole_images and total.kind.data == "sum":
+        x, axes = total.input, tuple(range(1, len(shape_of(total.input.type)) - 1))
+    elif is_primitive(total, "Reduce") and total.python_arguments[0] == SUM:
+        x, axes = total.operands[0], tuple(total.python_arguments[1])
+    else:
+        return None
+    shape = shape_of(x.type)
+    kept = tuple(1 if axis in axes else n for axis, n in enumerate(shape))
+    if not number or shape_of(value.type) != kept:
+        return None
+    count = prod(shape[axis] for axis in axes)
+    share = number if op.primitive.data == "Multiply" else 1 / number
+    return _Mean(x, axes, (op, total)) if isclose(share * count, 1, rel_tol=rounding) else None
 
 
 class _Scale(NamedTuple):
-    """1 / sqrt(mean of squares + eps), broadcast: of what, and the ops that take it."""
+    """1 / sqrt(mean of squares + eps), broadcast: of what, of which axes, and the ops that take it."""
 
     of: SSAValue
+    axes: tuple[int, ...]
     eps: float
-    ops: tuple[PrimitiveOp, ...]
+    ops: tuple[Operation, ...]
 
 
-def _scale(value: SSAValue) -> _Scale | None:
+def _scale(value: SSAValue, *, is_inverse: bool) -> _Scale | None:
+    """What makes `value`, if that is such a scale, or the inverse of one."""
     wide = made_by(value, "Broadcast")
-    reciprocal = wide and made_by(wide.operands[0], "Sqrt")
-    total = reciprocal and made_by(reciprocal.operands[0], "Add")
-    mean = total and _mean(total.operands[0])
-    square = mean and made_by(mean.of, "Square")
-    if wide is None or reciprocal is None or total is None or mean is None or square is None:
+    root = wide and made_by(wide.operands[0], "Sqrt")
+    total = root and made_by(root.operands[0], "Add")
+    if wide is None or root is None or total is None or root.python_arguments != (not is_inverse,):
         return None
-    eps = constant_of(total.operands[1])
-    if eps is None or not isfinite(eps) or reciprocal.python_arguments != (True,):
+    for mean, eps in ((_mean(a), constant_of(b)) for a, b in (total.operands, reversed(total.operands))):
+        square = mean and _square(mean.of)
+        if mean and square and eps is not None and isfinite(eps):
+            return _Scale(square.operands[0], mean.axes, float(eps), (wide, root, total, *mean.ops, square))
+    return None
+
+
+def _square(value: SSAValue) -> PrimitiveOp | None:
+    """What makes `value`, if that is a square."""
+    op = value.owner
+    if not is_primitive(op, "Square", "Multiply", "Power"):
         return None
-    return _Scale(square.operands[0], float(eps), (wide, reciprocal, total, *mean.ops, square))
+    match op.primitive.data:
+        case "Multiply":
+            is_square = op.operands[0] == op.operands[1]
+        case "Power":
+            is_square = constant_of(op.operands[1]) == 2
+        case _:
+            is_square = True
+    return op if is_square else None
 
 
 def _norm(root: Operation) -> FoundNorm | None:
-    if not is_primitive(root, "Multiply") or element_type(root.results[0]) != f32:
+    if not is_primitive(root, "Multiply", "Divide") or element_type(root.results[0]) not in FLOAT_TYPES:
         return None
-    value, scale = root.operands[0], _scale(root.operands[1])
-    if scale is None or scale.of != value or 0 in shape_of(value.type):
-        return None
+    is_quotient = root.primitive.data == "Divide"
+    orders = [tuple(root.operands)] if is_quotient else [tuple(root.operands), tuple(reversed(root.operands))]
+    for value, factor in orders:
+        scale = _scale(factor, is_inverse=is_quotient)
+        if scale is not None and scale.of == value and 0 not in shape_of(value.type):
+            return _of_scale(root, value, scale)
+    return None
+
+
+def _of_scale(root: PrimitiveOp, value: SSAValue, scale: _Scale) -> FoundNorm | None:
     inner: set[Operation] = {*scale.ops}
     difference = made_by(value, "Subtract")
     subtracted = difference and made_by(difference.operands[1], "Broadcast")
     mean = subtracted and _mean(subtracted.operands[0])
     centered = False
-    if difference and subtracted and mean and mean.of == difference.operands[0]:
+    if difference and subtracted and mean and (mean.of, mean.axes) == (difference.operands[0], scale.axes):
         inner |= {difference, subtracted, *mean.ops}
         value, centered = mean.of, True
     if any(not users(op.results[0]) <= {*inner, root} for op in inner):
         return None
     cast = made_by(value, "AsType")
     value = cast.operands[0] if cast and element_type(cast.operands[0]) in FLOAT_TYPES else value
-    together = _together(value) if centered else None
-    *rows, channels = shape_of(value.type)
-    return FoundNorm(root, *(together or _Together(value, (), (prod(rows), 1, 1, channels))), scale.eps, centered)
-
-
-class _Together(NamedTuple):
-    """An array, the steps that bring pixels of a group together, and what it is seen as."""
-
-    input: SSAValue
-    steps: tuple[PrimitiveOp, ...]
-    view: View
-
-
-def _together(value: SSAValue) -> _Together | None:
-    """What is behind `value`, if that is (images, groups, pixels and channels of a group, in any order)."""
-    join = made_by(value, "Reshape")
-    swap = join and made_by(join.operands[0], "Transpose")
-    if join is None or swap is None or len(shape_of(value.type)) != 3:
-        return None
-    images, groups, elements = shape_of(value.type)
-    axes = swap.python_arguments[0]
-    split = made_by(swap.operands[0], "Reshape")
-    steps = (split, swap, join) if split and axes == (0, 2, 1, 3) else (swap, join)
-    x = steps[0].operands[0]
-    *outer, channels = shape_of(x.type)
-    if outer[0] != images or channels % groups:
-        return None
-    view = (images, prod(outer[1:]), groups, channels // groups)
-    to_front = (0, len(axes) - 1, *range(1, len(axes) - 1))
-    fits = shape_of(swap.operands[0].type) == view if len(steps) == 3 else axes == to_front
-    return _Together(x, steps, view) if fits and elements == view[1] * view[3] else None
+    of = grouping(value, scale.axes, by_row=not centered)
+    return of and FoundNorm(root, of, scale.eps, centered)
 
 
 def _replace(name: str, norm: FoundNorm) -> None:
     block = Block(arg_types=[f32])
     block.args[0].name_hint = "normalised"
     block.add_op(YieldOp(block.args[0]))
-    type_ = tensor_type(shape_of(norm.input.type), mx.float32)
+    old: SSAValue = norm.root.results[0]
+    shape = shape_of(norm.of.input.type)
     new = NormOp(
-        norm.input,
+        norm.of.input,
         (),
-        norm.view,
+        norm.of.view[:4],
         norm.eps,
         Region(block),
-        [type_],
+        [tensor_type(shape, mx.float32)],
         centered=norm.centered,
+        interleaved=norm.of.view.interleaved,
         layer=StringAttr(name),
     )
-    _insert(new, norm.root)
-    old: SSAValue = norm.root.results[0]
-    values: list[SSAValue] = [new.outputs[0]]
+    values = [_insert(new, norm.root)]
     readers = users(old)
-    if norm.steps and len(readers) == 1 and is_primitive(cast := readers.pop(), "AsType"):
+    if norm.of.steps and len(readers) == 1 and is_primitive(cast := readers.pop(), "AsType"):
         old = cast.results[0]
-        type_ = tensor_type(shape_of(type_), dtype_of(old.type))
-        values = [_insert(PrimitiveOp("AsType", values, [type_], cast.python_arguments), norm.root)]
-    for step in norm.steps:
-        type_ = tensor_type(shape_of(step.results[0].type), dtype_of(old.type))
+    dtype = dtype_of(old.type)
+    if dtype != mx.float32:
+        values = [_insert(PrimitiveOp("AsType", values, [tensor_type(shape, dtype)], (dtype,)), norm.root)]
+    for step in norm.of.steps:
+        type_ = tensor_type(shape_of(step.results[0].type), dtype)
         again = PrimitiveOp(step.primitive.data, values[-1:], [type_], step.python_arguments)
         values.append(_insert(again, norm.root))
     _let_read(old, values)

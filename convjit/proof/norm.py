@@ -18,9 +18,9 @@ from convjit.schedule import Schedule
 def inputs(kernel: Norm, generator: np.random.Generator) -> list[mx.array]:
     """Random operands. Images, groups, channels and the pixels of an image differ, so that none can stand for another;
     extras are positive, so that no logarithm, root or quotient of theirs is NaN."""
-    channels = kernel.shape[-1] // kernel.groups
-    view = (kernel.images, kernel.pixels, kernel.groups, channels)
-    x = generator.uniform(-1, 1, view) * generator.uniform(0.5, 2, (view[0], 1, view[2], 1))
+    view, axes = _seen(kernel)
+    of_group = tuple(1 if axis in axes else n for axis, n in enumerate(view))
+    x = generator.uniform(-1, 1, view) * generator.uniform(0.5, 2, of_group)
     x += generator.uniform(-2, 2, (view[0], 1, *view[2:])) + np.linspace(-1, 1, view[1])[:, None, None]
     extras = [generator.uniform(0.25, 1.75, e.shape) for e in kernel.extras]
     arrays = [x.reshape(kernel.shape), *extras]
@@ -30,12 +30,20 @@ def inputs(kernel: Norm, generator: np.random.Generator) -> list[mx.array]:
     ]
 
 
+def _seen(kernel: Norm) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """The shape as images, pixels, and groups beside channels of a group; which axes have statistics together."""
+    channels = kernel.shape[-1] // kernel.groups
+    of_pixel = (channels, kernel.groups) if kernel.interleaved else (kernel.groups, channels)
+    return (kernel.images, kernel.pixels, *of_pixel), (1, 2 if kernel.interleaved else 3)
+
+
 def normalised(kernel: Norm, x: Array) -> Array:
     """What the epilogue is given."""
-    parts = x.reshape(kernel.images, kernel.pixels, kernel.groups, -1)
+    view, axes = _seen(kernel)
+    parts = x.reshape(view)
     if kernel.centered:
-        parts = parts - parts.mean((1, 3), keepdims=True)
-    variance = np.square(parts).mean((1, 3), keepdims=True)
+        parts = parts - parts.mean(axes, keepdims=True)
+    variance = np.square(parts).mean(axes, keepdims=True)
     return (parts / np.sqrt(variance + kernel.eps)).reshape(kernel.shape)
 
 

@@ -279,3 +279,35 @@ func.func @forward(%x: tensor<2x6x4xf32>, %w: tensor<4x1x4xf32>) -> tensor<2x6x4
 // CHECK-LABEL: func.func @forward
 // CHECK:         %y = mlx.primitive "Multiply"(%d, %rb) [] {refused = "it is wrong here"}
 // CHECK-NEXT:    %z = conv.norm %y as <[12, 1, 1, 4]> eps 1.000000e-05 : f64 centered layer "norm#2" {
+
+// -----
+
+// MLX's own GroupNorm of 2 groups, as one writes it by hand: every 2nd channel is in a group. One of the sums was a pool.
+func.func @forward(%x: tensor<2x6x4xf32>, %w: tensor<4x1x4xf32>) -> tensor<2x6x4xf32> {
+  %c = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<2x6x4xf32>, tensor<4x1x4xf32>) -> tensor<2x6x4xf32>
+  %v = mlx.primitive "Reshape"(%c) [array<i64: 2, -1, 2>] : (tensor<2x6x4xf32>) -> tensor<2x12x2xf32>
+  %two = mlx.constant 2.0 : f64 : tensor<f32>
+  %n = mlx.constant 12.0 : f64 : tensor<f32>
+  %eps = mlx.constant 1.000000e-05 : f64 : tensor<f32>
+  %nb = mlx.primitive "Broadcast"(%n) [array<i64: 2, 1, 2>] : (tensor<f32>) -> tensor<2x1x2xf32>
+  %s = conv.pool "sum" of %v kernel <[12]> window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 2> : tensor<2x12x2xf32> -> tensor<2x1x2xf32>
+  %m = mlx.primitive "Divide"(%s, %nb) [] : (tensor<2x1x2xf32>, tensor<2x1x2xf32>) -> tensor<2x1x2xf32>
+  %mb = mlx.primitive "Broadcast"(%m) [array<i64: 2, 12, 2>] : (tensor<2x1x2xf32>) -> tensor<2x12x2xf32>
+  %d = mlx.primitive "Subtract"(%v, %mb) [] : (tensor<2x12x2xf32>, tensor<2x12x2xf32>) -> tensor<2x12x2xf32>
+  %tb = mlx.primitive "Broadcast"(%two) [array<i64: 2, 12, 2>] : (tensor<f32>) -> tensor<2x12x2xf32>
+  %q = mlx.primitive "Power"(%d, %tb) [] : (tensor<2x12x2xf32>, tensor<2x12x2xf32>) -> tensor<2x12x2xf32>
+  %t = mlx.primitive "Reduce"(%q) [2 : i64, array<i64: 1>] : (tensor<2x12x2xf32>) -> tensor<2x1x2xf32>
+  %u = mlx.primitive "Divide"(%t, %nb) [] : (tensor<2x1x2xf32>, tensor<2x1x2xf32>) -> tensor<2x1x2xf32>
+  %eb = mlx.primitive "Broadcast"(%eps) [array<i64: 2, 1, 2>] : (tensor<f32>) -> tensor<2x1x2xf32>
+  %a = mlx.primitive "Add"(%eb, %u) [] : (tensor<2x1x2xf32>, tensor<2x1x2xf32>) -> tensor<2x1x2xf32>
+  %r = mlx.primitive "Sqrt"(%a) [false] : (tensor<2x1x2xf32>) -> tensor<2x1x2xf32>
+  %rb = mlx.primitive "Broadcast"(%r) [array<i64: 2, 12, 2>] : (tensor<2x1x2xf32>) -> tensor<2x12x2xf32>
+  %y = mlx.primitive "Divide"(%d, %rb) [] : (tensor<2x12x2xf32>, tensor<2x12x2xf32>) -> tensor<2x12x2xf32>
+  %z = mlx.primitive "Reshape"(%y) [array<i64: 2, 6, 4>] : (tensor<2x12x2xf32>) -> tensor<2x6x4xf32>
+  return %z : tensor<2x6x4xf32>
+}
+// CHECK-LABEL: func.func @forward
+// CHECK:         %c = conv.general %x, %w
+// CHECK-NEXT:    %z = conv.norm %c as <[2, 6, 2, 2]> interleaved eps 1.000000e-05 : f64 centered layer "norm" {
+// CHECK:         } : tensor<2x6x4xf32> -> tensor<2x6x4xf32>
+// CHECK-NEXT:    func.return %z

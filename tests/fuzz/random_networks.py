@@ -117,6 +117,18 @@ class Dense(nn.Module):
         return x[:, : max(1, x.shape[1] - 1), ::2]
 
 
+class Standardised(nn.Module):
+    """A norm along any axes, as users write them."""
+
+    def __init__(self, axes: tuple[int, ...]):
+        super().__init__()
+        self.axes = axes
+
+    def __call__(self, x: mx.array) -> mx.array:
+        difference = x - x.mean(self.axes, keepdims=True)
+        return difference / mx.sqrt((difference**2).mean(self.axes, keepdims=True) + 1e-3)
+
+
 class Tied(nn.Module):
     """One weight in three convolutions, halved in one and transposed in another."""
 
@@ -166,15 +178,15 @@ def _norm(rng: np.random.Generator, channels: int) -> nn.Module:
             norm = nn.BatchNorm(channels, affine=bool(rng.random() < 0.8))
             norm.running_mean, norm.running_var = mx.random.normal((channels,)), mx.random.uniform(0.5, 2, (channels,))
             return norm
-        case 3:
-            return nn.GroupNorm(1, channels)
-        case 4:
+        case 3 | 4:
             groups = int(rng.choice([n for n in range(1, channels + 1) if channels % n == 0]))
-            return nn.GroupNorm(groups, channels, pytorch_compatible=True, affine=bool(rng.random() < 0.8))
+            affine, as_pytorch = (bool(rng.random() < share) for share in (0.8, 0.5))
+            return nn.GroupNorm(groups, channels, affine=affine, pytorch_compatible=as_pytorch)
         case 5:
             return nn.LayerNorm(channels)
         case 6:
-            return [nn.RMSNorm(channels), nn.InstanceNorm(channels, affine=True)][int(rng.integers(2))]
+            by_hand = Standardised(tuple(axis for axis in (1, 2, 3) if rng.random() < 0.6) or (3,))
+            return [nn.RMSNorm(channels), nn.InstanceNorm(channels, affine=True), by_hand][int(rng.integers(3))]
         case _:
             return nn.Identity()
 

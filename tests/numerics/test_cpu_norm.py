@@ -29,7 +29,7 @@ BARE = Epilogue(("f32",), (), (0,))
 
 def norm_of(shape: tuple[int, ...], pixels: int = 1, groups: int = 1, eps: float = 1e-5) -> Norm:
     """Of nothing but what is normalised."""
-    return Norm(shape, pixels, groups, eps, True, "f32", (), BARE, ("f32",))
+    return Norm(shape, pixels, groups, False, eps, True, "f32", (), BARE, ("f32",))
 
 
 def random_kernel(rng: np.random.Generator) -> Norm:
@@ -47,7 +47,8 @@ def random_kernel(rng: np.random.Generator) -> Norm:
     keeps = rng.choice([0.0, 0.5, 1.0], int(rng.integers(0, 4)))
     extras = tuple(Extra(_narrowed(rng, shape, keep), str(rng.choice(types))) for keep in keeps)
     epilogue, results = _epilogue(rng, extras)
-    return Norm(shape, pixels, groups, 1e-5, centered, str(rng.choice(types)), extras, epilogue, results)
+    interleaved = bool(groups > 1 and rng.random() < 0.3)
+    return Norm(shape, pixels, groups, interleaved, 1e-5, centered, str(rng.choice(types)), extras, epilogue, results)
 
 
 def _narrowed(rng: np.random.Generator, shape: tuple[int, ...], keep: float) -> tuple[int, ...]:
@@ -80,7 +81,8 @@ def random_schedule(rng: np.random.Generator, kernel: Norm, machine: Machine) ->
         return chosen
     choices = dict(chosen.choices) | {"row_block": int(rng.integers(1, 6))}
     if not kernel.is_by_row:
-        choices["width"] = kernel.shape[-1] // kernel.groups * int(rng.integers(1, 3))
+        group = kernel.shape[-1] // (1 if kernel.interleaved else kernel.groups)
+        choices["width"] = group * int(rng.integers(1, 3))
     return replace(chosen, choices=tuple(choices.items()))
 
 
@@ -96,9 +98,12 @@ def numbers_for(kernel: Norm, seed: int) -> list[Array]:
 
 
 def normalised(kernel: Norm, x: Array) -> Array:
-    parts = x.reshape(kernel.images, kernel.pixels, kernel.groups, -1)
-    mean = parts.mean((1, 3), keepdims=True) if kernel.centered else 0
-    variance = ((parts - mean) ** 2).mean((1, 3), keepdims=True)
+    view, axes = (kernel.images, kernel.pixels, kernel.groups, -1), (1, 3)
+    if kernel.interleaved:
+        view, axes = (kernel.images, kernel.pixels, -1, kernel.groups), (1, 2)
+    parts = x.reshape(view)
+    mean = parts.mean(axes, keepdims=True) if kernel.centered else 0
+    variance = ((parts - mean) ** 2).mean(axes, keepdims=True)
     return ((parts - mean) / np.sqrt(variance + kernel.eps)).reshape(kernel.shape)
 
 
@@ -118,6 +123,7 @@ def check(backend: CpuBackend, kernel: Norm, schedule: Schedule, arrays: Sequenc
 LARGE = {
     "by row": norm_of((40, 2000)),
     "groups": norm_of((2, 37, 41, 64), 37 * 41, 8),
+    "interleaved groups": replace(norm_of((2, 37, 41, 64), 37 * 41, 8), interleaved=True),
     "an image": norm_of((1, 100, 90, 20), 9000),
     "channels": norm_of((3, 50, 60, 33), 3000, 33),
 }

@@ -75,7 +75,7 @@ def test_text_of_a_norm(golden) -> None:
     instructions = (Instruction("arith.mulf", (0, 1), "f32"), Instruction("arith.addf", (3, 2), "f32"))
     per_channel = Extra((1, 1, 1, 40), "f32")
     epilogue = Epilogue(("f32", "f32", "f32"), instructions, (4,))
-    kernel = Norm((1, 56, 56, 40), 56 * 56, 8, 1e-5, True, "f32", (per_channel, per_channel), epilogue, ("f32",))
+    kernel = Norm((1, 56, 56, 40), 56 * 56, 8, False, 1e-5, True, "f32", (per_channel, per_channel), epilogue, ("f32",))
     golden("cpu/norm.c", source(kernel, choose(kernel, Machine(16, 32))).text)
 
 

@@ -29,7 +29,8 @@ def source(kernel: Norm, schedule: Schedule) -> Source:
         "is_by_row": kernel.is_by_row,
         "centered": kernel.centered,
         "channels": channels,
-        "group": channels // kernel.groups,
+        "groups": kernel.groups,
+        "interleaved": kernel.interleaved,
         "eps": repr(kernel.eps),
         "dtype": kernel.dtype,
         "c_type": C_TYPES[kernel.dtype],
@@ -52,6 +53,7 @@ def source(kernel: Norm, schedule: Schedule) -> Source:
 
 
 def _title(kernel: Norm) -> str:
-    over = "of each pixel" if kernel.is_by_row else f"of {kernel.groups} groups over the pixels of an image"
+    groups = f"{kernel.groups} interleaved groups" if kernel.interleaved else f"{kernel.groups} groups"
+    over = "of each pixel" if kernel.is_by_row else f"of {groups} over the pixels of an image"
     mean = "" if kernel.centered else ", the mean taken for 0"
     return f"Normalises {kernel.shape[-1]} channels of {kernel.dtype} {over}{mean}."

@@ -27,7 +27,7 @@ def schedule(kernel: Norm, machine: Machine) -> Schedule:
     channels = kernel.shape[-1]
     choices = {"lanes": machine.lanes, "row_block": min(MOST_ROWS, max(1, UNIT // channels))}
     if not kernel.is_by_row:
-        group = channels // kernel.groups
+        group = channels if kernel.interleaved else channels // kernel.groups
         choices["vectors"] = 4 if machine.registers > 16 else 2
         choices["width"] = max(1, min(WIDTH, channels) // group) * group
     return Schedule("cpu/norm.c", tuple(choices.items()))

@@ -113,6 +113,7 @@ enum {
     CHANNELS = 40,
     ROW_BLOCK = 256, /* pixels of a unit */
     GROUP = 5, /* channels that have statistics together */
+    APART = 1, /* from one of them to the next */
     WIDTH = 40, /* channels of a unit of the second stage: whole groups */
     VECTORS = 4,
 };
@@ -282,20 +283,20 @@ static void join_blocks(const cj_call *call, long image, long c, long width, dou
         }
 }
 
-/* How to normalise the channels of a group, of which mean and squares are given. */
+/* How to normalise the channels of a group, of which mean and squares are given: c is the first of them. */
 static void join_channels(const cj_call *call, const double *mean, const double *squares, statistics *to, long c)
 {
     double center = 0, total = 0;
     for (long n = 0; n < GROUP; n++)
-        center += mean[n];
+        center += mean[n * APART];
     center /= GROUP;
     for (long n = 0; n < GROUP; n++)
-        total += squares[n] + call->in_extent * (mean[n] - center) * (mean[n] - center);
+        total += squares[n * APART] + call->in_extent * (mean[n * APART] - center) * (mean[n * APART] - center);
     const float scale = reciprocal_root(total / ((double)call->in_extent * GROUP));
-    for (long n = 0; n < GROUP; n++) {
-        to->mean[c + n] = center;
-        to->rest[c + n] = center - to->mean[c + n];
-        to->scale[c + n] = scale;
+    for (long n = c; n < c + GROUP * APART; n += APART) {
+        to->mean[n] = center;
+        to->rest[n] = center - to->mean[n];
+        to->scale[n] = scale;
     }
 }
 
