@@ -142,10 +142,10 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
 
 
 def _without(pipeline: str, failed: Iterable[str]) -> str:
-    """The pipeline whose `fuse-elementwise` leaves out the kernels of these names, without `raise-rearrange` if one of
-    its was among them: they share a text."""
+    """The pipeline whose `fuse-elementwise` leaves out the kernels of these names, without `raise-gather` and
+    `raise-rearrange` if one of theirs was among them: they share a text."""
     if any(name.startswith(REARRANGE) for name in failed):
-        pipeline = pipeline.replace(",raise-rearrange", "")
+        pipeline = pipeline.replace(",raise-rearrange", "").replace("raise-gather,", "")
     numbers = [name.removeprefix(PREFIX) for name in failed if name.startswith(PREFIX)]
     if not numbers:
         return pipeline

@@ -16,13 +16,21 @@ if TYPE_CHECKING:
     from xdsl.passes import ModulePass
 
 OPTIMIZE = (
-    "raise-weight-gradient,raise-linear,raise-conv,raise-pool,raise-pool-gradient,raise-norm,raise-softmax,"
+    "raise-weight-gradient,raise-linear,raise-conv,raise-pool,raise-pool-gradient,raise-norm,raise-softmax,raise-gather,"
     "sink-transposes,merge-groups,fold-pad,fold-scale,fuse-epilogue,"
     "fuse-elementwise{across-moves=true},raise-rearrange"
 )
 """The passes that a user's `pipeline=` replaces: from MLX's primitives to few, fused convolutions."""
 
-CPU_ALONE = ("raise-linear", "raise-pool-gradient", "raise-pool", "raise-norm", "raise-softmax", "raise-rearrange")
+CPU_ALONE = (
+    "raise-linear",
+    "raise-pool-gradient",
+    "raise-pool",
+    "raise-norm",
+    "raise-softmax",
+    "raise-gather",
+    "raise-rearrange",
+)
 """Those of them that are left out of any pipeline for another backend: there MLX's own ops are fast."""
 
 LOWER = "choose-schedule{backend=BACKEND},hoist-prepare,form-stretches"
@@ -40,6 +48,7 @@ _CLASSES = {
     "raise-pool": "RaisePoolPass",
     "raise-norm": "RaiseNormPass",
     "raise-softmax": "RaiseSoftmaxPass",
+    "raise-gather": "RaiseGatherPass",
     "sink-transposes": "SinkTransposesPass",
     "merge-groups": "MergeGroupsPass",
     "fold-pad": "FoldPadPass",

@@ -49,7 +49,7 @@ class _Function:
     def __init__(self, function: FuncOp):
         self._static = static_values(function)
         self._found: dict[SSAValue, Strided] = {}
-        self._count = 0
+        self._count = sum(isinstance(op, RearrangeOp) for op in function.body.block.ops)
 
     def is_of_kernels(self, concatenation: PrimitiveOp) -> bool:
         """Does it hold what kernels write?"""
