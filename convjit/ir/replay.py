@@ -82,13 +82,14 @@ def _slice(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
 
 
 _REDUCTIONS_AT = ("maximum", "minimum", "add", "multiply")
-_ASSIGN = 4
+ASSIGN = 4
+"""The mode of a `SliceUpdate` or `Scatter` that is no reduction."""
 
 
 def _slice_update(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
     mode, start, stop, step = a
     index = _slices(start, stop, step, i[0])
-    if mode == _ASSIGN:
+    if mode == ASSIGN:
         y = copy.copy(i[0])
         y[index] = i[1]
         return y
@@ -121,7 +122,7 @@ def _scatter(i: Arrays, a: tuple[Any, ...], o: Outputs) -> mx.array:
     order = _front_order(x.ndim, axes)
     y = x.transpose(order)
     update = update.squeeze([lead + axis for axis in axes])
-    if mode == _ASSIGN:
+    if mode == ASSIGN:
         y = copy.copy(y)
         y[tuple(indices)] = update
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -18,7 +18,7 @@ RESHAPES = ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")
 STRIDED = ("Transpose", "Broadcast", "Slice", "Split", *RESHAPES)
 """What gives elements of one array, in another order perhaps."""
 
-MOVES = ("Concatenate", *STRIDED)
+MOVES = ("Concatenate", "Pad", "SliceUpdate", *STRIDED)
 """What gives elements of arrays as they are."""
 
 
@@ -49,6 +49,15 @@ class Strided(NamedTuple):
         offset = self.offset + sum(start * stride for start, stride in zip(starts, self.strides, strict=True))
         strides = tuple(step * stride for step, stride in zip(steps, self.strides, strict=True))
         return Strided(self.base, offset, shape, strides)
+
+    def around(self, starts: Sequence[int], shape: tuple[int, ...]) -> Iterator[tuple[Sequence[int], Strided]]:
+        """All but a box, as boxes: where each begins, and the box."""
+        for axis, (start, extent) in enumerate(zip(starts, shape, strict=True)):
+            for low, high in ((0, start), (start + extent, self.shape[axis])):
+                first = (*starts[:axis], low, *(0 for _ in shape[axis + 1 :]))
+                extents = (*shape[:axis], high - low, *self.shape[axis + 1 :])
+                if low < high:
+                    yield first, self.box(first, (1,) * len(shape), extents)
 
     def broadcast(self, shape: tuple[int, ...]) -> Strided:
         added = len(shape) - len(self.shape)

@@ -12,16 +12,18 @@
     %y = conv.fused %t, %v ...
 
 What a kernel reads is followed back through ops that only move elements (`convjit.passes.moves`): all of them together
-are one kernel, or none where other axes are all that changes. So the kernels around them are one stretch. A
-concatenation is a kernel of its own, whoever reads it, if a kernel writes a part of it. What stays: other moves whose
-results only MLX's ops or the user read, slices that run backwards, other dtypes than f32, f16 and bf16, what depends on
-parameters alone, and everything if a rearrangement failed its proof, as all share a text.
+are one kernel, or none where other axes are all that changes. So the kernels around them are one stretch. Padding is a
+frame of one element, repeated; an array of which a slice is assigned is a frame around that. A concatenation is a
+kernel of its own, whoever reads it, if a kernel writes a part of it. What stays: other moves whose results only MLX's
+ops or the user read, slices that run backwards, other dtypes than f32, f16 and bf16, what depends on parameters alone,
+and everything if a rearrangement failed its proof, as all share a text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -33,6 +35,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from convjit.ir.conv import KernelOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.rearrange import RearrangeOp, ViewOp
+from convjit.ir.replay import ASSIGN
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import Part
 from convjit.kernel.rearrange import MOST_AXES
@@ -82,6 +85,12 @@ class _Function:
         name, arguments = op.primitive.data, op.python_arguments
         if name == "Concatenate":
             return self._concatenated(op, arguments[0] % len(shape))
+        if name == "Pad":
+            lows = dict(zip(*arguments[:2], strict=True))
+            around = self._origin(op.operands[1]).broadcast(shape)
+            return self._framed(value, op.operands[0], around, [lows.get(axis, 0) for axis in range(len(shape))])
+        if name == "SliceUpdate" and arguments[0] == ASSIGN and set(arguments[3]) == {1} and min(arguments[1]) >= 0:
+            return self._framed(value, op.operands[1], self._origin(op.operands[0]), arguments[1])
         if name not in STRIDED:
             return Strided.whole(value)
         at = self._origin(op.operands[0])
@@ -109,6 +118,15 @@ class _Function:
             parts.append(at.part(start * strides[axis], strides))
             start += at.shape[axis]
         return self._rearranged(value, parts, [at.base for at in origins])
+
+    def _framed(self, value: SSAValue, inside: SSAValue, around: Strided, starts: Sequence[int]) -> Strided:
+        """`value`, which is `inside`, its first element at `starts`, and elsewhere `around`."""
+        inner, strides = self._origin(inside), dense(around.shape)
+        if 0 in inner.shape or len(inner.shape) != len(around.shape):
+            return Strided.whole(value)
+        boxes = [(starts, inner), *around.around(starts, inner.shape)]
+        parts = [box.part(sum(map(mul, first, strides)), strides) for first, box in boxes]
+        return self._rearranged(value, parts, [box.base for _, box in boxes])
 
     def _rearranged(self, value: SSAValue, parts: Sequence[Part], bases: Sequence[SSAValue]) -> Strided:
         """`value`, made by a kernel if it can be."""

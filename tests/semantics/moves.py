@@ -27,7 +27,7 @@ def random_move(rng: np.random.Generator, shape: tuple[int, ...]) -> Move:
     """One that an array of this shape can take."""
     axis = int(rng.integers(len(shape)))
     extent = shape[axis]
-    match rng.integers(10):
+    match rng.integers(14):
         case 0 | 1:
             new = _factors(rng, prod(shape))
             return lambda x: x.reshape(new)
@@ -47,8 +47,30 @@ def random_move(rng: np.random.Generator, shape: tuple[int, ...]) -> Move:
             return lambda x: mx.broadcast_to(mx.expand_dims(x, axis), (*shape[:axis], 2, *shape[axis:]))
         case 8:
             return lambda x: mx.roll(x, 1, axis)
+        case 9 | 10 if prod(n + 3 for n in shape) <= MOST_ELEMENTS:
+            widths = [(int(rng.integers(3)), int(rng.integers(2))) for _ in shape]
+            return lambda x: mx.pad(x, widths, constant_values=0.5)
+        case 11:
+            starts = [int(rng.integers(n)) for n in shape]
+            box = tuple(slice(start, int(rng.integers(start, n)) + 1) for start, n in zip(starts, shape, strict=True))
+            return lambda x: _with_assigned(x, box)
+        case 12:
+            first, step = int(rng.integers(extent)), float(rng.choice([0.5, 2 / 3, 1, 1.5]))
+
+            def gathered(x: mx.array) -> mx.array:
+                places = mx.floor(mx.clip(mx.arange(extent) * step - first, 0, extent - 1)).astype(mx.int32)
+                return x[(*(slice(None),) * axis, places)]
+
+            return gathered
         case _:
             return lambda x: mx.flatten(x, axis)
+
+
+def _with_assigned(x: mx.array, box: tuple[slice, ...]) -> mx.array:
+    """With the negated elements of a box in it."""
+    y = x + 0
+    y[box] = -x[box]
+    return y
 
 
 def random_moves(rng: np.random.Generator, shape: tuple[int, ...]) -> Move:

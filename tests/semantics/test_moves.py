@@ -122,12 +122,31 @@ class Recurrent(nn.Module):
         return state
 
 
+class Framed(nn.Module):
+    """A UNet's decoder: what it upsamples is padded to the size of what it joins. The border has a head of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.down = conv3x3(3, 8), nn.Conv2d(8, 8, 3, stride=2)
+        self.inner, self.border, self.last = conv3x3(16, 4), conv3x3(16, 4), nn.Conv2d(4, 3, 1)
+        self.up = nn.Upsample(2, mode="linear")
+
+    def __call__(self, x: mx.array) -> mx.array:
+        kept = nn.relu(self.stem(x))
+        y = self.up(nn.relu(self.down(kept))).astype(x.dtype)
+        both = mx.concatenate([kept, mx.pad(y, ((0, 0), (0, 1), (1, 1), (0, 0)), constant_values=-0.5)], axis=-1)
+        z = self.border(both)
+        z[:, 1:-1, 2:-1] = self.inner(both)[:, 1:-1, 2:-1]
+        return self.last(nn.relu(z))
+
+
 NETWORKS = {
     "attention": (Attention, (2, 8, 8, 3)),
     "dense": (Dense, (2, 6, 6, 3)),
     "gated": (Gated, (2, 20, 2)),
     "windows": (Windows, (1, 8, 8, 3)),
     "recurrent": (Recurrent, (1, 3, 6, 6, 3)),
+    "framed": (Framed, (2, 7, 6, 3)),
 }
 
 
