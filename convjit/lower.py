@@ -23,6 +23,7 @@ from convjit.passes import STAGES
 from convjit.passes.choose_schedule import Failed, Refused
 from convjit.passes.fuse_elementwise import PREFIX
 from convjit.passes.raise_conv import named_convolutions
+from convjit.passes.raise_gather import NAME as GATHER
 from convjit.passes.raise_linear import named_products
 from convjit.passes.raise_norm import named_norms
 from convjit.passes.raise_pool import named_pools
@@ -144,7 +145,7 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
 def _without(pipeline: str, failed: Iterable[str]) -> str:
     """The pipeline whose `fuse-elementwise` leaves out the kernels of these names, without `raise-gather` and
     `raise-rearrange` if one of theirs was among them: they share a text."""
-    if any(name.startswith(REARRANGE) for name in failed):
+    if any(name.startswith((REARRANGE, GATHER)) for name in failed):
         pipeline = pipeline.replace(",raise-rearrange", "").replace("raise-gather,", "")
     numbers = [name.removeprefix(PREFIX) for name in failed if name.startswith(PREFIX)]
     if not numbers:

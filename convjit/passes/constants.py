@@ -11,7 +11,7 @@ from convjit.ir import replay
 from convjit.ir.mlx import ConstantOp, PrimitiveOp
 from convjit.ir.types import dtype_of, shape_of
 
-_MOST_ELEMENTS = 1 << 16
+_MOST_ELEMENTS = 1 << 22
 
 
 class Constants:

@@ -36,9 +36,10 @@ from convjit.passes.axes import composed, inverse
 from convjit.passes.constants import Constants
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.moves import dense
-from convjit.passes.raise_rearrange import NAME
 from convjit.passes.runs import Run, runs_of
 from convjit.passes.values import erase_dead_ops, forward_of, has_convolutions, static_values
+
+NAME = "gather"
 
 MOST_PARTS = 64
 """Of a rearrangement: each is an argument of its kernel."""

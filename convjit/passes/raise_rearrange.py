@@ -52,7 +52,7 @@ class _Function:
     def __init__(self, function: FuncOp):
         self._static = static_values(function)
         self._found: dict[SSAValue, Strided] = {}
-        self._count = sum(isinstance(op, RearrangeOp) for op in function.body.block.ops)
+        self._count = 0
 
     def is_of_kernels(self, concatenation: PrimitiveOp) -> bool:
         """Does it hold what kernels write?"""

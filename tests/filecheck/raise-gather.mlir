@@ -20,7 +20,7 @@ func.func @forward(%x: tensor<2x4x3x8xf32>, %w: tensor<8x1x1x8xf32>) -> tensor<8
 }
 // CHECK-LABEL: func.func @forward
 // CHECK:         %c = conv.general %x, %w
-// CHECK-NEXT:    %0 = conv.rearrange(%c, %c, %c) parts <[2, 3, 24] from 0 [96, 0, 1] to 0 [192, 24, 1], [2, 2, 2, 24] from 24 [96, 24, 0, 1] to 72 [192, 48, 24, 1], [2, 24] from 72 [96, 1] to 168 [192, 1]> layer "rearrange"
+// CHECK-NEXT:    %0 = conv.rearrange(%c, %c, %c) parts <[2, 3, 24] from 0 [96, 0, 1] to 0 [192, 24, 1], [2, 2, 2, 24] from 24 [96, 24, 0, 1] to 72 [192, 48, 24, 1], [2, 24] from 72 [96, 1] to 168 [192, 1]> layer "gather"
 // CHECK-NEXT:    %g = mlx.primitive "Transpose"(%0) [array<i64: 1, 0, 2, 3, 4>]
 // CHECK-NEXT:    func.return %g
 
