@@ -11,8 +11,8 @@
     %y = conv.norm %v as <[8, 1, 1, 256]> eps 1.0e-05 : f64 centered {...}
 
 `mx.fast.layer_norm` is traced like this, `mx.fast.rms_norm` without the mean. What users write by hand may divide by
-the root, take any power of 2 for a square, and reduce other axes. Around a GroupNorm the pixels of each group are
-brought together, and back:
+the root, take a power of 2 for a square, reduce other axes, and add up squares, or divide them by n - 1, which a factor
+makes up for. Around a GroupNorm the pixels of each group are brought together, and back:
 
     %a = mlx.primitive "Reshape"(%x) [array<i64: 2, -1, 4, 4>]                  (2, 8, 8, 16) -> (2, 64, 4, 4)
     %b = mlx.primitive "Transpose"(%a) [array<i64: 0, 2, 1, 3>]
@@ -42,7 +42,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.bodies import YieldOp
-from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
+from convjit.ir.mlx import SUM, ConstantOp, PrimitiveOp, is_primitive
 from convjit.ir.norm import NormOp
 from convjit.ir.pool import PoolOp
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
@@ -64,12 +64,14 @@ class FoundNorm:
         of: what is normalised, and what shares statistics in it.
         eps: what is added to the variance.
         centered: whether the mean is subtracted.
+        factor: what the result is multiplied by: not 1 where squares were added up and not averaged.
     """
 
     root: PrimitiveOp
     of: Grouping
     eps: float
     centered: bool
+    factor: float
 
 
 def named_norms(module: ModuleOp) -> Iterator[tuple[str, FoundNorm]]:
@@ -83,19 +85,22 @@ def named_norms(module: ModuleOp) -> Iterator[tuple[str, FoundNorm]]:
 
 
 class _Mean(NamedTuple):
-    """A mean that keeps its axes: of what, of which axes, and the ops that take it."""
+    """A mean that keeps its axes, or a multiple of one: of what, of which axes, how many times, and the ops."""
 
     of: SSAValue
     axes: tuple[int, ...]
+    times: float
     ops: tuple[Operation, ...]
 
 
 def _mean(value: SSAValue) -> _Mean | None:
-    """What makes `value`, if that is a mean."""
+    """What makes `value`, if that is a sum, perhaps multiplied or divided by a number."""
     op, rounding = value.owner, _ROUNDING.get(element_type(value))
-    if not is_primitive(op, "Multiply", "Divide") or rounding is None:
+    is_scaled = is_primitive(op, "Multiply", "Divide")
+    number = constant_of(op.operands[1]) if is_scaled else 1.0
+    total = op.operands[0].owner if is_scaled else op
+    if not number or rounding is None:
         return None
-    total, number = op.operands[0].owner, constant_of(op.operands[1])
     if isinstance(total, PoolOp) and total.is_of_whole_images and total.kind.data == "sum":
         x, axes = total.input, tuple(range(1, len(shape_of(total.input.type)) - 1))
     elif is_primitive(total, "Reduce") and total.python_arguments[0] == SUM:
@@ -103,19 +108,19 @@ def _mean(value: SSAValue) -> _Mean | None:
     else:
         return None
     shape = shape_of(x.type)
-    kept = tuple(1 if axis in axes else n for axis, n in enumerate(shape))
-    if not number or shape_of(value.type) != kept:
+    if shape_of(value.type) != tuple(1 if axis in axes else n for axis, n in enumerate(shape)):
         return None
     count = prod(shape[axis] for axis in axes)
-    share = number if op.primitive.data == "Multiply" else 1 / number
-    return _Mean(x, axes, (op, total)) if isclose(share * count, 1, rel_tol=rounding) else None
+    times = count / number if is_primitive(op, "Divide") else count * number
+    return _Mean(x, axes, 1.0 if isclose(times, 1, rel_tol=rounding) else times, tuple(dict.fromkeys((op, total))))
 
 
 class _Scale(NamedTuple):
-    """1 / sqrt(mean of squares + eps), broadcast: of what, of which axes, and the ops that take it."""
+    """1 / sqrt(mean of squares, so many times, + eps), broadcast: of what, of which axes, and the ops that take it."""
 
     of: SSAValue
     axes: tuple[int, ...]
+    times: float
     eps: float
     ops: tuple[Operation, ...]
 
@@ -129,8 +134,9 @@ def _scale(value: SSAValue, *, is_inverse: bool) -> _Scale | None:
         return None
     for mean, eps in ((_mean(a), constant_of(b)) for a, b in (total.operands, reversed(total.operands))):
         square = mean and _square(mean.of)
-        if mean and square and eps is not None and isfinite(eps):
-            return _Scale(square.operands[0], mean.axes, float(eps), (wide, root, total, *mean.ops, square))
+        if mean and square and mean.times > 0 and eps is not None and isfinite(eps):
+            ops = (wide, root, total, *mean.ops, square)
+            return _Scale(square.operands[0], mean.axes, mean.times, float(eps), ops)
     return None
 
 
@@ -167,7 +173,7 @@ def _of_scale(root: PrimitiveOp, value: SSAValue, scale: _Scale) -> FoundNorm | 
     subtracted = difference and made_by(difference.operands[1], "Broadcast")
     mean = subtracted and _mean(subtracted.operands[0])
     centered = False
-    if difference and subtracted and mean and (mean.of, mean.axes) == (difference.operands[0], scale.axes):
+    if difference and subtracted and mean and mean[:3] == (difference.operands[0], scale.axes, 1):
         inner |= {difference, subtracted, *mean.ops}
         value, centered = mean.of, True
     if any(not users(op.results[0]) <= {*inner, root} for op in inner):
@@ -175,7 +181,7 @@ def _of_scale(root: PrimitiveOp, value: SSAValue, scale: _Scale) -> FoundNorm | 
     cast = made_by(value, "AsType")
     value = cast.operands[0] if cast and element_type(cast.operands[0]) in FLOAT_TYPES else value
     of = grouping(value, scale.axes, by_row=not centered)
-    return of and FoundNorm(root, of, scale.eps, centered)
+    return of and FoundNorm(root, of, scale.eps / scale.times, centered, scale.times**-0.5)
 
 
 def _replace(name: str, norm: FoundNorm) -> None:
@@ -196,6 +202,10 @@ def _replace(name: str, norm: FoundNorm) -> None:
         layer=StringAttr(name),
     )
     values = [_insert(new, norm.root)]
+    if norm.factor != 1:
+        factor = _insert(ConstantOp(norm.factor, tensor_type((), mx.float32)), norm.root)
+        wide = _insert(PrimitiveOp("Broadcast", [factor], [tensor_type(shape, mx.float32)], (shape,)), norm.root)
+        values = [_insert(PrimitiveOp("Multiply", [values[0], wide], [wide.type], ()), norm.root)]
     readers = users(old)
     if norm.of.steps and len(readers) == 1 and is_primitive(cast := readers.pop(), "AsType"):
         old = cast.results[0]

@@ -107,6 +107,11 @@ def by_sums(x: mx.array) -> mx.array:
     return difference * mx.rsqrt((difference * difference).sum(-1, keepdims=True) / x.shape[-1] + 1e-3)
 
 
+def by_unbiased_variance(x: mx.array) -> mx.array:
+    difference = x - x.mean(-1, keepdims=True)
+    return difference / mx.sqrt((difference**2).sum(-1, keepdims=True) / (x.shape[-1] - 1) + 1e-3)
+
+
 def in_groups(x: mx.array, groups: int) -> mx.array:
     parts = x.reshape(*x.shape[:-1], groups, -1)
     return by_variance(parts, (*range(1, x.ndim - 1), x.ndim)).reshape(x.shape)
@@ -117,6 +122,8 @@ BY_HAND: dict[str, tuple[Callable[[mx.array], mx.array], str]] = {
     "of channels, sums": (by_sums, "<[70, 1, 1, 24]>"),
     "RMS": (lambda x: x * mx.rsqrt(mx.mean(x * x, -1, keepdims=True) + 1e-3), "<[70, 1, 1, 24]>"),
     "RMS, divided": (lambda x: x / (x.square().mean(-1, keepdims=True) + 1e-3).sqrt(), "<[70, 1, 1, 24]>"),
+    "L2": (lambda x: x * mx.rsqrt(x.square().sum(-1, keepdims=True) + 1e-3), "<[70, 1, 1, 24]>"),
+    "of channels, unbiased": (by_unbiased_variance, "<[70, 1, 1, 24]>"),
     "of pixels": (lambda x: by_variance(x, (1, 2)), "<[2, 35, 24, 1]>"),
     "of images": (lambda x: by_variance(x, (1, 2, 3)), "<[2, 35, 1, 24]>"),
     "of the batch": (lambda x: by_mean_and_square(x, (0, 1, 2)), "<[1, 70, 24, 1]>"),
@@ -154,10 +161,10 @@ def test_norms_that_users_write(name: str, dtype: mx.Dtype):
 
 
 ALMOST: dict[str, Callable[[mx.array], mx.array]] = {
-    "an unbiased variance": lambda x: (x - x.mean(-1, keepdims=True)) * mx.rsqrt(x.var(-1, keepdims=True, ddof=1) + 1),
     "another mean": lambda x: (x - x.mean(1, keepdims=True)) * mx.rsqrt(x.var(-1, keepdims=True) + 1),
     "cubes": lambda x: x / mx.sqrt((x**3).mean(-1, keepdims=True) + 100),
-    "a norm, not a mean": lambda x: x * mx.rsqrt(x.square().sum(-1, keepdims=True) + 1),
+    "a sum subtracted": lambda x: (x - x.sum(-1, keepdims=True)) * mx.rsqrt(x.var(-1, keepdims=True) + 1),
+    "a negative share": lambda x: x * mx.rsqrt(100 - 0.01 * x.square().sum(-1, keepdims=True)),
     "every 7th pixel": lambda x: by_variance(x.reshape(2, 5, 7, 24), (1,)).reshape(x.shape),
 }
 
