@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isclose, isfinite, prod
+from math import inf, isclose, isfinite, prod
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -96,11 +96,12 @@ class _Mean(NamedTuple):
 def _mean(value: SSAValue) -> _Mean | None:
     """What makes `value`, if that is a sum, perhaps multiplied or divided by a number."""
     op, rounding = value.owner, _ROUNDING.get(element_type(value))
-    is_scaled = is_primitive(op, "Multiply", "Divide")
-    number = constant_of(op.operands[1]) if is_scaled else 1.0
-    total = op.operands[0].owner if is_scaled else op
-    if not number or rounding is None:
-        return None
+    total, factor, ops = op, 1.0, list[Operation]()
+    if is_primitive(op, "Multiply", "Divide"):
+        number = constant_of(op.operands[1])
+        if not number:
+            return None
+        total, factor, ops = op.operands[0].owner, number if op.primitive.data == "Multiply" else 1 / number, [op]
     if isinstance(total, PoolOp) and total.is_of_whole_images and total.kind.data == "sum":
         x, axes = total.input, tuple(range(1, len(shape_of(total.input.type)) - 1))
     elif is_primitive(total, "Reduce") and total.python_arguments[0] == SUM:
@@ -108,11 +109,10 @@ def _mean(value: SSAValue) -> _Mean | None:
     else:
         return None
     shape = shape_of(x.type)
-    if shape_of(value.type) != tuple(1 if axis in axes else n for axis, n in enumerate(shape)):
+    if rounding is None or shape_of(value.type) != tuple(1 if axis in axes else n for axis, n in enumerate(shape)):
         return None
-    count = prod(shape[axis] for axis in axes)
-    times = count / number if is_primitive(op, "Divide") else count * number
-    return _Mean(x, axes, 1.0 if isclose(times, 1, rel_tol=rounding) else times, tuple(dict.fromkeys((op, total))))
+    times = factor * prod(shape[axis] for axis in axes)
+    return _Mean(x, axes, 1.0 if isclose(times, 1, rel_tol=rounding) else times, (*ops, total))
 
 
 class _Scale(NamedTuple):
@@ -134,7 +134,7 @@ def _scale(value: SSAValue, *, is_inverse: bool) -> _Scale | None:
         return None
     for mean, eps in ((_mean(a), constant_of(b)) for a, b in (total.operands, reversed(total.operands))):
         square = mean and _square(mean.of)
-        if mean and square and mean.times > 0 and eps is not None and isfinite(eps):
+        if mean and square and 0 < mean.times < inf and eps is not None and isfinite(eps):
             ops = (wide, root, total, *mean.ops, square)
             return _Scale(square.operands[0], mean.axes, mean.times, float(eps), ops)
     return None
