@@ -127,7 +127,8 @@ func.func @forward(%x: tensor<2x6x4xf16>, %w: tensor<4x1x4xf16>) -> (tensor<2x6x
 
 // -----
 
-// What is divided by another number than that of the elements, and another axis.
+// Divided by 5, not by 4: what is subtracted is no mean, and a factor makes up for that of the squares. %z stays: along
+// another axis only means can be subtracted.
 func.func @forward(%x: tensor<2x6x4xf32>, %w: tensor<4x1x4xf32>) -> (tensor<2x6x4xf32>, tensor<2x6x4xf32>) {
   %c = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<2x6x4xf32>, tensor<4x1x4xf32>) -> tensor<2x6x4xf32>
   %n = mlx.constant 0.2 : f64 : tensor<f32>
@@ -163,6 +164,10 @@ func.func @forward(%x: tensor<2x6x4xf32>, %w: tensor<4x1x4xf32>) -> (tensor<2x6x
   return %y, %z : tensor<2x6x4xf32>, tensor<2x6x4xf32>
 }
 // CHECK-LABEL: func.func @forward
+// CHECK:         %d = mlx.primitive "Subtract"(%c, %mb)
+// CHECK-NEXT:    %0 = conv.norm %d as <[12, 1, 1, 4]> eps 1.250000e-05 : f64 layer "norm" {
+// CHECK:         %1 = mlx.constant 1.1180339887498949 : f64
+// CHECK:         %y = mlx.primitive "Multiply"(%0, %2)
 // CHECK-NOT:     conv.norm
 
 // -----
