@@ -17,8 +17,7 @@ from xdsl.ir import SSAValue
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import shape_of
 from convjit.passes.axes import inverse
-
-_RESHAPES = ("ExpandDims", "Flatten", "Reshape", "Squeeze", "Unflatten")
+from convjit.passes.moves import RESHAPES
 
 
 class Run(NamedTuple):
@@ -78,7 +77,7 @@ def grouping(value: SSAValue, axes: Sequence[int], *, by_row: bool) -> Grouping 
                 return found
             runs = _merged(chain(*(parts[axis] for axis in inverse(step.python_arguments[0]))))
             is_transposed = True
-        elif not is_primitive(step, *_RESHAPES):
+        elif not is_primitive(step, *RESHAPES):
             return found
         steps.append(step)
         value = step.operands[0]

@@ -23,12 +23,12 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import OpResult, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.rewriter import Rewriter
 
 from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, shape_of, tensor_type
-from convjit.passes.values import erase_dead_ops, forward_of
+from convjit.passes.values import erase_dead_ops, forward_of, insert_before
 
 
 def _part(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
@@ -86,9 +86,7 @@ def _merge(join: PrimitiveOp) -> None:
         outputs, *rest = shape_of(weights[0].type)
         type_ = tensor_type((outputs * len(convs), *rest), dtype_of(weights[0].type))
         concatenate = PrimitiveOp("Concatenate", weights, [type_], [0])
-        concatenate.location = join.location
-        Rewriter.insert_op(concatenate, InsertPoint.before(join))
-        w = concatenate.results[0]
+        w = insert_before(concatenate, join)
         w.name_hint = weights[0].name_hint
     window = replace(convs[0].window.data, groups=convs[0].window.data.groups * len(convs))
     merged = GeneralOp(x, w, window, join.results[0].type, convs[0].layer)

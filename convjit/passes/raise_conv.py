@@ -25,7 +25,7 @@ from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES
-from convjit.passes.values import argument_attribute, forward_of
+from convjit.passes.values import argument_attribute, forward_of, numbered
 
 
 def window_of(op: PrimitiveOp) -> Window:
@@ -62,7 +62,7 @@ def named_convolutions(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
                     continue
                 name = layer_behind(op.operands[1])
                 counts[name] = counts.get(name, 0) + 1
-                yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), op
+                yield numbered(name, counts[name]), op
 
 
 def layer_behind(weight: SSAValue, otherwise: str = "conv") -> str:

@@ -23,9 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.ir import Operation
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.rearrange import RearrangeOp
@@ -37,7 +35,7 @@ from convjit.passes.constants import Constants
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.moves import dense
 from convjit.passes.runs import Run, runs_of
-from convjit.passes.values import erase_dead_ops, forward_of, has_convolutions, static_values
+from convjit.passes.values import erase_dead_ops, forward_of, has_convolutions, insert_before, numbered, static_values
 
 NAME = "gather"
 
@@ -109,13 +107,10 @@ def _replace(op: PrimitiveOp, first: int, axes: Sequence[_Axis], layer: str) -> 
     x, old = op.operands[0], op.results[0]
     type_ = tensor_type(composed(shape_of(old.type), order), dtype_of(x.type))
     moved = RearrangeOp([x] * len(parts), parts, type_, StringAttr(layer))
-    transposed = PrimitiveOp("Transpose", [moved.result], [old.type], (inverse(order),))
-    transposed.results[0].name_hint = old.name_hint
-    new: tuple[Operation, ...] = (moved, transposed)
-    for one in new:
-        one.location = op.location
-        Rewriter.insert_op(one, InsertPoint.before(op))
-    old.replace_all_uses_with(transposed.results[0])
+    insert_before(moved, op)
+    new = insert_before(PrimitiveOp("Transpose", [moved.result], [old.type], (inverse(order),)), op)
+    new.name_hint = old.name_hint
+    old.replace_all_uses_with(new)
     return True
 
 
@@ -132,7 +127,6 @@ class RaiseGatherPass(ModulePass):
                 continue
             static, constants, count = static_values(function), Constants(), 0
             for gather in [o for o in block.ops if is_primitive(o, "Gather") and o.results[0] not in static]:
-                layer = NAME if count == 0 else f"{NAME}#{count + 1}"
                 if found := _gathered(gather, constants):
-                    count += _replace(gather, *found, layer)
+                    count += _replace(gather, *found, numbered(NAME, count + 1))
             erase_dead_ops(block)

@@ -54,7 +54,15 @@ from convjit.ir.mlx import SUM, PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.raise_conv import layer_behind
-from convjit.passes.values import erase_dead_ops, forward_of, source_of_broadcast, static_values, users
+from convjit.passes.values import (
+    erase_dead_ops,
+    forward_of,
+    insert_before,
+    numbered,
+    source_of_broadcast,
+    static_values,
+    users,
+)
 
 _VIEWS = ("Reshape", "Flatten", "Unflatten")
 """What gives the same elements in the same order other axes."""
@@ -87,7 +95,7 @@ def named_products(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
             else:
                 name = f"{layers.get(matrix, layers.get(rows, 'linear'))}.weight.grad"
             counts[name] = counts.get(name, 0) + 1
-            yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), op
+            yield numbered(name, counts[name]), op
 
 
 def _is_product(op: Operation) -> TypeGuard[PrimitiveOp]:
@@ -152,9 +160,7 @@ class _Writer:
         self._dtype = dtype_of(product.results[0].type)
 
     def _insert(self, op: Operation) -> SSAValue:
-        op.location = self._product.location
-        Rewriter.insert_op(op, InsertPoint.before(self._product))
-        return op.results[0]
+        return insert_before(op, self._product)
 
     def primitive(self, name: str, value: SSAValue, shape: tuple[int, ...], *arguments: object) -> SSAValue:
         return self._insert(PrimitiveOp(name, [value], [tensor_type(shape, self._dtype)], arguments))

@@ -39,7 +39,6 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr, bf16, f16, f32
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.bodies import YieldOp
 from convjit.ir.mlx import SUM, ConstantOp, PrimitiveOp, is_primitive
@@ -49,7 +48,16 @@ from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.axes import inverse
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.grouping import Grouping, grouping
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions, made_by, users
+from convjit.passes.values import (
+    constant_of,
+    erase_dead_ops,
+    forward_of,
+    has_convolutions,
+    insert_before,
+    made_by,
+    numbered,
+    users,
+)
 
 _ROUNDING: dict[Attribute, float] = {f32: 2.0**-23, f16: 2.0**-11, bf16: 2.0**-8}
 """Of 1 / n, relative to it."""
@@ -81,7 +89,7 @@ def named_norms(module: ModuleOp) -> Iterator[tuple[str, FoundNorm]]:
         for op in function.body.block.ops:
             if found := _norm(op):
                 count += 1
-                yield ("norm" if count == 1 else f"norm#{count}"), found
+                yield numbered("norm", count), found
 
 
 class _Mean(NamedTuple):
@@ -201,28 +209,22 @@ def _replace(name: str, norm: FoundNorm) -> None:
         interleaved=norm.of.view.interleaved,
         layer=StringAttr(name),
     )
-    values = [_insert(new, norm.root)]
+    values = [insert_before(new, norm.root)]
     if norm.factor != 1:
-        factor = _insert(ConstantOp(norm.factor, tensor_type((), mx.float32)), norm.root)
-        wide = _insert(PrimitiveOp("Broadcast", [factor], [tensor_type(shape, mx.float32)], (shape,)), norm.root)
-        values = [_insert(PrimitiveOp("Multiply", [values[0], wide], [wide.type], ()), norm.root)]
+        factor = insert_before(ConstantOp(norm.factor, tensor_type((), mx.float32)), norm.root)
+        wide = insert_before(PrimitiveOp("Broadcast", [factor], [tensor_type(shape, mx.float32)], (shape,)), norm.root)
+        values = [insert_before(PrimitiveOp("Multiply", [values[0], wide], [wide.type], ()), norm.root)]
     readers = users(old)
     if norm.of.steps and len(readers) == 1 and is_primitive(cast := readers.pop(), "AsType"):
         old = cast.results[0]
     dtype = dtype_of(old.type)
     if dtype != mx.float32:
-        values = [_insert(PrimitiveOp("AsType", values, [tensor_type(shape, dtype)], (dtype,)), norm.root)]
+        values = [insert_before(PrimitiveOp("AsType", values, [tensor_type(shape, dtype)], (dtype,)), norm.root)]
     for step in norm.of.steps:
         type_ = tensor_type(shape_of(step.results[0].type), dtype)
         again = PrimitiveOp(step.primitive.data, values[-1:], [type_], step.python_arguments)
-        values.append(_insert(again, norm.root))
+        values.append(insert_before(again, norm.root))
     _let_read(old, values)
-
-
-def _insert(op: Operation, before: Operation) -> SSAValue:
-    op.location = before.location
-    Rewriter.insert_op(op, InsertPoint.before(before))
-    return op.results[0]
 
 
 def _let_read(old: SSAValue, values: list[SSAValue]) -> None:

@@ -42,7 +42,7 @@ from convjit.passes.clusters import is_sum_of_channels
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.fold_pad import padding_of
 from convjit.passes.raise_weight_gradient import strides_of_patches
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions, made_by
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, has_convolutions, made_by, numbered
 
 _KINDS: dict[int, PoolKind] = {SUM: "sum", 5: "max"}
 """The kinds of a `Reduce`."""
@@ -83,7 +83,7 @@ def named_pools(module: ModuleOp) -> Iterator[tuple[str, FoundPool]]:
         for op in function.body.block.ops:
             if found := _pool(op):
                 count += 1
-                yield ("pool" if count == 1 else f"pool#{count}"), found
+                yield numbered("pool", count), found
 
 
 def _pool(op: Operation) -> FoundPool | None:

@@ -43,6 +43,7 @@ from convjit.passes.values import (
     forward_of,
     has_convolutions,
     made_by,
+    numbered,
     source_of_broadcast,
 )
 
@@ -77,7 +78,7 @@ def named_pool_gradients(module: ModuleOp) -> Iterator[tuple[str, FoundGradient]
         for op in function.body.block.ops:
             if is_primitive(op, "Slice", "Unflatten", "Reshape") and (found := _gradient(op)):
                 count += 1
-                yield ("pool.grad" if count == 1 else f"pool.grad#{count}"), found
+                yield numbered("pool.grad", count), found
 
 
 def _gradient(root: Operation) -> FoundGradient | None:

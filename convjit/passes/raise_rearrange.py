@@ -30,7 +30,6 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.conv import KernelOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
@@ -41,7 +40,7 @@ from convjit.kernel import Part
 from convjit.kernel.rearrange import MOST_AXES
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.moves import STRIDED, Strided, dense
-from convjit.passes.values import erase_dead_ops, forward_of, static_values
+from convjit.passes.values import erase_dead_ops, forward_of, insert_before, numbered, static_values
 
 NAME = "rearrange"
 
@@ -134,8 +133,7 @@ class _Function:
         if max(len(part.shape) for part in parts) > MOST_AXES:
             return Strided.whole(value)
         self._count += 1
-        layer = NAME if self._count == 1 else f"{NAME}#{self._count}"
-        new = RearrangeOp(bases, parts, value.type, StringAttr(layer))
+        new = RearrangeOp(bases, parts, value.type, StringAttr(numbered(NAME, self._count)))
         _insert(new, value)
         new.result.name_hint = value.name_hint
         value.replace_all_uses_with(new.result)
@@ -144,8 +142,7 @@ class _Function:
 
 def _insert(op: Operation, value: SSAValue) -> None:
     assert isinstance(value.owner, Operation)
-    op.location = value.owner.location
-    Rewriter.insert_op(op, InsertPoint.before(value.owner))
+    insert_before(op, value.owner)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.softmax import SoftmaxOp
 from convjit.ir.types import element_type, shape_of
 from convjit.passes.elementwise import FLOAT_TYPES
-from convjit.passes.values import forward_of, has_convolutions
+from convjit.passes.values import forward_of, has_convolutions, numbered
 
 
 def named_softmaxes(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
@@ -35,7 +35,7 @@ def named_softmaxes(module: ModuleOp) -> Iterator[tuple[str, PrimitiveOp]]:
                 continue
             if op.operands[0].type == op.results[0].type and 0 not in shape_of(op.operands[0].type):
                 count += 1
-                yield ("softmax" if count == 1 else f"softmax#{count}"), op
+                yield numbered("softmax", count), op
 
 
 @dataclass(frozen=True)

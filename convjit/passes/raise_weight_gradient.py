@@ -44,7 +44,7 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.passes.elementwise import FLOAT_TYPES
 from convjit.passes.raise_conv import is_as_defined, layer_of, named_convolutions, window_of
-from convjit.passes.values import constant_of, erase_dead_ops, forward_of, made_by
+from convjit.passes.values import constant_of, erase_dead_ops, forward_of, made_by, numbered
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def named_weight_gradients(module: ModuleOp) -> Iterator[tuple[str, WeightGradie
             layer = layer_of(weight) if weight else layers.get((x, shape_of(found.root.results[0].type)), "conv")
             name = f"{layer}.weight.grad"
             counts[name] = counts.get(name, 0) + 1
-            yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), found
+            yield numbered(name, counts[name]), found
 
 
 def _gradient_by(value: SSAValue) -> str | None:

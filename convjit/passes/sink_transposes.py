@@ -28,7 +28,6 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.conv import GeneralOp
 from convjit.ir.mlx import PrimitiveOp, is_primitive
@@ -36,7 +35,7 @@ from convjit.ir.norm import NormOp
 from convjit.ir.types import dtype_of, shape_of, tensor_type
 from convjit.passes.axes import ELEMENTWISE, Axes, composed, inverse, num_ordered, sunk
 from convjit.passes.transposes import Transposes, source_of_transpose
-from convjit.passes.values import erase_dead_ops, forward_of, static_values
+from convjit.passes.values import erase_dead_ops, forward_of, insert_before, static_values
 
 
 class _Sinker:
@@ -84,8 +83,7 @@ class _Sinker:
         back = inverse(form.axes)
         types = [tensor_type(composed(shape_of(r.type), back), dtype_of(r.type)) for r in op.results]
         new = PrimitiveOp(form.name, operands, types, form.arguments)
-        new.location = op.location
-        Rewriter.insert_op(new, InsertPoint.before(op))
+        insert_before(new, op)
         for old, result in zip(op.results, new.results, strict=True):
             result.name_hint = old.name_hint
             old.replace_all_uses_with(self.transposes.transposed(result, form.axes, op))

@@ -9,7 +9,7 @@ import mlx.core as mx
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
-from xdsl.rewriter import Rewriter
+from xdsl.rewriter import InsertPoint, Rewriter
 
 from convjit.ir.conv import GeneralOp, WeightGradientOp, weight_type
 from convjit.ir.mlx import ConstantOp, PrimitiveOp, is_primitive
@@ -99,6 +99,18 @@ def constant_of(value: SSAValue) -> float | bool | None:
         number = array.item()
         assert isinstance(number, (bool, int, float))
     return number if isinstance(number, bool) else float(number)
+
+
+def numbered(name: str, count: int) -> str:
+    """A name that is unique: that of the `count`-th which has this name, counted from 1."""
+    return name if count == 1 else f"{name}#{count}"
+
+
+def insert_before(op: Operation, other: Operation) -> SSAValue:
+    """Insert `op` ahead of another one, with its location. Returns the first result."""
+    op.location = other.location
+    Rewriter.insert_op(op, InsertPoint.before(other))
+    return op.results[0]
 
 
 def users(value: SSAValue) -> set[Operation]:
