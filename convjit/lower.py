@@ -145,8 +145,8 @@ def lower(captured: Capture, backend: str, options: Options, folder: Path | None
 def _without(pipeline: str, failed: Iterable[str]) -> str:
     """The pipeline whose `fuse-elementwise` leaves out the kernels of these names, without `raise-gather` and
     `raise-rearrange` if one of theirs was among them: they share a text."""
-    if any(name.startswith((REARRANGE, GATHER)) for name in failed):
-        pipeline = pipeline.replace(",raise-rearrange", "").replace("raise-gather,", "")
+    if {name.partition("#")[0] for name in failed} & {REARRANGE, GATHER}:
+        pipeline = re.sub(r"\b(raise-gather|raise-rearrange)\b,?", "", pipeline).rstrip(",")
     numbers = [name.removeprefix(PREFIX) for name in failed if name.startswith(PREFIX)]
     if not numbers:
         return pipeline

@@ -108,10 +108,8 @@ class RearrangeOp(IRDLOperation):
         for value, part in zip(self.inputs, parts, strict=True):
             if element_type(value) != element_type(self.result):
                 raise VerifyException(f"a part of {value.type} cannot be one of {self.result.type}")
-            if min(part.source, part.target, *part.source_strides, *part.target_strides) < 0:
-                raise VerifyException(f"places and strides are not negative, as in {part}")
-            if part.source_end > prod(shape_of(value.type)) or part.target_end > size:
-                raise VerifyException(f"a part ends behind its array: {part}")
+            if not part.lies_within(prod(shape_of(value.type)), size):
+                raise VerifyException(f"a part begins before its array, or ends behind it: {part}")
 
 
 @irdl_op_definition

@@ -10,6 +10,9 @@ from convjit.kernel.epilogue import DTYPES
 MOST_AXES = 6
 """Of a part, collapsed."""
 
+MOST_PARTS = 64
+"""Of a result: each is an argument of the kernel."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -18,7 +21,8 @@ class Part:
     Attributes:
         shape: extents of the box.
         source, target: where its first element lies in the operand, and in the result.
-        source_strides, target_strides: from one element to the next along each axis; a source stride of 0 repeats.
+        source_strides, target_strides: from one element to the next along each axis; a source stride of 0 repeats, one
+            below 0 runs backwards.
     """
 
     shape: tuple[int, ...]
@@ -41,20 +45,17 @@ class Part:
         shape, sources, targets = zip(*(axes or [(1, 1, 1)]), strict=True)
         return Part(shape, self.source, sources, self.target, targets)
 
-    @property
-    def source_end(self) -> int:
-        """Behind the last element that is read."""
-        return self.source + _span(self.shape, self.source_strides)
-
-    @property
-    def target_end(self) -> int:
-        """Behind the last element that is written."""
-        return self.target + _span(self.shape, self.target_strides)
+    def lies_within(self, source_size: int, target_size: int) -> bool:
+        """Are all elements that it reads and writes those of dense arrays of these sizes?"""
+        read = _bounds(self.shape, self.source, self.source_strides)
+        written = _bounds(self.shape, self.target, self.target_strides)
+        return read[0] >= 0 and read[1] < source_size and written[0] >= 0 and written[1] < target_size
 
 
-def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Elements from the first of a box to its last."""
-    return 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+def _bounds(shape: tuple[int, ...], first: int, strides: tuple[int, ...]) -> tuple[int, int]:
+    """The lowest and the highest place of a box's elements."""
+    ways = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
+    return first + sum(way for way in ways if way < 0), first + sum(way for way in ways if way > 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,17 +22,30 @@ class Constants:
 
     def of(self, value: SSAValue) -> mx.array | None:
         """The array that `value` is; None if it is not known, or large."""
-        if value not in self._known:
-            self._known[value] = self._made(value)
+        pending = [value]  # a stack: programs are longer than Python's own is deep
+        while pending:
+            last = pending[-1]
+            if last in self._known:
+                pending.pop()
+            elif (operand := self._next_operand(last)) is not None:
+                pending.append(operand)
+            else:
+                self._known[last] = self._made(last)
         return self._known[value]
 
-    def _made(self, value: SSAValue) -> mx.array | None:
-        op = value.owner
-        if isinstance(op, ConstantOp):
-            return mx.array(op.python_value, dtype_of(value.type))
-        if not isinstance(op, PrimitiveOp) or prod(shape_of(value.type)) > _MOST_ELEMENTS:
+    def _next_operand(self, value: SSAValue) -> SSAValue | None:
+        """The next one that has to be asked for, None if `value` can be told: an unknown operand is enough."""
+        operands = op.operands if (op := _maker(value)) else ()
+        if any(v in self._known and self._known[v] is None for v in operands):
             return None
-        operands = [array for v in op.operands if (array := self.of(v)) is not None]
+        return next((v for v in operands if v not in self._known), None)
+
+    def _made(self, value: SSAValue) -> mx.array | None:
+        if isinstance(value.owner, ConstantOp):
+            return mx.array(value.owner.python_value, dtype_of(value.type))
+        if (op := _maker(value)) is None:
+            return None
+        operands = [array for v in op.operands if (array := self._known.get(v)) is not None]
         if len(operands) < len(op.operands):
             return None
         outputs = [(shape_of(v.type), dtype_of(v.type)) for v in op.results]
@@ -41,3 +54,9 @@ class Constants:
         except replay.UnknownPrimitive:
             return None
         return made[op.results.index(value)]
+
+
+def _maker(value: SSAValue) -> PrimitiveOp | None:
+    """What makes `value`, if that is an op of MLX and does not make much."""
+    op = value.owner
+    return op if isinstance(op, PrimitiveOp) and prod(shape_of(value.type)) <= _MOST_ELEMENTS else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import prod
+from operator import add
 from typing import NamedTuple
 
 from xdsl.ir import SSAValue
@@ -15,10 +16,7 @@ from convjit.kernel import Part
 RESHAPES = ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")
 """What gives the same elements in the same order other axes."""
 
-STRIDED = ("Transpose", "Broadcast", "Slice", "Split", *RESHAPES)
-"""What gives elements of one array, in another order perhaps."""
-
-MOVES = ("Concatenate", "Pad", "SliceUpdate", *STRIDED)
+MOVES = ("Broadcast", "Concatenate", "Pad", "Slice", "SliceUpdate", "Split", "Transpose", *RESHAPES)
 """What gives elements of arrays as they are."""
 
 
@@ -50,15 +48,6 @@ class Strided(NamedTuple):
         strides = tuple(step * stride for step, stride in zip(steps, self.strides, strict=True))
         return Strided(self.base, offset, shape, strides)
 
-    def around(self, starts: Sequence[int], shape: tuple[int, ...]) -> Iterator[tuple[Sequence[int], Strided]]:
-        """All but a box, as boxes: where each begins, and the box."""
-        for axis, (start, extent) in enumerate(zip(starts, shape, strict=True)):
-            for low, high in ((0, start), (start + extent, self.shape[axis])):
-                first = (*starts[:axis], low, *(0 for _ in shape[axis + 1 :]))
-                extents = (*shape[:axis], high - low, *self.shape[axis + 1 :])
-                if low < high:
-                    yield first, self.box(first, (1,) * len(shape), extents)
-
     def broadcast(self, shape: tuple[int, ...]) -> Strided:
         added = len(shape) - len(self.shape)
         axes = zip(self.shape, self.strides, shape[added:], strict=True)
@@ -82,6 +71,36 @@ class Strided(NamedTuple):
             old, new = old[olds:], new[news:]
         rest = iter(strides)
         return Strided(self.base, self.offset, shape, tuple(next(rest) if n > 1 else 0 for n in shape))
+
+
+class Piece(NamedTuple):
+    """A box of an array, where it begins in that, and where its elements come from."""
+
+    starts: tuple[int, ...]
+    elements: Strided
+
+    def outside(self, starts: Sequence[int], shape: Sequence[int]) -> Iterator[Piece]:
+        """What of it is not in another box, as boxes."""
+        first, end = [0] * len(starts), list(self.elements.shape)
+        low = [max(start - at, 0) for at, start in zip(self.starts, starts, strict=True)]
+        high = [min(start + n - at, m) for at, start, n, m in zip(self.starts, starts, shape, end, strict=True)]
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            yield self
+            return
+        for axis in range(len(end)):
+            for a, b in ((0, low[axis]), (high[axis], end[axis])):
+                if a < b:
+                    yield self._box([*first[:axis], a, *first[axis + 1 :]], [*end[:axis], b, *end[axis + 1 :]])
+            first[axis], end[axis] = low[axis], high[axis]
+
+    def _box(self, first: Sequence[int], end: Sequence[int]) -> Piece:
+        extents = tuple(b - a for a, b in zip(first, end, strict=True))
+        return Piece(tuple(map(add, self.starts, first)), self.elements.box(first, (1,) * len(first), extents))
+
+
+def framed(pieces: Sequence[Piece], inner: Piece) -> list[Piece]:
+    """An array of these pieces, with another one in the place of what they had there."""
+    return [inner, *(rest for piece in pieces for rest in piece.outside(inner.starts, inner.elements.shape))]
 
 
 def dense(shape: Sequence[int]) -> tuple[int, ...]:

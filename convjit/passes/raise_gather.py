@@ -29,7 +29,7 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.rearrange import RearrangeOp
 from convjit.ir.types import dtype_of, element_type, shape_of, tensor_type
 from convjit.kernel import Part
-from convjit.kernel.rearrange import MOST_AXES
+from convjit.kernel.rearrange import MOST_AXES, MOST_PARTS
 from convjit.passes.axes import composed, inverse
 from convjit.passes.constants import Constants
 from convjit.passes.elementwise import FLOAT_TYPES
@@ -38,9 +38,6 @@ from convjit.passes.runs import Run, runs_of
 from convjit.passes.values import erase_dead_ops, forward_of, has_convolutions, insert_before, numbered, static_values
 
 NAME = "gather"
-
-MOST_PARTS = 64
-"""Of a rearrangement: each is an argument of its kernel."""
 
 
 class _Axis(NamedTuple):
@@ -52,7 +49,7 @@ class _Axis(NamedTuple):
     @property
     def stride(self) -> float:
         """About how far an element is from the one before; an axis that repeats all others comes first."""
-        return min((run.step for run in self.runs if run.step), default=inf)
+        return min((abs(run.step) for run in self.runs if run.step), default=inf)
 
 
 def _gathered(op: PrimitiveOp, constants: Constants) -> tuple[int, list[_Axis]] | None:

@@ -187,7 +187,8 @@ def _of_scale(root: PrimitiveOp, value: SSAValue, scale: _Scale) -> FoundNorm | 
     if any(not users(op.results[0]) <= {*inner, root} for op in inner):
         return None
     cast = made_by(value, "AsType")
-    value = cast.operands[0] if cast and element_type(cast.operands[0]) in FLOAT_TYPES else value
+    if cast and element_type(value) == f32 and element_type(cast.operands[0]) in FLOAT_TYPES:
+        value = cast.operands[0]  # which the kernel widens itself
     of = grouping(value, scale.axes, by_row=not centered)
     return of and FoundNorm(root, of, scale.eps / scale.times, centered, scale.times**-0.5)
 
@@ -214,8 +215,8 @@ def _replace(name: str, norm: FoundNorm) -> None:
         factor = insert_before(ConstantOp(norm.factor, tensor_type((), mx.float32)), norm.root)
         wide = insert_before(PrimitiveOp("Broadcast", [factor], [tensor_type(shape, mx.float32)], (shape,)), norm.root)
         values = [insert_before(PrimitiveOp("Multiply", [values[0], wide], [wide.type], ()), norm.root)]
-    readers = users(old)
-    if norm.of.steps and len(readers) == 1 and is_primitive(cast := readers.pop(), "AsType"):
+    readers = users(old) if norm.of.steps and element_type(old) == f32 else set[Operation]()
+    if len(readers) == 1 and is_primitive(cast := readers.pop(), "AsType"):
         old = cast.results[0]
     dtype = dtype_of(old.type)
     if dtype != mx.float32:
@@ -252,8 +253,9 @@ class RaiseNormPass(ModulePass):
     name = "raise-norm"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for name, norm in list(named_norms(op)):
-            if "refused" not in norm.root.attributes and has_convolutions(norm.root.parent_block()):
+        for name, root in [(name, norm.root) for name, norm in named_norms(op)]:
+            norm = _norm(root)  # anew: it may be of another one, which has been replaced
+            if norm and "refused" not in root.attributes and has_convolutions(root.parent_block()):
                 _replace(name, norm)
         for function in forward_of(op):
             erase_dead_ops(function.body.block)

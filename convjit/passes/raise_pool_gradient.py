@@ -181,9 +181,9 @@ class RaisePoolGradientPass(ModulePass):
     name = "raise-pool-gradient"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for name, found in list(named_pool_gradients(op)):
-            root = found.root
-            if "refused" not in root.attributes and has_convolutions(root.parent_block()):
+        for name, root in [(name, found.root) for name, found in named_pool_gradients(op)]:
+            found = _gradient(root)  # anew: it may read another one, which has been replaced
+            if found and "refused" not in root.attributes and has_convolutions(root.parent_block()):
                 operands = found.input, found.pooled, found.gradient
                 new = PoolGradientOp(*operands, found.geometry, StringAttr(name))
                 new.location = root.location

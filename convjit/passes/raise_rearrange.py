@@ -13,10 +13,10 @@
 
 What a kernel reads is followed back through ops that only move elements (`convjit.passes.moves`): all of them together
 are one kernel, or none where other axes are all that changes. So the kernels around them are one stretch. Padding is a
-frame of one element, repeated; an array of which a slice is assigned is a frame around that. A concatenation is a
+frame of one element, repeated; an array of which slices are assigned is a frame around these. A concatenation is a
 kernel of its own, whoever reads it, if a kernel writes a part of it. What stays: other moves whose results only MLX's
-ops or the user read, slices that run backwards, other dtypes than f32, f16 and bf16, what depends on parameters alone,
-and everything if a rearrangement failed its proof, as all share a text.
+ops or the user read, other dtypes than f32, f16 and bf16, what depends on parameters alone, and everything if a
+rearrangement failed its proof, as all share a text.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from convjit.ir.rearrange import RearrangeOp, ViewOp
 from convjit.ir.replay import ASSIGN
 from convjit.ir.types import element_type, shape_of
 from convjit.kernel import Part
-from convjit.kernel.rearrange import MOST_AXES
+from convjit.kernel.rearrange import MOST_AXES, MOST_PARTS
 from convjit.passes.elementwise import FLOAT_TYPES
-from convjit.passes.moves import STRIDED, Strided, dense
+from convjit.passes.moves import MOVES, Piece, Strided, dense, framed
 from convjit.passes.values import erase_dead_ops, forward_of, insert_before, numbered, static_values
 
 NAME = "rearrange"
@@ -51,6 +51,7 @@ class _Function:
     def __init__(self, function: FuncOp):
         self._static = static_values(function)
         self._found: dict[SSAValue, Strided] = {}
+        self._pieces: dict[SSAValue, list[Piece]] = {}
         self._count = 0
 
     def is_of_kernels(self, concatenation: PrimitiveOp) -> bool:
@@ -73,26 +74,42 @@ class _Function:
         value.replace_uses_with_if(view.result, lambda use: isinstance(use.operation, KernelOp))
 
     def _origin(self, value: SSAValue) -> Strided:
-        if value not in self._found:
-            self._found[value] = self._followed(value)
+        pending = [value]  # a stack: programs are longer than Python's own is deep
+        while pending:
+            last = pending[-1]
+            if last in self._found:
+                pending.pop()
+            elif unknown := [v for v in self._sources(last) if v not in self._found]:
+                pending += unknown
+            else:
+                self._found[last] = self._followed(last)
         return self._found[value]
 
+    def _sources(self, value: SSAValue) -> Sequence[SSAValue]:
+        """What the elements of `value` come from; nothing if no move that kernels know makes it."""
+        op = value.owner
+        if not is_primitive(op, *MOVES) or value in self._static or 0 in shape_of(value.type):
+            return ()
+        if op.primitive.data == "SliceUpdate" and not _assigns(op):
+            return ()
+        return op.operands
+
     def _followed(self, value: SSAValue) -> Strided:
-        op, shape = value.owner, shape_of(value.type)
-        if not isinstance(op, PrimitiveOp) or value in self._static or 0 in shape:
+        if not self._sources(value):
             return Strided.whole(value)
+        op, shape = value.owner, shape_of(value.type)
+        assert isinstance(op, PrimitiveOp)
         name, arguments = op.primitive.data, op.python_arguments
+        at = self._origin(op.operands[0])
         if name == "Concatenate":
             return self._concatenated(op, arguments[0] % len(shape))
         if name == "Pad":
             lows = dict(zip(*arguments[:2], strict=True))
-            around = self._origin(op.operands[1]).broadcast(shape)
-            return self._framed(value, op.operands[0], around, [lows.get(axis, 0) for axis in range(len(shape))])
-        if name == "SliceUpdate" and arguments[0] == ASSIGN and set(arguments[3]) == {1} and min(arguments[1]) >= 0:
-            return self._framed(value, op.operands[1], self._origin(op.operands[0]), arguments[1])
-        if name not in STRIDED:
-            return Strided.whole(value)
-        at = self._origin(op.operands[0])
+            fill = self._origin(op.operands[1])  # its first element, whatever its shape
+            around = Strided(fill.base, fill.offset, shape, (0,) * len(shape))
+            return self._framed(value, at, around, [lows.get(axis, 0) for axis in range(len(shape))])
+        if name == "SliceUpdate":
+            return self._framed(value, self._origin(op.operands[1]), at, arguments[1])
         if name == "Transpose":
             (axes,) = arguments
             return Strided(at.base, at.offset, shape, tuple(at.strides[axis] for axis in axes))
@@ -100,7 +117,7 @@ class _Function:
             return at.broadcast(shape)
         if name == "Slice":
             starts, _, steps = arguments
-            return at.box(starts, steps, shape) if min(*starts, *steps) >= 0 else Strided.whole(value)
+            return at.box(starts, steps, shape)
         if name == "Split":
             indices, axis = arguments
             starts = [0] * len(shape)
@@ -118,14 +135,20 @@ class _Function:
             start += at.shape[axis]
         return self._rearranged(value, parts, [at.base for at in origins])
 
-    def _framed(self, value: SSAValue, inside: SSAValue, around: Strided, starts: Sequence[int]) -> Strided:
-        """`value`, which is `inside`, its first element at `starts`, and elsewhere `around`."""
-        inner, strides = self._origin(inside), dense(around.shape)
+    def _framed(self, value: SSAValue, inner: Strided, around: Strided, starts: Sequence[int]) -> Strided:
+        """`value`, which is `inner`, its first element at `starts`, and elsewhere `around`."""
         if 0 in inner.shape or len(inner.shape) != len(around.shape):
             return Strided.whole(value)
-        boxes = [(starts, inner), *around.around(starts, inner.shape)]
-        parts = [box.part(sum(map(mul, first, strides)), strides) for first, box in boxes]
-        return self._rearranged(value, parts, [box.base for _, box in boxes])
+        alone = [Piece((0,) * len(starts), around)]
+        before = self._pieces.get(around.base, alone) if around.is_whole else alone
+        pieces = framed(before, Piece(tuple(starts), inner))
+        if len(pieces) > MOST_PARTS:
+            pieces = framed(alone, Piece(tuple(starts), inner))
+        strides = dense(around.shape)
+        parts = [piece.elements.part(sum(map(mul, piece.starts, strides)), strides) for piece in pieces]
+        made = self._rearranged(value, parts, [piece.elements.base for piece in pieces])
+        self._pieces[made.base] = pieces
+        return made
 
     def _rearranged(self, value: SSAValue, parts: Sequence[Part], bases: Sequence[SSAValue]) -> Strided:
         """`value`, made by a kernel if it can be."""
@@ -138,6 +161,12 @@ class _Function:
         new.result.name_hint = value.name_hint
         value.replace_all_uses_with(new.result)
         return Strided.whole(new.result)
+
+
+def _assigns(update: PrimitiveOp) -> bool:
+    """Does a `SliceUpdate` put an array, as it is, in the place of a box?"""
+    mode, starts, _, steps = update.python_arguments
+    return mode == ASSIGN and set(steps) == {1} and min(starts) >= 0
 
 
 def _insert(op: Operation, value: SSAValue) -> None:

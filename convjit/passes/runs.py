@@ -22,7 +22,7 @@ class Run(NamedTuple):
 
 
 def runs_of(indices: Sequence[int]) -> list[Run]:
-    """Indices as few runs, none of which goes backwards. Those of a scale of 3 / 2 repeat themselves after 3."""
+    """Indices as few runs. Those of a scale of 3 / 2 repeat themselves after 3."""
     by_period = ([*_runs_by(period, indices)] for period in range(1, 1 + _LONGEST_PERIOD))
     return min(by_period, key=len)
 
@@ -44,6 +44,6 @@ def _runs_by(period: int, indices: Sequence[int]) -> Iterator[Run]:
 def _longer(run: Run, index: int, repeat: int) -> Run | None:
     """The run with another index behind it, if that fits."""
     step = index - run.first if run.length == 1 else run.step
-    if step < 0 or repeat != run.repeat or index != run.first + run.length * step:
+    if repeat != run.repeat or index != run.first + run.length * step:
         return None
     return run._replace(step=step, length=run.length + 1)

@@ -76,7 +76,7 @@ class Transposes:
         if len(shape) == len(axes):
             return self.reordered(value, axes, anchor)
         wide = (1,) * (len(axes) - len(shape)) + shape
-        if max(wide) == 1:
+        if all(extent == 1 for extent in wide):
             return value
         if _moves_only_ones(wide, axes):
             wide = composed(wide, axes)

@@ -457,7 +457,7 @@ func.func @forward(%x: tensor<5x4xf32>, %h: tensor<5x4xf16>) {
   %y = conv.rearrange(%x) parts <[5, 4] from 0 [-4, 1] to 0 [4, 1]> : (tensor<5x4xf32>) -> tensor<5x4xf32>
   return
 }
-// CHECK: places and strides are not negative
+// CHECK: a part begins before its array, or ends behind it
 
 // -----
 
@@ -465,7 +465,7 @@ func.func @forward(%x: tensor<5x4xf32>, %h: tensor<5x4xf16>) {
   %y = conv.rearrange(%x) parts <[5, 4] from 1 [4, 1] to 0 [4, 1]> : (tensor<5x4xf32>) -> tensor<5x4xf32>
   return
 }
-// CHECK: a part ends behind its array
+// CHECK: a part begins before its array, or ends behind it
 
 // -----
 

@@ -46,9 +46,24 @@ func.func @forward(%x: tensor<2x8xf32>, %z: tensor<2x4xf32>) -> (tensor<2x12xf32
 
 // -----
 
-// What stays: backwards slices, other dtypes, what depends on parameters alone, and functions without a kernel.
+// A reflection: the slices before and behind run backwards.
+func.func @forward(%x: tensor<1x9x8xf32>) -> tensor<1x14x8xf32> {
+  %p = mlx.primitive "Slice"(%x) [array<i64: 0, 1, 0>, array<i64: 1, 4, 8>, array<i64: 1, 1, 1>] : (tensor<1x9x8xf32>) -> tensor<1x3x8xf32>
+  %q = mlx.primitive "Slice"(%p) [array<i64: 0, 2, 0>, array<i64: 1, -4, 8>, array<i64: 1, -1, 1>] : (tensor<1x3x8xf32>) -> tensor<1x3x8xf32>
+  %s = mlx.primitive "Slice"(%x) [array<i64: 0, 7, 0>, array<i64: 1, 5, 8>, array<i64: 1, -1, 1>] : (tensor<1x9x8xf32>) -> tensor<1x2x8xf32>
+  %c = mlx.primitive "Concatenate"(%q, %x, %s) [1] : (tensor<1x3x8xf32>, tensor<1x9x8xf32>, tensor<1x2x8xf32>) -> tensor<1x14x8xf32>
+  %y = conv.softmax %c : tensor<1x14x8xf32> -> tensor<1x14x8xf32>
+  return %y : tensor<1x14x8xf32>
+}
+// CHECK-NOT: mlx.primitive
+// CHECK: %c = conv.rearrange(%x, %x, %x) parts <[3, 8] from 24 [-8, 1] to 0 [8, 1], [72] from 0 [1] to 24 [1], [2, 8] from 56 [-8, 1] to 96 [8, 1]> layer "rearrange"
+// CHECK-NEXT: %y = conv.softmax %c
+
+// -----
+
+// What stays: other dtypes, what depends on parameters alone, and functions without a kernel.
 func.func @forward(%x: tensor<4x8xf32>, %w: tensor<4x8xf32> {mlx.kind = "parameter"}) -> (tensor<4x8xf32>, tensor<8x4xf32>) {
-  %s = mlx.primitive "Slice"(%x) [array<i64: 3, 0>, array<i64: -5, 8>, array<i64: -1, 1>] : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %s = mlx.primitive "Sort"(%x) [0] : (tensor<4x8xf32>) -> tensor<4x8xf32>
   %t = mlx.primitive "Transpose"(%w) [array<i64: 1, 0>] : (tensor<4x8xf32>) -> tensor<8x4xf32>
   %y = conv.softmax %s : tensor<4x8xf32> -> tensor<4x8xf32>
   %z = conv.softmax %t : tensor<8x4xf32> -> tensor<8x4xf32>

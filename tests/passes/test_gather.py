@@ -47,6 +47,7 @@ def test_there_are_few_runs():
     assert len(runs_of([n * 2 // 3 for n in range(300)])) == 3
     assert len(runs_of([n * 3 // 8 for n in range(300)])) <= 8
     assert runs_of([7]) == [(0, 1, 7, 0, 1, 1)]
+    assert len(runs_of([3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1])) == 3
 
 
 class Up(nn.Module):
@@ -124,6 +125,22 @@ def test_what_stays(name: str):
     fast = convjit.compile(function)
     np.testing.assert_allclose(fast(x, w, places), function(x, w, places), rtol=1e-5, atol=1e-5)
     assert '"Gather"' in convjit.inspect.ir(fast)
+
+
+def test_long_chains_of_indices():
+    """Longer than Python's own stack is deep: constants, and what an input tells."""
+    x, w = mx.random.normal((1, 7, 4, 3)), mx.random.normal((2, 1, 1, 3))
+
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        known, unknown, y = mx.arange(4), x[0, :4, 0, 0], mx.conv2d(x, w)
+        for _ in range(400):
+            known, unknown = (known * 3 + 1) % 4, mx.abs(unknown - 0.5)
+        return [y[:, known], y[:, unknown.astype(mx.int32)]]
+
+    fast = convjit.compile(function, fallback="error")
+    for got, want in zip(fast(x, w), function(x, w), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    assert convjit.inspect.ir(fast).count('"Gather"') == 1
 
 
 def test_only_the_cpu_has_kernels_for_gathers():

@@ -101,3 +101,59 @@ def test_what_is_almost_a_norm_stays(name: str):
     fast = convjit.compile(function)
     np.testing.assert_allclose(fast(*arrays)[0], function(*arrays)[0], rtol=1e-5, atol=1e-5)
     assert "conv.norm" not in convjit.inspect.ir(fast)
+
+
+def norm_and_weight(seed: int = 3) -> tuple[mx.array, mx.array]:
+    key = mx.random.key(seed)
+    return 1000 + 0.05 * mx.random.normal((2, 7, 5, 24), key=key), mx.random.normal((2, 1, 1, 24), key=key)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16], ids=str)
+def test_a_cast_that_rounds_is_kept(dtype: mx.Dtype):
+    """All of 1000 +- 0.05 is one number then, and 100 times as much is infinite in float16."""
+
+    def norms(x: mx.array, then: mx.Dtype) -> list[mx.array]:
+        x, large = x.astype(dtype).astype(then), (100 * x).astype(dtype).astype(then)
+        return [by_variance(x, (-1,)), large / mx.sqrt(large.square().mean(-1, keepdims=True) + 1)]
+
+    fast = convjit.compile(lambda x, w: [*norms(x, dtype), mx.conv_general(x, w)], fallback="error")
+    x, w = norm_and_weight()
+    for got, want in zip(fast(x, w)[:2], norms(x, mx.float32), strict=True):
+        np.testing.assert_allclose(got.astype(mx.float32), want, rtol=1e-2, atol=1e-2)
+    assert convjit.inspect.ir(fast).partition("@forward")[2].count("conv.norm") == 2
+
+
+def test_a_norm_is_rounded_before_it_is_cast():
+    """0.99988 is 1 in float16."""
+    x = mx.array(np.random.default_rng(3).permutation([-2.0, 2.0] * 30)[None] * [[1], [-1]])
+
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        y = by_variance(x.astype(mx.float16).transpose(TO_NCHW), (1, 2, 3))
+        return [y.astype(mx.int32), mx.conv_general(x, w)]
+
+    arrays = [x.reshape(2, 5, 3, 4), mx.ones((2, 1, 1, 4))]
+    fast = convjit.compile(function, fallback="error")
+    np.testing.assert_array_equal(fast(*arrays)[0], function(*arrays)[0])
+    assert "conv.norm" in convjit.inspect.ir(fast)
+
+
+IN_A_ROW: dict[str, Callable[[mx.array], mx.array]] = {
+    "by hand": lambda x: by_mean_and_square(by_variance(x, (1, 2)), -1),
+    "InstanceNorm": lambda x: nn.InstanceNorm(24)(nn.InstanceNorm(24)(x)),
+    "GroupNorm": lambda x: nn.GroupNorm(4, 24, affine=False)(
+        nn.GroupNorm(3, 24, affine=False, pytorch_compatible=True)(x)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_A_ROW)
+def test_norms_in_a_row_are_two_kernels(name: str):
+    x, w = norm_and_weight()
+
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        return [IN_A_ROW[name](x - 1000), mx.conv_general(x, w)]
+
+    fast = convjit.compile(function, fallback="error")
+    np.testing.assert_allclose(fast(x, w)[0], function(x, w)[0], rtol=1e-3, atol=1e-3)
+    ir = convjit.inspect.ir(fast).partition("@forward")[2]
+    assert ir.count("conv.norm") == 2 and "mlx.primitive" not in ir

@@ -245,6 +245,18 @@ def test_gradients_of_a_compiled_network():
     assert ir.count("conv.pool ") == 4 and ir.count("conv.pool_gradient ") == 2
 
 
+def test_gradients_of_pools_in_a_row():
+    x, w = (mx.random.normal(shape, key=mx.random.key(3)) for shape in ((2, 8, 6, 3), (2, 1, 1, 3)))
+    pools = nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(2, 2), nn.MaxPool2d(2, 1))
+
+    def function(x: mx.array, w: mx.array) -> list[mx.array]:
+        return [mx.grad(lambda x: pools(x).square().sum())(x), mx.conv_general(x, w)]
+
+    fast = convjit.compile(function, fallback="error")
+    np.testing.assert_allclose(fast(x, w)[0], function(x, w)[0], atol=1e-5)
+    assert convjit.inspect.ir(fast).count("conv.pool_gradient ") == 3
+
+
 def break_kernels(monkeypatch: pytest.MonkeyPatch, is_broken: Callable[[AnyKernel], bool]) -> None:
     """Add to what stretches with such kernels give."""
     backend = registry.get("cpu")

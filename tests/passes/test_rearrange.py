@@ -13,7 +13,7 @@ from xdsl.dialects import test as dialect
 import convjit
 from convjit.ir.types import tensor_type
 from convjit.kernel import Rearrange
-from convjit.passes.moves import Strided
+from convjit.passes.moves import Piece, Strided, framed
 from convjit.proof import trust
 
 
@@ -27,7 +27,7 @@ def random_view(rng: np.random.Generator) -> tuple[np.ndarray, Strided]:
     view = view.transpose(order)
     at = Strided(value, 0, view.shape, tuple(at.strides[axis] for axis in order))
     starts = [int(rng.integers(n)) if rng.random() < 0.3 else 0 for n in view.shape]
-    steps = [int(rng.choice([1, 1, 2])) for _ in view.shape]
+    steps = [int(rng.choice([1, 1, 2, -1])) for _ in view.shape]
     view = view[tuple(slice(start, None, step) for start, step in zip(starts, steps, strict=True))]
     at = at.box(starts, steps, view.shape)
     if rng.random() < 0.3:
@@ -66,6 +66,30 @@ def test_strides_are_those_of_numpy(seed: int):
             got = as_strided(base[found.offset :], found.shape, [8 * step for step in found.strides])
             np.testing.assert_array_equal(got, want)
             assert found.is_whole == (want.size == base.size and (want.ravel() == base).all())
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_pieces_are_those_of_assigned_boxes(seed: int):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 7, int(rng.integers(1, 4))).tolist())
+    want = np.zeros(shape, np.int64)
+    values = [dialect.TestOp(result_types=[tensor_type(shape, mx.float32)]).results[0] for _ in range(5)]
+    pieces = [Piece((0,) * len(shape), Strided.whole(values[0]))]
+    for number, value in enumerate(values[1:], 1):
+        starts = tuple(int(rng.integers(n)) for n in shape)
+        extents = tuple(int(rng.integers(1, n - start + 1)) for n, start in zip(shape, starts, strict=True))
+        want[tuple(slice(start, start + n) for start, n in zip(starts, extents, strict=True))] = number
+        pieces = framed(pieces, Piece(starts, Strided.whole(value).box(starts, (1,) * len(shape), extents)))
+    got, places = np.full(shape, -1), np.full(shape, -1)
+    for starts, elements in pieces:
+        box = tuple(slice(start, start + n) for start, n in zip(starts, elements.shape, strict=True))
+        assert (got[box] == -1).all()
+        got[box] = values.index(elements.base)
+        places[box] = as_strided(
+            np.arange(want.size)[elements.offset :], elements.shape, [8 * step for step in elements.strides]
+        )
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(places, np.arange(want.size).reshape(shape))
 
 
 def test_a_wrong_kernel_leaves_all_moves_to_mlx(monkeypatch: pytest.MonkeyPatch, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 import mlx.core as mx
@@ -35,7 +35,7 @@ def random_move(rng: np.random.Generator, shape: tuple[int, ...]) -> Move:
             order = rng.permutation(len(shape)).tolist()
             return lambda x: x.transpose(order)
         case 4:
-            start, step = int(rng.integers(extent)), int(rng.choice([1, 1, 2, 3]))
+            start, step = int(rng.integers(extent)), int(rng.choice([1, 1, 2, 3, -1, -2]))
             index = (*(slice(None),) * axis, slice(start, None, step))
             return lambda x: x[index]
         case 5:
@@ -51,14 +51,14 @@ def random_move(rng: np.random.Generator, shape: tuple[int, ...]) -> Move:
             widths = [(int(rng.integers(3)), int(rng.integers(2))) for _ in shape]
             return lambda x: mx.pad(x, widths, constant_values=0.5)
         case 11:
-            starts = [int(rng.integers(n)) for n in shape]
-            box = tuple(slice(start, int(rng.integers(start, n)) + 1) for start, n in zip(starts, shape, strict=True))
-            return lambda x: _with_assigned(x, box)
+            boxes = [_random_box(rng, shape) for _ in range(int(rng.integers(1, 4)))]
+            return lambda x: _with_assigned(x, boxes)
         case 12:
-            first, step = int(rng.integers(extent)), float(rng.choice([0.5, 2 / 3, 1, 1.5]))
+            first, step = int(rng.integers(extent)), float(rng.choice([0.5, 2 / 3, 1, 1.5, -1]))
 
             def gathered(x: mx.array) -> mx.array:
-                places = mx.floor(mx.clip(mx.arange(extent) * step - first, 0, extent - 1)).astype(mx.int32)
+                places = mx.arange(extent) * step - (first if step > 0 else -first)
+                places = mx.floor(mx.clip(places, 0, extent - 1)).astype(mx.int32)
                 return x[(*(slice(None),) * axis, places)]
 
             return gathered
@@ -66,10 +66,16 @@ def random_move(rng: np.random.Generator, shape: tuple[int, ...]) -> Move:
             return lambda x: mx.flatten(x, axis)
 
 
-def _with_assigned(x: mx.array, box: tuple[slice, ...]) -> mx.array:
-    """With the negated elements of a box in it."""
+def _random_box(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    starts = [int(rng.integers(n)) for n in shape]
+    return tuple(slice(start, int(rng.integers(start, n)) + 1) for start, n in zip(starts, shape, strict=True))
+
+
+def _with_assigned(x: mx.array, boxes: Sequence[tuple[slice, ...]]) -> mx.array:
+    """With multiples of the elements of boxes in it."""
     y = x + 0
-    y[box] = -x[box]
+    for number, box in enumerate(boxes, 1):
+        y[box] = -number * x[box]
     return y
 
 

@@ -43,6 +43,55 @@ def test_random_chains(seed: int):
     assert_close(fast(x)[0], plain(x)[0], 1e-5 if dtype == mx.float32 else 2e-2)
 
 
+def test_arrays_are_padded_with_the_first_element():
+    """Of whatever they are padded with: MLX reads no other."""
+    first, second = conv3x3(2, 3), conv3x3(3, 2)
+    widths = ((0, 0), (1, 1), (1, 1), (0, 0))
+    for fill in (mx.array([7.0, 8.0, 9.0]), mx.full((1, 1, 1, 1, 1), 5.0)):
+        fast = fast_of(plain := lambda x, c: second(mx.pad(first(x), widths, constant_values=c)))
+        assert_close(fast(image(1, 4, 4, 2), fill), plain(image(1, 4, 4, 2), fill))
+        assert forward(fast).count("conv.stretch(") == 1
+
+
+def test_many_assigned_slices_are_few_copies():
+    first, second, x = conv3x3(2, 3), conv3x3(3, 2), image(1, 4, 5, 2)
+
+    def plain(x: mx.array) -> mx.array:
+        y, z = first(x), mx.zeros((1, 400, 5, 3))
+        for row in range(400):
+            z[:, row : row + 1] = y[:, row % 4 : row % 4 + 1]
+        return second(z)
+
+    fast = fast_of(plain)
+    assert_close(fast(x), plain(x))
+    assert forward(fast).count("conv.rearrange(") < 10
+
+
+def test_nothing_in_another_order():
+    """An array without elements, added to one with fewer axes."""
+
+    def plain(x: mx.array, w: mx.array) -> tuple[mx.array, mx.array]:
+        y = mx.conv2d(x, w).transpose(0, 3, 1, 2)
+        return y[:, :0] + mx.zeros((0, 1, 1)), y
+
+    x, w = image(1, 4, 4, 2), image(3, 1, 1, 2)
+    assert_close(fast_of(plain)(x, w), plain(x, w))
+
+
+class Reflected(nn.Module):
+    """EnCodec's layers, with padding by slices that run backwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.start, self.down, self.last = nn.Conv1d(2, 8, 7), nn.Conv1d(8, 8, 4, stride=2), nn.Conv1d(8, 4, 3)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for conv, low, high in ((self.start, 6, 0), (self.down, 2, 3), (self.last, 2, 0)):
+            x = mx.concatenate([x[:, 1 : low + 1][:, ::-1], nn.elu(x), x[:, -high - 1 : -1][:, ::-1]], axis=1)
+            x = conv(x)
+        return x
+
+
 class Attention(nn.Module):
     """As vision transformers write it: queries, keys and values by one product."""
 
@@ -147,6 +196,7 @@ NETWORKS = {
     "windows": (Windows, (1, 8, 8, 3)),
     "recurrent": (Recurrent, (1, 3, 6, 6, 3)),
     "framed": (Framed, (2, 7, 6, 3)),
+    "reflected": (Reflected, (2, 21, 2)),
 }
 
 
@@ -162,7 +212,7 @@ def test_networks_are_one_stretch(name: str):
     assert forward(fast).count("conv.stretch(") == 1 and forward(fast).count("conv.rearrange(") > 0
 
 
-@pytest.mark.parametrize(("name", "dtype"), list(zip(NETWORKS, [mx.float16, mx.bfloat16] * 3, strict=False)), ids=str)
+@pytest.mark.parametrize(("name", "dtype"), list(zip(NETWORKS, [mx.float16, mx.bfloat16] * 4, strict=False)), ids=str)
 def test_networks_in_half_types(name: str, dtype: mx.Dtype):
     make, shape = NETWORKS[name]
     net, x = make(), image(*shape)
