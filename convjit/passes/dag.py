@@ -50,16 +50,28 @@ def maximal_dag(root: Root, max_extras: int, max_results: int) -> Dag:
     dependents = _Dependents(root)
     while True:
         dag = _grow(root, max_extras, blocked, dependents)
-        results = dag.results()
+        results = set(dag.results())
         predicates = [
             op for op in dag.ops if op.results[0] in results and element_type(op.results[0]) not in FLOAT_TYPES
         ]
         if predicates:
             blocked.add(predicates[0])
         elif len(results) > max_results and dag.ops:
-            blocked.add(dag.ops[-1])
+            blocked.update(dag.ops[_most_ops(dag, max_results) :])
         else:
             return dag
+
+
+def _most_ops(dag: Dag, max_results: int) -> int:
+    """How many of its ops, the first ones, have at most so many results; fewer than all."""
+    numbers: dict[Operation, int] = {op: number for number, op in enumerate(dag.ops)}
+    beyond = len(dag.ops)
+    counts = [0] * beyond  # of results, for each number of ops
+    for made, value in enumerate([dag.root.results[0], *(op.results[0] for op in dag.ops)]):
+        last = max((numbers.get(user, beyond) for user in users(value)), default=beyond)
+        for number in range(made, min(last + 1, beyond)):
+            counts[number] += 1
+    return max(number for number, count in enumerate(counts) if count <= max_results)
 
 
 class _Dependents:

@@ -1,8 +1,9 @@
 """MLX's elementwise primitives as scalar `arith` and `math` ops: one table, MLX's own semantics.
 
 All arithmetic is f32 (predicates are i1). NaN, infinities and signed zeros behave as in MLX's kernels:
-Maximum(x, y) is `isnan(x) ? x : (x > y ? x : y)` and sign(nan) is 0. What a comparison may find equal is rounded first,
-as an array of its type holds it: other ops of the program saw that number. A ReLU's mask, x > 0, does without.
+Maximum(x, y) is `isnan(x) ? x : (x > y ? x : y)` and sign(nan) is 0. What steps at a number, such as a comparison, and
+casts of half types see the number as an array of its type holds it: other ops of the program saw that, and an infinity
+has to stay one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import BFloat16Type, Float16Type, Float32Type, FloatAttr, IntegerAttr, f32, i1
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
-from convjit.ir.mlx import PrimitiveOp, is_primitive
+from convjit.ir.mlx import PrimitiveOp
 from convjit.ir.types import element_type
 
 HALF_TYPES = (Float16Type(), BFloat16Type())
@@ -204,6 +205,9 @@ LOWERINGS: dict[str, Lowering] = {
 
 COMPARISONS = ("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqual")
 
+STEPS = ("Ceil", "Floor", "Round", "Sign", *COMPARISONS)
+"""What takes numbers next to each other to numbers apart."""
+
 _BOOLEAN_OPERANDS = {"LogicalAnd": (0, 1), "LogicalNot": (0,), "LogicalOr": (0, 1), "Select": (0,)}
 
 
@@ -222,21 +226,12 @@ def is_elementwise(op: Operation | Block) -> TypeGuard[PrimitiveOp]:
 
 def scalar_of(scalars: Scalars, op: PrimitiveOp, operands: Sequence[SSAValue]) -> SSAValue:
     """An elementwise primitive as scalar ops; returns the last one's result."""
-    if op.primitive.data == "AsType":
+    name, source = op.primitive.data, element_type(op.operands[0])
+    if source in HALF_TYPES and name in ("AsType", *STEPS):
+        operands = [v if number_of(v) is not None else scalars.rounded(v, source) for v in operands]
+    if name == "AsType":
         return _cast(scalars, operands[0], element_type(op.results[0]))
-    if op.primitive.data in COMPARISONS:
-        operands = _compared(scalars, op, operands)
-    return LOWERINGS[op.primitive.data](scalars, operands, op.python_arguments)
-
-
-def _compared(scalars: Scalars, op: PrimitiveOp, operands: Sequence[SSAValue]) -> Sequence[SSAValue]:
-    """The operands of a comparison, rounded where it may find them equal; with itself, it looks for NaN."""
-    type_ = element_type(op.operands[0])
-    numbers = [v for v in operands if number_of(v) is not None]
-    is_order = not is_primitive(op, "Equal", "NotEqual")
-    if type_ not in HALF_TYPES or operands[0] is operands[1] or (numbers and is_order):
-        return operands
-    return [v if v in numbers else scalars.rounded(v, type_) for v in operands]
+    return LOWERINGS[name](scalars, operands, op.python_arguments)
 
 
 def _cast(scalars: Scalars, value: SSAValue, target: Attribute) -> SSAValue:

@@ -11,7 +11,8 @@
 
 The arithmetic on %w depends on parameters alone, so `hoist-prepare` takes it out of every call. f32 only: with half
 storage a folded scale could overflow the weight, so there it stays an f32 epilogue extra. A lone bias stays as it is.
-So does a division: sums of products with 1 / 0 would be NaN where the division of a sum by 0 is an infinity.
+So does a division: sums of products with 1 / 0 would be NaN where the division of a sum by 0 is an infinity. A scale
+that is infinite itself, or so large that its product with the weight is, folds, and gives NaN where MLX has infinities.
 """
 
 from __future__ import annotations

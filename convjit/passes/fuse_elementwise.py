@@ -145,6 +145,7 @@ def _sort(block: Block, made: list[ElementwiseOp], position: dict[Operation, int
             waits[reader].discard(op)
             if not waits[reader]:
                 heapq.heappush(ready, (position[reader], reader))
+    assert not any(waits.values()), "clusters wait for each other"
 
 
 @dataclass(frozen=True)

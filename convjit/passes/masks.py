@@ -13,7 +13,7 @@ from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import element_type
 from convjit.passes.clusters import is_sum_of_channels
 from convjit.passes.elementwise import FLOAT_TYPES, is_elementwise
-from convjit.passes.values import constant_of, users
+from convjit.passes.values import constant_of, erase_dead_ops, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ def separate_masks(block: Block) -> None:
             Rewriter.insert_op(op.clone(copies), InsertPoint.before(op))
         for index, value in enumerate(reader.operands):
             reader.operands[index] = copies.get(value, value)
+    erase_dead_ops(block)
 
 
 def _is_mask(op: Operation, masks: Container[Operation | Block]) -> bool:
@@ -87,7 +88,9 @@ def read_maxima(block: Block) -> None:
     """
     maxima: dict[tuple[SSAValue, float], SSAValue] = {}
     for op in block.ops:
-        if not is_primitive(op, "Maximum", "Greater") or (bound := constant_of(op.operands[1])) is None:
+        if not is_primitive(op, "Maximum", "Greater") or element_type(op.operands[0]) not in FLOAT_TYPES:
+            continue
+        if (bound := constant_of(op.operands[1])) is None:
             continue
         if is_primitive(op, "Maximum"):
             maxima[op.operands[0], bound] = op.results[0]

@@ -74,7 +74,7 @@ def named_weight_gradients(module: ModuleOp) -> Iterator[tuple[str, WeightGradie
     counts: dict[str, int] = {}
     for function in forward_of(module):
         for op in function.body.block.ops:
-            found = _of_patches(op) or _of_transposed(op)
+            found = _gradient(op)
             if found is None:
                 continue
             x = found.output_gradient if found.exchanges else found.input
@@ -83,6 +83,10 @@ def named_weight_gradients(module: ModuleOp) -> Iterator[tuple[str, WeightGradie
             name = f"{layer}.weight.grad"
             counts[name] = counts.get(name, 0) + 1
             yield numbered(name, counts[name]), found
+
+
+def _gradient(root: Operation) -> WeightGradient | None:
+    return _of_patches(root) or _of_transposed(root)
 
 
 def _gradient_by(value: SSAValue) -> str | None:
@@ -293,11 +297,12 @@ class RaiseWeightGradientPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for layer, conv in named_convolutions(op):
             conv.attributes["layer"] = StringAttr(layer)  # those that stay keep their names
-        for layer, found in list(named_weight_gradients(op)):
-            if "refused" not in found.root.attributes:
+        for layer, root in [(layer, found.root) for layer, found in named_weight_gradients(op)]:
+            found = _gradient(root)  # anew: it may read another one, which has been replaced
+            if found and "refused" not in root.attributes:
                 _replace(layer, found)
-            elif is_primitive(found.root, "Reshape"):
-                found.root.attributes["layer"] = StringAttr(layer)
-                found.root.attributes["convolution"] = StringAttr(found.geometry.in_words(batch=True))
+            elif found and is_primitive(root, "Reshape"):
+                root.attributes["layer"] = StringAttr(layer)
+                root.attributes["convolution"] = StringAttr(found.geometry.in_words(batch=True))
         for function in forward_of(op):
             erase_dead_ops(function.body.block)

@@ -10,7 +10,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from convjit.ir.mlx import PrimitiveOp, is_primitive
 from convjit.ir.types import dtype_of, element_type
 from convjit.passes.clusters import Shape, extents_of, is_sum_of_channels
-from convjit.passes.elementwise import COMPARISONS, HALF_TYPES
+from convjit.passes.elementwise import HALF_TYPES, STEPS
 from convjit.passes.values import constant_of, erase_dead_ops, users
 
 LEAST_ELEMENTS = 4096
@@ -18,9 +18,6 @@ LEAST_ELEMENTS = 4096
 
 MOST_OPS = 96
 """In a cluster with all that it computes again."""
-
-_STEPS = (*COMPARISONS, "Ceil", "Floor", "Round", "Sign")
-"""Where the smallest difference shows."""
 
 Cluster = list[Operation]
 
@@ -116,7 +113,7 @@ def _is_compared(value: SSAValue, members: dict[Operation, None]) -> bool:
     for given, is_mixed in found:
         for op in users(given) & members.keys():
             behind = is_mixed or any(v is not given and constant_of(v) is None for v in op.operands)
-            if behind and is_primitive(op, *_STEPS):
+            if behind and is_primitive(op, *STEPS):
                 return True
             if (op.results[0], behind) not in found:
                 found.append((op.results[0], behind))

@@ -126,7 +126,7 @@ func.func @residual(%x: tensor<1x4x4xf32>, %w: tensor<8x1x4xf32>, %r: tensor<1x4
 
 // -----
 
-// Half storage: f32 inside, rounded once; the traced cast rounds where it stands.
+// Half storage: f32 inside, rounded where it is stored, and by the traced casts: to a half type, and from one.
 func.func @half(%x: tensor<1x4x4xf16>, %w: tensor<8x1x4xf16>, %b: tensor<8xf16>) -> (tensor<1x4x8xf16>, tensor<1x4x8xf32>) {
   %y = conv.general %x, %w window <strides = [1], pad = [0] : [0], dilation = [1], input_dilation = [1], groups = 1> : (tensor<1x4x4xf16>, tensor<8x1x4xf16>) -> tensor<1x4x8xf16>
   %bb = mlx.primitive "Broadcast"(%b) [array<i64: 1, 4, 8>] : (tensor<8xf16>) -> tensor<1x4x8xf16>
@@ -143,7 +143,9 @@ func.func @half(%x: tensor<1x4x4xf16>, %w: tensor<8x1x4xf16>, %b: tensor<8xf16>)
 // CHECK-NEXT: ^{{.*}}(%sum: f32, [[B:%[^ ]+]]: f16):
 // CHECK-NEXT:   [[BF:%[^ ]+]] = arith.extf [[B]] : f16 to f32
 // CHECK-NEXT:   [[A:%[^ ]+]] = arith.addf %sum, [[BF]] : f32
-// CHECK-NEXT:   [[T:%[^ ]+]] = math.tanh [[A]] : f32
+// CHECK-NEXT:   [[N:%[^ ]+]] = arith.truncf [[A]] : f32 to f16
+// CHECK-NEXT:   [[F:%[^ ]+]] = arith.extf [[N]] : f16 to f32
+// CHECK-NEXT:   [[T:%[^ ]+]] = math.tanh [[F]] : f32
 // CHECK-NEXT:   [[H:%[^ ]+]] = arith.truncf [[T]] : f32 to bf16
 // CHECK-NEXT:   [[G:%[^ ]+]] = arith.extf [[H]] : bf16 to f32
 // CHECK-NEXT:   [[Z:%[^ ]+]] = math.exp [[G]] : f32

@@ -155,3 +155,19 @@ def test_sources_and_ir_of_both_programs():
     assert text.count("func.func @forward") == 2 and "conv.weight_gradient" in text
     assert "cj_kernel" in convjit.inspect.source(fast, "backward table.conv")
     assert len(convjit.inspect.kernels(fast)) == num_kernels(fast) == 8
+
+
+def test_a_weight_gradient_of_a_weight_gradient():
+    """Both are kernels, where nothing lies between."""
+
+    def gradient(x: mx.array, dy: mx.array) -> mx.array:
+        weight = mx.zeros((dy.shape[-1], 3, 3, x.shape[-1]))
+        return mx.vjp(lambda w: [mx.conv2d(x, w, padding=1)], [weight], [dy])[1][0]
+
+    def plain(x: mx.array, dy: mx.array, again: mx.array) -> mx.array:
+        return gradient(gradient(x, dy), again)
+
+    arrays = [image(2, 5, 6, 3), image(2, 5, 6, 4), image(4, 3, 3, 2)]
+    fast = fast_of(plain)
+    assert_close(fast(*arrays), plain(*arrays), 1e-4)
+    assert convjit.inspect.ir(fast).count("conv.weight_gradient ") == 2
