@@ -46,8 +46,9 @@ def compile(
             MLX's own op, and keep what is clearly the fastest, for later processes too. See `convjit.tune`.
         accuracy: what may be traded for speed, as relative to the largest result in float32. "precise": sums of
             products as defined. "fast": on a CPU Winograd's algorithms with small tiles, where they pay: errors below
-            5e-6, infinities and NaN as defined; on Metal the same as "precise". "fastest": larger tiles, on Metal, too:
-            2.4e-6 there, and an infinity or NaN spoils a tile of up to 4x4 outputs.
+            5e-6, infinities and NaN as defined; on Metal sums as defined, long ones in fewer parts than with "precise".
+            "fastest": larger tiles, on Metal, too: 2.4e-6 there, and an infinity or NaN spoils a tile of up to 4x4
+            outputs.
 
     Returns:
         What `function` was: a callable with its name and attributes, or the class itself, whose instances are compiled.
@@ -63,7 +64,8 @@ def compile(
         TypeError: if `function` is not callable; at a call, for an argument that is neither an array, a list, tuple or
             dict of such, an object with attributes, nor hashable.
         ValueError: for an unknown `fallback` or `accuracy`; at a call, for arguments that make no convolution.
-        CompileError: at a call with `fallback="error"`, if something has to stay plain MLX.
+        CompileError: at a call with `fallback="error"`, if the function, one of its convolutions or, on a CPU, a linear
+            layer has to stay plain MLX.
         PipelineError: at a call, for a mistake in `pipeline`.
     """
     if fallback not in ("warn", "error", "quiet"):
